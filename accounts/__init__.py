@@ -1,0 +1,1 @@
+"""The accounts service; see README.md beside this file."""

@@ -1,0 +1,1 @@
+"""The compliance service; see README.md beside this file."""

@@ -1,0 +1,1 @@
+"""The transactions service; see README.md beside this file."""
