@@ -1,0 +1,277 @@
+"""NATS JetStream: publishing outbox rows and consuming other services' events; it decides nothing about them.
+
+Events are CloudEvents 1.0 in binary mode. JetStream is a cache of the outboxes, never the record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import nats
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js import api as js_api
+from nats.js import errors as js_errors
+
+from florin.common.v1 import policy_pb2
+from meshkit import logs, telemetry
+from meshkit.errors import Unavailable
+from meshkit.outbox import OutboxRow
+from meshkit.policy import ServicePolicy
+from meshkit.settings import ServiceSettings
+
+_log = logs.get(__name__)
+
+PUBLISH_TIMEOUT_SECONDS = 2.0
+DEAD_LETTERS = "deadletters"
+REPLAYED = "florin-replayed"
+"""Header of an event that was sent again on purpose: the inbox lets it pass once more to its handler."""
+
+# What a broker keeps of each stream: the outboxes keep at least as much, so a lost stream can be filled again.
+STREAM_MAX_AGE_SECONDS = 7 * 24 * 3600
+_ACK_WAIT_SECONDS = 30
+_MAX_ACK_PENDING = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """An event as it arrived."""
+
+    id: uuid.UUID
+    type: str
+    source: str
+    tenant: str
+    aggregate: str
+    version: int
+    time: datetime
+    traceparent: str
+    data: bytes
+    replayed: bool
+
+    def message(self) -> Message:
+        """The event's message, by its type. Raises Undecodable."""
+        try:
+            return _message_class(self.type).FromString(self.data)
+        except DecodeError as error:
+            raise Undecodable(f"the data is no {self.type}") from error
+
+
+class Undecodable(Exception):
+    """A message on the bus that is no event of the contracts."""
+
+
+class Bus:
+    """The service's connection to NATS. It connects in the background: the service starts without the broker."""
+
+    def __init__(self, client: Client, jetstream: JetStreamContext, source: str) -> None:
+        self.client = client
+        self.jetstream = jetstream
+        self._source = f"//florin/{source}"
+        self.connections = 0
+        """Counts reconnections, so that consumers know when to bind again."""
+
+    @staticmethod
+    @asynccontextmanager
+    async def open(settings: ServiceSettings) -> AsyncIterator[Bus]:
+        """Connects as the service's identity; drains at the end."""
+        client = Client()
+        bus = Bus(client, client.jetstream(timeout=PUBLISH_TIMEOUT_SECONDS), settings.service)
+
+        async def reconnected() -> None:
+            bus.connections += 1
+            _log.info("the broker is back")
+
+        async def failed(error: Exception) -> None:
+            # A forbidden publish shows only here, and as a timeout at its caller.
+            _log.warning("the broker reports", cause=repr(error))
+
+        async def disconnected() -> None:
+            _log.warning("the broker is away; events wait in the outbox")
+
+        options: dict[str, Any] = {
+            "servers": [settings.nats_url],
+            "name": settings.service,
+            "inbox_prefix": f"_INBOX.{settings.service}".encode(),
+            "tls": client_tls(settings),
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.25,
+            "connect_timeout": 2,
+            "ping_interval": 10,
+            "max_outstanding_pings": 2,
+            # Nothing is kept for a broker that is away: the outbox is the buffer.
+            "pending_size": 8 * 1024 * 1024,
+            "error_cb": failed,
+            "reconnected_cb": reconnected,
+            "disconnected_cb": disconnected,
+        }
+        connector = _Connector(client, options)
+        connector.start()
+        try:
+            yield bus
+        finally:
+            await connector.stop()
+            if client.is_connected:
+                await client.flush(timeout=1)
+            await client.close()
+
+    async def check(self) -> None:
+        """Raises Unavailable when there is no connection."""
+        if not self.client.is_connected:
+            raise Unavailable("the broker")
+
+    async def publish_row(self, row: OutboxRow, *, replayed: bool = False) -> None:
+        """Publishes one event and waits until the stream has it. Raises Unavailable, or what JetStream says."""
+        await self.check()
+        headers = {
+            "ce-specversion": "1.0",
+            "ce-id": str(row.event_id),
+            "ce-source": self._source,
+            "ce-type": row.subject,
+            "ce-subject": row.aggregate,
+            "ce-time": row.time.isoformat(),
+            "ce-datacontenttype": "application/protobuf",
+            "ce-tenant": row.tenant,
+            "ce-sequence": str(row.version),
+        }
+        if row.traceparent:
+            headers["traceparent"] = row.traceparent
+        if replayed:
+            headers[REPLAYED] = "1"
+        else:
+            headers["Nats-Msg-Id"] = str(row.event_id)
+        await self.jetstream.publish(row.subject, row.data, headers=headers)
+        telemetry.EVENTS_PUBLISHED.labels(row.subject).inc()
+
+
+def client_tls(settings: ServiceSettings) -> ssl.SSLContext:
+    """TLS as the service's identity, trusting the mesh's authority alone."""
+    context = ssl.create_default_context(cafile=str(settings.tls_ca_file))
+    context.load_cert_chain(str(settings.tls_cert_file), str(settings.tls_key_file))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+class _Connector:
+    """Keeps trying the first connection; after it, nats-py reconnects by itself."""
+
+    def __init__(self, client: Client, options: dict[str, Any]) -> None:
+        self._client = client
+        self._options = options
+        self._task: Any = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._connect(), name="bus-connect")
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _connect(self) -> None:
+        while True:
+            try:
+                await self._client.connect(**self._options)
+                return
+            except (OSError, nats.errors.Error, TimeoutError) as error:
+                _log.warning("the broker cannot be reached yet", cause=repr(error))
+                await asyncio.sleep(0.5)
+
+
+def incoming(subject: str, headers: Mapping[str, str] | None, data: bytes) -> Incoming:
+    """Reads a message of the bus. Raises Undecodable when it is no event of the contracts."""
+    values = headers or {}
+    try:
+        event = Incoming(
+            id=uuid.UUID(values["ce-id"]),
+            type=values["ce-type"],
+            source=values["ce-source"],
+            tenant=values["ce-tenant"],
+            aggregate=values["ce-subject"],
+            version=int(values["ce-sequence"]),
+            time=datetime.fromisoformat(values["ce-time"]),
+            traceparent=values.get("traceparent", ""),
+            data=data,
+            replayed=REPLAYED in values,
+        )
+    except (KeyError, ValueError) as error:
+        raise Undecodable(f"the headers are not those of a CloudEvent: {error!r}") from error
+    if event.type != subject:
+        raise Undecodable(f"ce-type is {event.type}, the subject {subject}")
+    if event.source != "//florin/" + subject.split(".")[1]:
+        # The broker lets a service publish its own subjects alone, so the subject is what can be trusted.
+        raise Undecodable(f"ce-source is {event.source}, the subject {subject}")
+    return event
+
+
+_classes: dict[str, type[Message]] = {}
+
+
+def _message_class(event_type: str) -> type[Message]:
+    found = _classes.get(event_type)
+    if found is None:
+        found = _classes[event_type] = _find_class(event_type)
+    return found
+
+
+def _find_class(event_type: str) -> type[Message]:
+    """florin.accounts.customer_created.v1 → florin.accounts.v1.CustomerCreated, checked against its option."""
+    parts = event_type.split(".")
+    if len(parts) != 4 or parts[0] != "florin":
+        raise Undecodable(f"{event_type} is no event of the contracts")
+    name = "".join(word.capitalize() for word in parts[2].split("_"))
+    try:
+        importlib.import_module(f"florin.{parts[1]}.{parts[3]}.events_pb2")
+        found = descriptor_pool.Default().FindMessageTypeByName(f"florin.{parts[1]}.{parts[3]}.{name}")
+    except (KeyError, ModuleNotFoundError):
+        raise Undecodable(f"{event_type} is no event of the contracts") from None
+    if found.GetOptions().Extensions[policy_pb2.event].subject != event_type:
+        raise Undecodable(f"{event_type} is no event of the contracts")
+    message_class: type[Message] = message_factory.GetMessageClass(found)
+    return message_class
+
+
+async def declare(jetstream: JetStreamContext, policies: Mapping[str, ServicePolicy], *, replicas: int = 1) -> None:
+    """Creates or updates every stream and durable consumer that the services' policies name. Needs an admin's rights."""
+    for publisher in policies:
+        await _declare_stream(jetstream, publisher, f"florin.{publisher}.>", replicas)
+    await _declare_stream(jetstream, DEAD_LETTERS, f"florin.{DEAD_LETTERS}.>", replicas)
+    for consumer, policy in policies.items():
+        for publisher in policy.consumes:
+            await jetstream.add_consumer(
+                publisher,
+                js_api.ConsumerConfig(
+                    durable_name=consumer,
+                    ack_policy=js_api.AckPolicy.EXPLICIT,
+                    ack_wait=_ACK_WAIT_SECONDS,
+                    max_ack_pending=_MAX_ACK_PENDING,
+                    deliver_policy=js_api.DeliverPolicy.ALL,
+                    filter_subject=f"florin.{publisher}.>",
+                ),
+            )
+
+
+async def _declare_stream(jetstream: JetStreamContext, name: str, subjects: str, replicas: int) -> None:
+    config = js_api.StreamConfig(
+        name=name,
+        subjects=[subjects],
+        retention=js_api.RetentionPolicy.LIMITS,
+        storage=js_api.StorageType.FILE,
+        discard=js_api.DiscardPolicy.OLD,
+        max_age=0 if name == DEAD_LETTERS else STREAM_MAX_AGE_SECONDS,
+        duplicate_window=120,
+        num_replicas=replicas,
+    )
+    try:
+        await jetstream.add_stream(config)
+    except js_errors.BadRequestError:
+        # It exists with another configuration.
+        await jetstream.update_stream(config)

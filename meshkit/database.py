@@ -1,0 +1,186 @@
+"""One database transaction around one piece of work: tenants set, shielded, tried again where that is safe.
+
+Only this module begins and commits. Work must not await another service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import psycopg
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from meshkit import logs, telemetry
+from meshkit.cipher import Cipher
+from meshkit.errors import Contention, Overloaded, Unavailable
+from meshkit.settings import ServiceSettings
+
+T = TypeVar("T")
+
+ALL_TENANTS = "*"
+"""For background work that spans tenants: recovery, relay, consumers' bookkeeping, purges."""
+
+POOL_WAIT_SECONDS = 2.0
+"""Longer waits for a connection mean overload: the caller is better served by a refusal."""
+_TRIES_MAX = 4
+_SERIALIZATION_FAILURE, _DEADLOCK, _LOCK_TIMEOUT, _QUERY_CANCELED = "40001", "40P01", "55P03", "57014"
+
+_log = logs.get(__name__)
+
+
+class Database:
+    """The service's own database. `cipher` seals personal data for its rows."""
+
+    def __init__(self, engine: AsyncEngine, cipher: Cipher) -> None:
+        self.engine = engine
+        self.cipher = cipher
+        self.outbox_written = asyncio.Event()
+        """Set after a commit that wrote events, so that the relay need not wait for its next poll."""
+        self._running: set[asyncio.Task[object]] = set()
+
+    @staticmethod
+    @asynccontextmanager
+    async def open(settings: ServiceSettings) -> AsyncIterator[Database]:
+        """The pool of the service's runtime role; at the end, waits for transactions in flight and closes it."""
+        engine = create_engine(settings.runtime_url(), settings)
+        database = Database(engine, Cipher.from_file(settings.encryption_key_file))
+        try:
+            yield database
+        finally:
+            if database._running:
+                await asyncio.wait(database._running, timeout=settings.grace_seconds)
+            await engine.dispose()
+
+    async def run(
+        self,
+        tenants: str | Iterable[str],
+        work: Callable[[AsyncConnection], Awaitable[T]],
+        *,
+        durable: bool = True,
+        read_only: bool = False,
+    ) -> T:
+        """Runs `work` in one transaction that sees the rows of `tenants` alone, and commits.
+
+        A cancelled caller does not stop it: once begun it ends by itself. `durable=False` answers before the commit
+        is on disk; only for what can be derived again. `work` may run more than once (serialization failure,
+        deadlock, a connection lost), so it must change nothing but the database. Raises what `work` raises, or
+        Contention, Overloaded, Unavailable.
+        """
+        scope = tenants if isinstance(tenants, str) else ",".join(sorted(set(tenants)))
+        task = asyncio.ensure_future(self._attempts(scope, work, durable=durable, read_only=read_only))
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[object]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # read, so that a failure after its caller left is not reported as never retrieved
+
+    async def _attempts(
+        self, scope: str, work: Callable[[AsyncConnection], Awaitable[T]], *, durable: bool, read_only: bool
+    ) -> T:
+        for attempt in range(1, _TRIES_MAX + 1):
+            try:
+                return await self._once(scope, work, durable=durable, read_only=read_only)
+            except (psycopg.Error, sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
+                refusal = transient(error)
+                if refusal is None:
+                    raise
+                if attempt == _TRIES_MAX or isinstance(refusal, Overloaded):
+                    raise refusal from error
+                telemetry.TRANSACTION_RETRIES.labels(type(refusal).__name__).inc()
+                # Full jitter, 5 ms doubled: those that met once should not meet again.
+                await asyncio.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311
+        raise Contention
+
+    async def _once(
+        self, scope: str, work: Callable[[AsyncConnection], Awaitable[T]], *, durable: bool, read_only: bool
+    ) -> T:
+        with telemetry.POOL_WAIT.time():
+            conn = await self.engine.connect()
+        async with conn:
+            conn.info.pop("florin_events", None)
+            async with conn.begin():
+                await conn.exec_driver_sql(
+                    "SELECT set_config('florin.tenants', %s, true), set_config('synchronous_commit', %s, true),"
+                    " set_config('transaction_read_only', %s, true)",
+                    (scope, "on" if durable else "off", "on" if read_only else "off"),
+                )
+                result = await work(conn)
+            if conn.info.pop("florin_events", False):
+                self.outbox_written.set()
+            return result
+
+    @staticmethod
+    async def driver(conn: AsyncConnection) -> psycopg.AsyncConnection[tuple[object, ...]]:
+        """The psycopg connection below, for set-based SQL and pipelines within the same transaction."""
+        raw = await conn.get_raw_connection()
+        driver: psycopg.AsyncConnection[tuple[object, ...]] = raw.driver_connection  # type: ignore[assignment]
+        return driver
+
+    async def check(self) -> None:
+        """Raises when the database does not answer."""
+        async with self.engine.connect() as conn:
+            await conn.exec_driver_sql("SELECT 1")
+
+
+def create_engine(url: URL, settings: ServiceSettings) -> AsyncEngine:
+    """An engine with bounded waits: for a connection, a lock, a statement, an idle transaction."""
+    timeout = settings.database_statement_timeout_ms
+    options = (
+        f"-c statement_timeout={timeout} -c lock_timeout={timeout} "
+        f"-c idle_in_transaction_session_timeout={2 * timeout} -c timezone=UTC"
+    )
+    return create_async_engine(
+        url,
+        pool_size=settings.database_pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_SECONDS,
+        pool_use_lifo=True,
+        pool_recycle=1800,
+        connect_args={
+            "options": options,
+            "application_name": f"florin-{settings.service}",
+            "connect_timeout": 3,
+            "prepare_threshold": 2,
+        },
+    )
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The SQLSTATE of a driver's or SQLAlchemy's error; None when the server said nothing."""
+    cause = getattr(error, "orig", None) or error
+    return getattr(cause, "sqlstate", None)
+
+
+def transient(error: BaseException) -> Contention | Overloaded | Unavailable | None:
+    """What an error means to a caller who may try again; None when trying again would not help."""
+    if isinstance(error, sa_exc.TimeoutError):
+        return Overloaded()
+    state = sqlstate(error)
+    if state in (_SERIALIZATION_FAILURE, _DEADLOCK, _LOCK_TIMEOUT):
+        return Contention()
+    if state == _QUERY_CANCELED:
+        return Overloaded()
+    cause = getattr(error, "orig", None) or error
+    # 08: connection, 57P: the server shuts down or starts, 53: out of resources; no state: the connection broke.
+    broken = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
+    if (
+        (broken and state is None)
+        or (state is not None and state[:2] in ("08", "53"))
+        or (state or "").startswith("57P")
+    ):
+        return Unavailable("the database")
+    return None
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Whether one item's data is at fault (SQLSTATE 22, 23), so that a batch is worth splitting."""
+    return (sqlstate(error) or "")[:2] in ("22", "23")

@@ -1,0 +1,106 @@
+"""Who is behind a call: the principal of the token, the calling service, and the call's key and deadline.
+
+Nothing here decides; `interceptors` fills it in once and everything below reads it.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from florin.common.v1 import principal_pb2
+
+from meshkit.errors import TokenInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The person or program outside, as a verified token names them."""
+
+    tenant: str
+    subject: str
+    customer: str | None
+    """The resource name "customers/…" that the token is bound to; None for staff."""
+    scopes: frozenset[str]
+
+    @property
+    def is_staff(self) -> bool:
+        """Whether the token is not bound to one customer."""
+        return self.customer is None
+
+    def to_proto(self) -> principal_pb2.Principal:
+        """The principal for an internal call."""
+        return principal_pb2.Principal(
+            tenant=self.tenant,
+            subject=self.subject,
+            customer=self.customer or "",
+            scopes=sorted(self.scopes),
+        )
+
+    @staticmethod
+    def from_proto(message: principal_pb2.Principal) -> Principal:
+        """The principal of an internal call; the caller vouches for it with its certificate."""
+        return Principal(
+            tenant=message.tenant,
+            subject=message.subject,
+            customer=message.customer or None,
+            scopes=frozenset(message.scopes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call as it came in."""
+
+    method: str
+    """The full method, for example "/florin.accounts.v1.AccountService/CreateCustomer"."""
+    caller: str
+    """The service at the other end of the connection, from its certificate: "edge", "transactions" …"""
+    principal: Principal | None
+    """None on internal methods, whose items carry principals of their own."""
+    request_id: str
+    """The caller's idempotency key; empty for none."""
+    fingerprint: bytes
+    """SHA-256 of the request without its request_id."""
+    deadline: float
+    """When the answer must be there, on the clock of time.monotonic(), in seconds."""
+    traceparent: str = ""
+    """The W3C trace context of the call's span; empty when there is none."""
+
+    @property
+    def who(self) -> Principal:
+        """The principal; refuses the call where there is none."""
+        if self.principal is None:
+            raise TokenInvalid
+        return self.principal
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of the token."""
+        return self.who.tenant
+
+    def remaining_s(self) -> float:
+        """What is left of the deadline, in seconds; negative when it passed."""
+        return self.deadline - time.monotonic()
+
+
+_current: ContextVar[Call | None] = ContextVar("florin_call", default=None)
+
+
+def current() -> Call:
+    """The call that is being answered. Raises LookupError outside of one."""
+    call = _current.get()
+    if call is None:
+        raise LookupError("no call is being answered here")
+    return call
+
+
+def current_or_none() -> Call | None:
+    """The call that is being answered, or None in a worker."""
+    return _current.get()
+
+
+def begin(call: Call) -> None:
+    """Makes `call` the current one for the running task; only the interceptor and tests do this."""
+    _current.set(call)

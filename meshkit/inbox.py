@@ -1,0 +1,261 @@
+"""Consumes events at most once each, in order per aggregate: the record stands in the transaction of the effect.
+
+The inbox keeps the last version of each aggregate: what is not newer was seen, what leaves a gap waits for the gap
+to fill (`event_gap_seconds` at most: a stream may have lost it for good).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js import errors as js_errors
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from meshkit import logs, telemetry
+from meshkit.bus import DEAD_LETTERS, Bus, Incoming, Undecodable, incoming
+from meshkit.database import ALL_TENANTS, Database
+
+Handler = Callable[[AsyncConnection, Sequence[Incoming]], Awaitable[None]]
+
+_FETCH = 256
+_DELIVERIES_MAX = 12  # with the delays below some five minutes, then a person has to look
+_log = logs.get(__name__)
+
+_CLAIM = (
+    "INSERT INTO inbox (tenant, source, aggregate, version)"
+    " SELECT *, 0 FROM unnest(%s::text[], %s::text[], %s::text[]) ON CONFLICT DO NOTHING"
+)
+_LOCK = (
+    "SELECT i.tenant, i.source, i.aggregate, i.version FROM inbox AS i"
+    " JOIN unnest(%s::text[], %s::text[], %s::text[]) AS k(tenant, source, aggregate)"
+    " USING (tenant, source, aggregate) ORDER BY 1, 2, 3 FOR UPDATE OF i"
+)
+_ADVANCE = (
+    "UPDATE inbox SET version = seen.version, update_time = now()"
+    " FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]) AS seen(tenant, source, aggregate, version)"
+    " WHERE (inbox.tenant, inbox.source, inbox.aggregate) = (seen.tenant, seen.source, seen.aggregate)"
+)
+
+
+@dataclass(slots=True)
+class Sorted:
+    """What a batch of events comes to, given the inbox."""
+
+    fresh: list[Incoming]
+    waiting: set[int]
+    """Positions in the batch whose predecessors did not come yet."""
+    versions: dict[tuple[str, str, str], int]
+    """The last version of each aggregate that moved on."""
+
+
+def sort(
+    events: Sequence[Incoming], versions: dict[tuple[str, str, str], int], patient: Callable[[Incoming], bool]
+) -> Sorted:
+    """Decides for each event: seen before, fresh, or waiting for a gap. Pure.
+
+    `versions` are the aggregates' last versions (0: none seen); `patient` says whether an event may still wait.
+    """
+    result = Sorted(fresh=[], waiting=set(), versions={})
+    present = dict(versions)
+    for position, event in enumerate(events):
+        key = (event.tenant, event.source, event.aggregate)
+        last = present.get(key, 0)
+        if event.replayed:
+            result.fresh.append(event)
+        elif event.version <= last:
+            continue
+        elif event.version > last + 1 and patient(event):
+            result.waiting.add(position)
+            continue
+        else:
+            result.fresh.append(event)
+        if event.version > last:
+            present[key] = result.versions[key] = event.version
+    return result
+
+
+class Consumer:
+    """A durable pull consumer of one service's stream. Any number of replicas may run one."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        db: Database,
+        *,
+        stream: str,
+        durable: str,
+        handle: Handler,
+        gap_seconds: float,
+        after_commit: Callable[[], None] | None = None,
+    ) -> None:
+        self._bus = bus
+        self._db = db
+        self._stream = stream
+        self._durable = durable
+        self._handle = handle
+        self._gap_seconds = gap_seconds
+        self._after_commit = after_commit
+        self._gaps: dict[tuple[str, str, str, int], float] = {}
+
+    async def run(self) -> None:
+        """Consumes until it is cancelled; binds again whenever the broker was away."""
+        while True:
+            bound = self._bus.connections
+            try:
+                await self._bus.check()
+                subscription = await self._bus.jetstream.pull_subscribe_bind(durable=self._durable, stream=self._stream)
+                await self._consume(subscription, bound)
+            except (nats.errors.Error, js_errors.Error, OSError) as error:
+                _log.warning("the consumer binds again", stream=self._stream, cause=repr(error))
+                await asyncio.sleep(0.5)
+            except Exception as error:
+                if not _is_unavailable(error):
+                    raise
+                await asyncio.sleep(0.5)
+
+    async def _consume(self, subscription: JetStreamContext.PullSubscription, bound: int) -> None:
+        observe_again = 0.0
+        try:
+            while bound == self._bus.connections:
+                try:
+                    messages = await subscription.fetch(_FETCH, timeout=2)
+                except (TimeoutError, nats.errors.TimeoutError):
+                    messages = []
+                if messages:
+                    await self._process(messages)
+                if time.monotonic() >= observe_again:
+                    await self._observe(subscription)
+                    observe_again = time.monotonic() + 5
+        finally:
+            with contextlib.suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+    async def _observe(self, subscription: JetStreamContext.PullSubscription) -> None:
+        info = await subscription.consumer_info()
+        telemetry.CONSUMER_LAG.labels(self._stream).set((info.num_pending or 0) + (info.num_ack_pending or 0))
+
+    async def _process(self, messages: Sequence[Msg]) -> None:
+        """Handles a batch in one transaction; if that fails, each event in one of its own."""
+        readable: list[tuple[Msg, Incoming]] = []
+        for message in messages:
+            try:
+                readable.append((message, incoming(message.subject, message.headers, message.data)))
+            except Undecodable as error:
+                await self._bury(message, str(error))
+        try:
+            await self._apply(readable)
+        except Exception as error:  # whatever a handler raises must not lose the batch
+            if _is_unavailable(error):
+                for message, _ in readable:
+                    await message.nak(delay=1)
+                raise
+            _log.warning("a batch of events is taken apart", stream=self._stream, cause=repr(error))
+            for pair in readable:
+                await self._apply_alone(pair)
+
+    async def _apply_alone(self, pair: tuple[Msg, Incoming]) -> None:
+        message, event = pair
+        try:
+            await self._apply([pair])
+        except Exception as error:
+            if _is_unavailable(error):
+                await message.nak(delay=1)
+                raise
+            deliveries = message.metadata.num_delivered or 1
+            telemetry.EVENTS_CONSUMED.labels(self._stream, "failed").inc()
+            _log.exception("an event could not be handled", event_id=str(event.id), deliveries=deliveries)
+            if deliveries >= _DELIVERIES_MAX:
+                await self._bury(message, type(error).__name__)
+            else:
+                await message.nak(delay=min(60.0, 0.25 * 2**deliveries))
+
+    async def _apply(self, pairs: Sequence[tuple[Msg, Incoming]]) -> None:
+        if not pairs:
+            return
+        events = [event for _, event in pairs]
+
+        async def work(conn: AsyncConnection) -> Sorted:
+            keys = sorted({(event.tenant, event.source, event.aggregate) for event in events})
+            columns = [list(column) for column in zip(*keys, strict=True)]
+            await conn.exec_driver_sql(_CLAIM, tuple(columns))
+            rows = await conn.exec_driver_sql(_LOCK, tuple(columns))
+            outcome = sort(events, {(row[0], row[1], row[2]): row[3] for row in rows}, self._patient)
+            if outcome.fresh:
+                await self._handle(conn, outcome.fresh)
+            if outcome.versions:
+                moved = sorted((*key, version) for key, version in outcome.versions.items())
+                await conn.exec_driver_sql(_ADVANCE, tuple(list(column) for column in zip(*moved, strict=True)))
+            return outcome
+
+        outcome = await self._db.run({event.tenant for event in events}, work)
+        if self._after_commit is not None and outcome.fresh:
+            self._after_commit()
+        telemetry.EVENTS_CONSUMED.labels(self._stream, "processed").inc(len(outcome.fresh))
+        for position, (message, _) in enumerate(pairs):
+            if position in outcome.waiting:
+                await message.nak(delay=0.25)
+            else:
+                await message.ack()
+
+    def _patient(self, event: Incoming) -> bool:
+        """Whether an event that leaves a gap may wait on; remembers when it was seen first."""
+        now = time.monotonic()
+        if len(self._gaps) > 10_000:
+            self._gaps = {key: since for key, since in self._gaps.items() if now - since < self._gap_seconds}
+        key = (event.tenant, event.source, event.aggregate, event.version)
+        since = self._gaps.setdefault(key, now)
+        if now - since < self._gap_seconds:
+            return True
+        _log.warning("an event never came; going on without it", aggregate=event.aggregate, version=event.version)
+        self._gaps.pop(key, None)
+        return False
+
+    async def _bury(self, message: Msg, why: str) -> None:
+        """Keeps a message that cannot be handled where it can be looked at and sent again, then ends it."""
+        headers = {
+            **{key: value for key, value in (message.headers or {}).items() if key != "Nats-Msg-Id"},
+            "florin-original-subject": message.subject,
+            "florin-failure": why,
+        }
+        subject = f"florin.{DEAD_LETTERS}.{self._durable}.{self._stream}"
+        await self._bus.jetstream.publish(subject, message.data, headers=headers)
+        await message.term()
+        telemetry.DEAD_LETTERS.labels(self._stream).inc()
+        _log.error("an event went to the dead letters", stream=self._stream, subject=message.subject, why=why)
+
+
+async def purge(db: Database, *, inbox_hours: float, requests_hours: float) -> None:
+    """Removes inbox rows and answers to request_ids that are older than what the settings keep."""
+
+    async def work(conn: AsyncConnection) -> None:
+        await conn.execute(
+            text(
+                "DELETE FROM inbox WHERE (tenant, source, aggregate) IN (SELECT tenant, source, aggregate FROM inbox"
+                " WHERE update_time < now() - make_interval(secs => :seconds) LIMIT 10000)"
+            ),
+            {"seconds": inbox_hours * 3600},
+        )
+        await conn.execute(
+            text(
+                "DELETE FROM requests WHERE (tenant, subject, method, request_id) IN"
+                " (SELECT tenant, subject, method, request_id FROM requests"
+                " WHERE create_time < now() - make_interval(secs => :seconds) LIMIT 10000)"
+            ),
+            {"seconds": requests_hours * 3600},
+        )
+
+    await db.run(ALL_TENANTS, work)
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    from meshkit.errors import Contention, Overloaded, Unavailable
+
+    return isinstance(error, Unavailable | Overloaded | Contention)

@@ -1,0 +1,156 @@
+"""Forward-only schema migrations, run by a command as the database's owner, never at a service's start.
+
+A service's revisions stand in `<service>/migrations/versions/`; the tables that every service has come from
+`kit_tables_v1`, which never changes: what changes gets a `_v2` of its own.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from importlib import resources
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import URL
+
+_role: ContextVar[str] = ContextVar("florin_runtime_role")
+
+# One migration at a time per database, whoever runs it.
+_ADVISORY_LOCK = 0x666C6F72
+
+_TENANTS = "(SELECT string_to_array(current_setting('florin.tenants', true), ','))::text[]"
+TENANT_POLICY = f"tenant = ANY ({_TENANTS}) OR (SELECT current_setting('florin.tenants', true)) = '*'"
+"""Fails closed: without the setting the comparison is NULL. The subselects are evaluated once a statement."""
+
+
+def runtime_role() -> str:
+    """The role that the running migration grants to."""
+    return _role.get()
+
+
+def scripts(package: str) -> ScriptDirectory:
+    """The revisions of a service."""
+    folder = Path(str(resources.files(package))) / "migrations"
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    return ScriptDirectory.from_config(config)
+
+
+def head(package: str) -> str:
+    """The newest revision of a service's schema, which its code is written for."""
+    revision = scripts(package).get_current_head()
+    if revision is None:
+        raise RuntimeError(f"{package} has no migrations")
+    return revision
+
+
+def upgrade(owner_url: URL, package: str, role: str) -> None:
+    """Brings a service's database to its newest schema. Safe to run at any time and by several at once."""
+    directory = scripts(package)
+    engine = sa.create_engine(owner_url, connect_args={"options": "-c lock_timeout=10000"})
+    token = _role.set(role)
+    try:
+        with engine.connect() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_LOCK})
+            connection.commit()
+            environment = EnvironmentContext(
+                Config(), directory, fn=lambda revision, _context: directory._upgrade_revs("head", revision)
+            )
+            with environment:
+                environment.configure(connection=connection, transaction_per_migration=True)
+                with environment.begin_transaction():
+                    environment.run_migrations()
+            connection.commit()
+            connection.execute(sa.text(f'GRANT SELECT ON alembic_version TO "{role}"'))
+            connection.commit()
+    finally:
+        _role.reset(token)
+        engine.dispose()
+
+
+def tenant_table(table: str, role: str, *, append_only: bool = False) -> list[str]:
+    """Row-level security by tenant and the runtime role's rights on a table with a `tenant` column."""
+    rights = "SELECT, INSERT" if append_only else "SELECT, INSERT, UPDATE, DELETE"
+    return [
+        f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
+        f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
+        f"CREATE POLICY {table}_tenant ON {table} USING ({TENANT_POLICY}) WITH CHECK ({TENANT_POLICY})",
+        f'GRANT {rights} ON {table} TO "{role}"',
+    ]
+
+
+def kit_tables_v1(role: str) -> list[str]:
+    """Statements that create what every service has: outbox, inbox, requests (idempotency) and audit."""
+    return [
+        """
+        CREATE TABLE outbox (
+            tenant text NOT NULL,
+            id bigint GENERATED ALWAYS AS IDENTITY,
+            partition smallint NOT NULL,
+            event_id uuid NOT NULL,
+            subject text NOT NULL,
+            aggregate text NOT NULL,
+            version bigint NOT NULL,
+            time timestamptz NOT NULL,
+            traceparent text NOT NULL,
+            data bytea NOT NULL,
+            published_at timestamptz,
+            CONSTRAINT outbox_pk PRIMARY KEY (tenant, id),
+            CONSTRAINT inv_7_one_event_per_version UNIQUE (tenant, aggregate, version),
+            CONSTRAINT outbox_version_positive CHECK (version > 0)
+        ) WITH (autovacuum_vacuum_scale_factor = 0.02)
+        """,
+        "CREATE INDEX outbox_unpublished ON outbox (partition, id) WHERE published_at IS NULL",
+        "CREATE INDEX outbox_published ON outbox (published_at) WHERE published_at IS NOT NULL",
+        *tenant_table("outbox", role),
+        """
+        CREATE TABLE inbox (
+            tenant text NOT NULL,
+            source text NOT NULL,
+            aggregate text NOT NULL,
+            version bigint NOT NULL,
+            update_time timestamptz NOT NULL DEFAULT now(),
+            CONSTRAINT inbox_pk PRIMARY KEY (tenant, source, aggregate)
+        ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05)
+        """,
+        "CREATE INDEX inbox_update_time ON inbox (update_time)",
+        *tenant_table("inbox", role),
+        """
+        CREATE TABLE requests (
+            tenant text NOT NULL,
+            subject text NOT NULL,
+            method text NOT NULL,
+            request_id text NOT NULL,
+            fingerprint bytea NOT NULL,
+            name text NOT NULL DEFAULT '',
+            response bytea,
+            refusal bytea,
+            create_time timestamptz NOT NULL DEFAULT now(),
+            CONSTRAINT requests_pk PRIMARY KEY (tenant, subject, method, request_id),
+            CONSTRAINT inv_5_one_answer CHECK (response IS NULL OR refusal IS NULL)
+        )
+        """,
+        "CREATE INDEX requests_create_time ON requests (create_time)",
+        *tenant_table("requests", role),
+        """
+        CREATE TABLE audit (
+            tenant text NOT NULL,
+            id bigint GENERATED ALWAYS AS IDENTITY,
+            time timestamptz NOT NULL DEFAULT now(),
+            subject text NOT NULL,
+            caller text NOT NULL,
+            method text NOT NULL,
+            request_id text NOT NULL,
+            action text NOT NULL,
+            resource text NOT NULL,
+            before jsonb,
+            after jsonb,
+            why text NOT NULL,
+            CONSTRAINT audit_pk PRIMARY KEY (tenant, id)
+        )
+        """,
+        *tenant_table("audit", role, append_only=True),
+    ]

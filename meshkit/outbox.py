@@ -1,0 +1,240 @@
+"""Domain events leave through a table: written with their change, relayed in order per aggregate, kept for replay."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from florin.common.v1 import policy_pb2
+from google.protobuf.message import Message
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from meshkit import identity, logs, telemetry
+from meshkit.database import ALL_TENANTS, Database
+from meshkit.idempotency import NAMESPACE
+
+if TYPE_CHECKING:
+    from meshkit.bus import Bus
+
+PARTITIONS = 16
+"""How many relays can share the work; part of the data, so it is never changed."""
+
+_BATCH = 500
+_POLL_SECONDS = 0.2
+_LOCK_CLASS = 0x6F757462  # "outb": the class of the advisory locks that own partitions
+
+_log = logs.get(__name__)
+
+_INSERT = (
+    "INSERT INTO outbox (tenant, partition, event_id, subject, aggregate, version, time, traceparent, data)"
+    " SELECT * FROM unnest(%s::text[], %s::smallint[], %s::uuid[], %s::text[], %s::text[], %s::bigint[],"
+    " %s::timestamptz[], %s::text[], %s::bytea[])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A state change to tell of. `version` counts the aggregate's changes from 1 and is given under its lock."""
+
+    tenant: str
+    aggregate: str
+    """The resource name, for example "accounts/main"."""
+    version: int
+    message: Message
+    """A message of the service's events.proto."""
+    time: datetime
+    """When it happened, from the durable row, never from the clock."""
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The same change has the same id, however often it is told."""
+        return uuid.uuid5(NAMESPACE, f"{self.tenant}/{self.aggregate}#{self.version}")
+
+
+def subject_of(message: Message) -> str:
+    """The NATS subject of an event message, from the contract."""
+    subject: str = message.DESCRIPTOR.GetOptions().Extensions[policy_pb2.event].subject
+    if not subject:
+        raise ValueError(f"{message.DESCRIPTOR.full_name} is not an event: its contract names no subject")
+    return subject
+
+
+def insert_statement(events: Sequence[Event]) -> tuple[str, tuple[list[object], ...]]:
+    """Driver SQL and parameters that write `events`; for pipelines. Set `Database.outbox_written` after the commit."""
+    call = identity.current_or_none()
+    trace = call.traceparent if call is not None else ""
+    return _INSERT, (
+        [event.tenant for event in events],
+        [zlib.crc32(f"{event.tenant}/{event.aggregate}".encode()) % PARTITIONS for event in events],
+        [event.id for event in events],
+        [subject_of(event.message) for event in events],
+        [event.aggregate for event in events],
+        [event.version for event in events],
+        [event.time for event in events],
+        [trace] * len(events),
+        [event.message.SerializeToString() for event in events],
+    )
+
+
+async def append(conn: AsyncConnection, events: Sequence[Event]) -> None:
+    """Writes events in the transaction of the change that they tell of."""
+    if not events:
+        return
+    statement, parameters = insert_statement(events)
+    await conn.exec_driver_sql(statement, parameters)
+    conn.info["florin_events"] = True
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """An event as it stands in the table."""
+
+    tenant: str
+    id: int
+    event_id: uuid.UUID
+    subject: str
+    aggregate: str
+    version: int
+    time: datetime
+    traceparent: str
+    data: bytes
+
+
+_COLUMNS = "tenant, id, event_id, subject, aggregate, version, time, traceparent, data"
+_TAKE = (
+    f"SELECT {_COLUMNS} FROM outbox WHERE published_at IS NULL AND partition = ANY(%s)"  # noqa: S608
+    " ORDER BY id LIMIT %s"
+)
+_OWN = (
+    "SELECT p::smallint FROM generate_series(0, %s) AS p WHERE NOT p = ANY(%s) AND pg_try_advisory_lock(%s, p::integer)"
+)
+
+
+class Relay:
+    """Publishes the outbox. Any number of replicas may run one: a partition is owned by one of them at a time."""
+
+    def __init__(self, db: Database, bus: Bus, *, retention_hours: float) -> None:
+        self._db = db
+        self._bus = bus
+        self._retention = timedelta(hours=retention_hours)
+
+    async def run(self) -> None:
+        """Relays until it is cancelled; the caller starts it again when it fails."""
+        # The locks live as long as this connection: if it breaks, another relay may own the partitions at once, and
+        # this one learns it from its next statement.
+        engine = self._db.engine.execution_options(isolation_level="AUTOCOMMIT")
+        async with engine.connect() as conn:
+            await conn.exec_driver_sql("SELECT set_config('florin.tenants', %s, false)", (ALL_TENANTS,))
+            await conn.exec_driver_sql("SELECT set_config('synchronous_commit', 'off', false)")
+            try:
+                await self._relay(conn)
+            finally:
+                # A pooled connection must not keep locks or rights.
+                await conn.invalidate()
+
+    async def _relay(self, conn: AsyncConnection) -> None:
+        owned: list[int] = []
+        loop = asyncio.get_running_loop()
+        own_again = observe_again = purge_again = 0.0
+        while True:
+            if len(owned) < PARTITIONS and loop.time() >= own_again:
+                rows = await conn.exec_driver_sql(_OWN, (PARTITIONS - 1, owned, _LOCK_CLASS))
+                owned.extend(row[0] for row in rows)
+                own_again = loop.time() + 2
+            self._db.outbox_written.clear()
+            published = await self._publish_batch(conn, owned) if owned else 0
+            if loop.time() >= observe_again:
+                await self._observe(conn)
+                observe_again = loop.time() + 5
+            if loop.time() >= purge_again and owned:
+                await self._purge(conn)
+                purge_again = loop.time() + 60
+            if published < _BATCH:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.wait_for(self._db.outbox_written.wait(), _POLL_SECONDS)
+        except TimeoutError:
+            return
+        # Lets the transactions of the next few milliseconds join, so that events travel in batches.
+        await asyncio.sleep(0.01)
+
+    async def _publish_batch(self, conn: AsyncConnection, owned: list[int]) -> int:
+        result = await conn.exec_driver_sql(_TAKE, (owned, _BATCH))
+        rows = [OutboxRow(*row) for row in result]
+        published: list[OutboxRow] = []
+        for turn in rounds(rows):
+            outcomes = await asyncio.gather(*(self._bus.publish_row(row) for row in turn), return_exceptions=True)
+            done = [row for row, outcome in zip(turn, outcomes, strict=True) if outcome is None]
+            published.extend(done)
+            if len(done) < len(turn):
+                failure = next(outcome for outcome in outcomes if outcome is not None)
+                _log.warning("events wait in the outbox", cause=repr(failure), waiting=len(rows) - len(published))
+                break
+        if published:
+            await conn.exec_driver_sql(
+                "UPDATE outbox SET published_at = now() FROM unnest(%s::text[], %s::bigint[]) AS done(tenant, id)"
+                " WHERE outbox.tenant = done.tenant AND outbox.id = done.id",
+                ([row.tenant for row in published], [row.id for row in published]),
+            )
+        if len(published) < len(rows):
+            await asyncio.sleep(0.5)
+        return len(published)
+
+    async def _observe(self, conn: AsyncConnection) -> None:
+        result = await conn.exec_driver_sql("SELECT count(*), min(time) FROM outbox WHERE published_at IS NULL")
+        count, oldest = result.one()
+        telemetry.OUTBOX_UNPUBLISHED.set(count)
+        age = (datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0
+        telemetry.OUTBOX_AGE.set(max(age, 0.0))
+
+    async def _purge(self, conn: AsyncConnection) -> None:
+        await conn.exec_driver_sql(
+            "DELETE FROM outbox WHERE (tenant, id) IN (SELECT tenant, id FROM outbox"
+            " WHERE published_at < now() - %s::interval LIMIT 10000)",
+            (self._retention,),
+        )
+
+
+def rounds(rows: Sequence[OutboxRow]) -> list[list[OutboxRow]]:
+    """Splits rows so that a round has at most one event of an aggregate: a round is published at once, in any order,
+    and the next one only after it, so that the order of each aggregate holds."""
+    turns: list[list[OutboxRow]] = []
+    depth: dict[tuple[str, str], int] = {}
+    for row in rows:
+        turn = depth.get((row.tenant, row.aggregate), 0)
+        depth[row.tenant, row.aggregate] = turn + 1
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append(row)
+    return turns
+
+
+async def replay(db: Database, bus: Bus, *, start: datetime, end: datetime) -> int:
+    """Publishes events of a time range again, under their ids; consumers that know them refuse them. Gives the count."""
+    count, after = 0, 0
+    while True:
+
+        async def take(conn: AsyncConnection, after: int = after) -> list[OutboxRow]:
+            rows = await conn.execute(
+                text(
+                    f"SELECT {_COLUMNS} FROM outbox WHERE time >= :start AND time < :end AND id > :after"  # noqa: S608
+                    " ORDER BY id LIMIT 500"
+                ),
+                {"start": start, "end": end, "after": after},
+            )
+            return [OutboxRow(*row) for row in rows]
+
+        page = await db.run(ALL_TENANTS, take, read_only=True)
+        if not page:
+            return count
+        for turn in rounds(page):
+            await asyncio.gather(*(bus.publish_row(row, replayed=True) for row in turn))
+        count, after = count + len(page), page[-1].id

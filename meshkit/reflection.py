@@ -1,0 +1,33 @@
+"""Server reflection (v1 and v1alpha) over the public contract of the whole mesh, so that any service can answer it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+from florin.common.v1 import policy_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+PUBLIC_DESCRIPTORS = Path(policy_pb2.__file__).resolve().parents[3] / "public.binpb"
+"""Written with the stubs: the contracts without internal services and without Florin's own options."""
+
+
+def add(server: grpc.aio.Server) -> None:
+    """Registers both versions of reflection. v1 differs from v1alpha in its name alone, so one servicer serves both."""
+    contracts = descriptor_pb2.FileDescriptorSet.FromString(PUBLIC_DESCRIPTORS.read_bytes())
+    pool = descriptor_pool.DescriptorPool()
+    for file in contracts.file:
+        pool.Add(file)  # type: ignore[no-untyped-call]
+    names = [f"{file.package}.{service.name}" for file in contracts.file for service in file.service]
+    names += ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME]
+    servicer: Any = reflection.aio.ReflectionServicer(service_names=names, pool=pool)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for service in ("grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME):
+        generic = grpc.method_handlers_generic_handler(service, {"ServerReflectionInfo": handler})
+        server.add_generic_rpc_handlers((generic,))
