@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from meshkit import logs, telemetry
 from meshkit.database import is_data_error
@@ -24,13 +24,13 @@ _log = logs.get(__name__)
 
 
 @dataclass(slots=True)
-class _Waiting(Generic[I, O]):
+class _Waiting[I, O]:
     item: I
     answer: asyncio.Future[O]
     deadline: float | None
 
 
-class Batcher(Generic[I, O]):
+class Batcher[I, O]:
     """Collects items into batches for `process`, which gives one outcome an item, in their order.
 
     An outcome that is an exception is raised to that item's caller alone. `concurrency` batches may be processed at
@@ -125,7 +125,7 @@ class Batcher(Generic[I, O]):
             outcomes = await self._process([waiting.item for waiting in batch])
             if len(outcomes) != len(batch):
                 raise RuntimeError(f"{self._name}: {len(outcomes)} outcomes for {len(batch)} items")
-        except Exception as error:  # every caller of the batch has to be answered, whatever went wrong
+        except Exception as error:  # noqa: BLE001 - every caller of the batch has to be answered, whatever went wrong
             if is_data_error(error) and len(batch) > 1:
                 middle = len(batch) // 2
                 _log.warning("a batch is split", batch=self._name, items=len(batch), cause=type(error).__name__)
@@ -142,7 +142,7 @@ class Batcher(Generic[I, O]):
                 waiting.answer.set_result(outcome)
 
 
-def _fail(waiting: _Waiting[I, O], error: BaseException) -> None:
+def _fail[I, O](waiting: _Waiting[I, O], error: BaseException) -> None:
     if not waiting.answer.done():
         waiting.answer.set_exception(error)
         waiting.answer.exception()  # read, so that a caller that left is not reported as never retrieved

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 import nats
+from florin.common.v1 import policy_pb2
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 from nats.aio.client import Client
@@ -23,7 +24,6 @@ from nats.js import JetStreamContext
 from nats.js import api as js_api
 from nats.js import errors as js_errors
 
-from florin.common.v1 import policy_pb2
 from meshkit import logs, telemetry
 from meshkit.errors import Unavailable
 from meshkit.outbox import OutboxRow
@@ -240,7 +240,7 @@ def _find_class(event_type: str) -> type[Message]:
 
 
 async def declare(jetstream: JetStreamContext, policies: Mapping[str, ServicePolicy], *, replicas: int = 1) -> None:
-    """Creates or updates every stream and durable consumer that the services' policies name. Needs an admin's rights."""
+    """Creates or updates every stream and durable consumer that the policies name. Needs an admin's rights."""
     for publisher in policies:
         await _declare_stream(jetstream, publisher, f"florin.{publisher}.>", replicas)
     await _declare_stream(jetstream, DEAD_LETTERS, f"florin.{DEAD_LETTERS}.>", replicas)

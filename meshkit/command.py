@@ -12,7 +12,7 @@ from meshkit.settings import ServiceSettings, load
 S = TypeVar("S", bound=ServiceSettings)
 
 
-def run(settings_class: type[S], build: lifecycle.Build[S]) -> None:
+def run[S: ServiceSettings](settings_class: type[S], build: lifecycle.Build[S]) -> None:
     """The whole main program of a service. Exits with 2 on wrong arguments or settings."""
     arguments = sys.argv[1:]
     if arguments not in ([], ["migrate"]):
@@ -25,7 +25,7 @@ def run(settings_class: type[S], build: lifecycle.Build[S]) -> None:
     serve(settings, build)
 
 
-def serve(settings: S, build: lifecycle.Build[S]) -> None:
+def serve[S: ServiceSettings](settings: S, build: lifecycle.Build[S]) -> None:
     """Serves on uvloop where there is one: it answers a quarter more calls than asyncio's own loop."""
     try:
         import uvloop

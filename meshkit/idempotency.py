@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 from google.rpc import status_pb2
@@ -57,7 +57,9 @@ def uuid7() -> uuid.UUID:
     return uuid.UUID(int=value | (random_bits & (2**62 - 1)))
 
 
-async def answer(db: Database, call: Call, response: type[M], work: Callable[[AsyncConnection], Awaitable[M]]) -> M:
+async def answer[M: Message](
+    db: Database, call: Call, response: type[M], work: Callable[[AsyncConnection], Awaitable[M]]
+) -> M:
     """The answer to a call that changes something: made now, or the one that was made for the same request_id.
 
     `work` gives the response and is run in the transaction that also records it. Raises what `work` raises, or
@@ -75,7 +77,7 @@ async def answer(db: Database, call: Call, response: type[M], work: Callable[[As
     return outcome
 
 
-async def _once(
+async def _once[M: Message](
     conn: AsyncConnection,
     db: Database,
     call: Call,
@@ -102,13 +104,13 @@ async def _once(
         await conn.execute(_STORE, {**key, "name": "", "response": None, "refusal": status.SerializeToString()})
         return status
     # Sealed, since an answer can hold personal data.
-    sealed = db.cipher.encrypt(made.SerializeToString().hex(), "requests.response") or b""
+    sealed = db.cipher.encrypt(made.SerializeToString().hex(), "requests.response")
     await conn.execute(_STORE, {**key, "name": _name_in(made), "response": sealed, "refusal": None})
     return made
 
 
-def _recorded(row: object, db: Database, call: Call, response: type[M]) -> M | status_pb2.Status:
-    fingerprint, name, stored, refusal = row  # type: ignore[misc]
+def _recorded[M: Message](row: Sequence[Any], db: Database, call: Call, response: type[M]) -> M | status_pb2.Status:
+    fingerprint, name, stored, refusal = row
     if bytes(fingerprint) != call.fingerprint:
         raise RequestIdReused(name)
     telemetry.REPLAYS.inc()

@@ -67,6 +67,8 @@ class Call:
     """When the answer must be there, on the clock of time.monotonic(), in seconds."""
     traceparent: str = ""
     """The W3C trace context of the call's span; empty when there is none."""
+    token_expires: float = float("inf")
+    """When the token ends, in Unix seconds; a stream must not outlive it, also while it is silent."""
 
     @property
     def who(self) -> Principal:

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -152,7 +153,7 @@ class Consumer:
                 await self._bury(message, str(error))
         try:
             await self._apply(readable)
-        except Exception as error:  # whatever a handler raises must not lose the batch
+        except Exception as error:
             if _is_unavailable(error):
                 for message, _ in readable:
                     await message.nak(delay=1)
@@ -184,15 +185,19 @@ class Consumer:
 
         async def work(conn: AsyncConnection) -> Sorted:
             keys = sorted({(event.tenant, event.source, event.aggregate) for event in events})
-            columns = [list(column) for column in zip(*keys, strict=True)]
-            await conn.exec_driver_sql(_CLAIM, tuple(columns))
-            rows = await conn.exec_driver_sql(_LOCK, tuple(columns))
+            columns = ([key[0] for key in keys], [key[1] for key in keys], [key[2] for key in keys])
+            await conn.exec_driver_sql(_CLAIM, columns)
+            rows: Any = await conn.exec_driver_sql(_LOCK, columns)
             outcome = sort(events, {(row[0], row[1], row[2]): row[3] for row in rows}, self._patient)
             if outcome.fresh:
                 await self._handle(conn, outcome.fresh)
             if outcome.versions:
-                moved = sorted((*key, version) for key, version in outcome.versions.items())
-                await conn.exec_driver_sql(_ADVANCE, tuple(list(column) for column in zip(*moved, strict=True)))
+                moved = sorted(outcome.versions)
+                versions = [outcome.versions[key] for key in moved]
+                await conn.exec_driver_sql(
+                    _ADVANCE,
+                    ([key[0] for key in moved], [key[1] for key in moved], [key[2] for key in moved], versions),
+                )
             return outcome
 
         outcome = await self._db.run({event.tenant for event in events}, work)

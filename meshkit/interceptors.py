@@ -142,7 +142,7 @@ CHECKS: tuple[Check, ...] = (
 """In the order in which their refusals go before each other. Telemetry and errors are around all of them."""
 
 
-class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class Guard(grpc.aio.ServerInterceptor):
     """Wraps every handler of the service; wraps it once, and keeps it."""
 
     def __init__(
@@ -211,7 +211,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 raise
-            except Exception as error:  # the outermost guard: nothing leaves but a status
+            except Exception as error:  # noqa: BLE001 - the outermost guard: nothing leaves but a status
                 status = _status_of(method, error)
                 code = _code_name(status)
                 await context.abort_with_status(rpc_status.to_status(status))
@@ -237,7 +237,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             except (asyncio.CancelledError, GeneratorExit):
                 code = "CANCELLED"
                 raise
-            except Exception as error:  # the outermost guard: nothing leaves but a status
+            except Exception as error:  # noqa: BLE001 - the outermost guard: nothing leaves but a status
                 status = _status_of(method, error)
                 code = _code_name(status)
                 await context.abort_with_status(rpc_status.to_status(status))
@@ -262,6 +262,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 fingerprint=exchange.fingerprint,
                 deadline=exchange.deadline,
                 traceparent=exchange.traceparent,
+                token_expires=exchange.token_expires,
             )
         )
 

@@ -72,7 +72,7 @@ class Running:
     parts: Parts
 
 
-async def serve(settings: S, build: Build[S]) -> None:
+async def serve[S: ServiceSettings](settings: S, build: Build[S]) -> None:
     """Runs the service until SIGTERM or SIGINT."""
     logs.configure(settings.service, settings.log_level)
     telemetry.TRACING.configure(settings)
@@ -89,7 +89,9 @@ async def serve(settings: S, build: Build[S]) -> None:
 
 
 @asynccontextmanager
-async def running(settings: S, build: Build[S], *, drain_seconds: float = 0.0) -> AsyncIterator[Running]:
+async def running[S: ServiceSettings](
+    settings: S, build: Build[S], *, drain_seconds: float = 0.0
+) -> AsyncIterator[Running]:
     """Serves while the block runs; then drains for `drain_seconds`, lets calls in flight finish, and closes."""
     async with build(settings) as parts:
         declared = policy.load(settings.service)
@@ -165,7 +167,7 @@ async def _keep_running(name: str, worker: Callable[[], Awaitable[None]]) -> Non
             return
         except asyncio.CancelledError:
             raise
-        except Exception:  # it is logged and counted, and tried again
+        except Exception:  # noqa: BLE001 - it is logged and counted, and tried again
             telemetry.WORKER_FAILURES.labels(name).inc()
             _log.warning("a worker failed and is started again", worker=name, exc_info=True)
         delay = 0.1 if loop.time() - started > 30 else min(delay * 2, _RESTART_SECONDS_MAX)

@@ -35,7 +35,7 @@ def configure(service: str, level: str) -> None:
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of a module."""
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(logger=name)
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(module=name)
     return logger
 
 
@@ -47,7 +47,7 @@ def redacted(message: Message) -> dict[str, Any]:
             shown[field.name] = "[redacted]"
         elif field.type != FieldDescriptor.TYPE_MESSAGE:
             shown[field.name] = list(value) if _is_repeated(field) else value
-        elif field.message_type.GetOptions().map_entry:
+        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
             shown[field.name] = {str(key): str(value[key]) for key in value}
         elif _is_repeated(field):
             shown[field.name] = [redacted(item) for item in value]

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from florin.common.v1 import policy_pb2
 from google.protobuf.message import Message
@@ -106,6 +106,10 @@ class OutboxRow:
     data: bytes
 
 
+def _row(row: Sequence[Any]) -> OutboxRow:
+    return OutboxRow(*row)
+
+
 _COLUMNS = "tenant, id, event_id, subject, aggregate, version, time, traceparent, data"
 _TAKE = (
     f"SELECT {_COLUMNS} FROM outbox WHERE published_at IS NULL AND partition = ANY(%s)"  # noqa: S608
@@ -168,7 +172,7 @@ class Relay:
 
     async def _publish_batch(self, conn: AsyncConnection, owned: list[int]) -> int:
         result = await conn.exec_driver_sql(_TAKE, (owned, _BATCH))
-        rows = [OutboxRow(*row) for row in result]
+        rows = [_row(row) for row in result]
         published: list[OutboxRow] = []
         for turn in rounds(rows):
             outcomes = await asyncio.gather(*(self._bus.publish_row(row) for row in turn), return_exceptions=True)
@@ -190,7 +194,7 @@ class Relay:
 
     async def _observe(self, conn: AsyncConnection) -> None:
         result = await conn.exec_driver_sql("SELECT count(*), min(time) FROM outbox WHERE published_at IS NULL")
-        count, oldest = result.one()
+        count, oldest = tuple[Any, ...](result.one())
         telemetry.OUTBOX_UNPUBLISHED.set(count)
         age = (datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0
         telemetry.OUTBOX_AGE.set(max(age, 0.0))
@@ -218,7 +222,7 @@ def rounds(rows: Sequence[OutboxRow]) -> list[list[OutboxRow]]:
 
 
 async def replay(db: Database, bus: Bus, *, start: datetime, end: datetime) -> int:
-    """Publishes events of a time range again, under their ids; consumers that know them refuse them. Gives the count."""
+    """Publishes events of a time range again, under their ids, and gives their count."""
     count, after = 0, 0
     while True:
 
@@ -230,7 +234,7 @@ async def replay(db: Database, bus: Bus, *, start: datetime, end: datetime) -> i
                 ),
                 {"start": start, "end": end, "after": after},
             )
-            return [OutboxRow(*row) for row in rows]
+            return [_row(row) for row in rows]
 
         page = await db.run(ALL_TENANTS, take, read_only=True)
         if not page:

@@ -19,7 +19,7 @@ def add(server: grpc.aio.Server) -> None:
     contracts = descriptor_pb2.FileDescriptorSet.FromString(PUBLIC_DESCRIPTORS.read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in contracts.file:
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
     names = [f"{file.package}.{service.name}" for file in contracts.file for service in file.service]
     names += ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME]
     servicer: Any = reflection.aio.ReflectionServicer(service_names=names, pool=pool)

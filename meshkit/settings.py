@@ -97,7 +97,7 @@ def _with_password(url: str, password_file: Path | None) -> URL:
 S = TypeVar("S", bound=ServiceSettings)
 
 
-def load(settings_class: type[S]) -> S:
+def load[S: ServiceSettings](settings_class: type[S]) -> S:
     """Reads the settings; on mistakes, prints all of them with the variables' names and exits with status 2."""
     try:
         return settings_class()

@@ -11,7 +11,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from meshkit.settings import ServiceSettings
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Tracer
 
 # Seconds; from an in-memory answer to the longest deadline.
 _CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -44,8 +45,8 @@ class Tracing:
     """Spans by OpenTelemetry when an endpoint is set; otherwise the incoming trace context is only handed on."""
 
     def __init__(self) -> None:
-        self._tracer = None
-        self._provider = None
+        self._tracer: Tracer | None = None
+        self._provider: TracerProvider | None = None
 
     def configure(self, settings: ServiceSettings) -> None:
         """Begins to export spans if settings name an endpoint."""
@@ -80,11 +81,10 @@ class Tracing:
         parent = propagator.extract({"traceparent": traceparent} if traceparent else {})
         with self._tracer.start_as_current_span(
             name, context=parent, kind=SpanKind.SERVER, attributes=dict(attributes or {})
-        ) as span:
+        ):
             carrier: dict[str, str] = {}
             propagator.inject(carrier)
             yield carrier.get("traceparent", traceparent)
-            _ = span
 
     def mark_error(self, reason: str) -> None:
         """Marks the current span as failed, with the reason as its type."""
@@ -92,7 +92,7 @@ class Tracing:
             return
         from opentelemetry import trace
 
-        span: Span = trace.get_current_span()
+        span = trace.get_current_span()
         span.set_attribute("error.type", reason)
         span.set_status(trace.StatusCode.ERROR)
 

@@ -1,7 +1,8 @@
 """Generates the Python stubs and the descriptor set from the contracts; it needs Python alone and changes nothing else.
 
 Run by `make gen`. Writes `build/gen/florin/…` and `build/gen/buf/validate/…` (messages, services and their type
-stubs) and `build/gen/descriptors.binpb` (every contract with its imports and comments).
+stubs), `build/gen/descriptors.binpb` (every contract with its imports and comments) and `build/gen/public.binpb`
+(what is published: without internal services and without Florin's own options).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import google.api
 import grpc_tools
@@ -35,6 +37,43 @@ def rules_descriptor_set() -> descriptor_pb2.FileDescriptorSet:
         descriptor_pool.Default().FindFileByName(name).CopyToProto(imported)
         imports.append(imported)
     return descriptor_pb2.FileDescriptorSet(file=[*imports, rules])
+
+
+def public_descriptors(contracts: descriptor_pb2.FileDescriptorSet) -> descriptor_pb2.FileDescriptorSet:
+    """The published part of the contracts: no internal service, no policy option, nothing that only those import."""
+    from florin.common.v1 import policy_pb2  # generated a moment ago
+
+    files = {
+        file.name: descriptor_pb2.FileDescriptorProto.FromString(file.SerializeToString()) for file in contracts.file
+    }
+    policy_file = policy_pb2.DESCRIPTOR.name
+    for file in files.values():
+        _keep_public_services(file, policy_pb2.policy)
+        for message in file.message_type:
+            message.options.ClearExtension(policy_pb2.event)
+        if policy_file in file.dependency:
+            file.dependency.remove(policy_file)
+        # Comments are found by positions, which moved where something was taken out; the full set keeps them.
+        file.ClearField("source_code_info")
+    roots = [name for name in files if name.endswith("/events.proto") or files[name].service]
+    needed: set[str] = set()
+    pending = [*roots, "google/rpc/error_details.proto", "florin/common/v1/errors.proto"]
+    while pending:
+        name = pending.pop()
+        if name not in needed:
+            needed.add(name)
+            pending.extend(files[name].dependency)
+    return descriptor_pb2.FileDescriptorSet(file=[file for name, file in files.items() if name in needed])
+
+
+def _keep_public_services(file: descriptor_pb2.FileDescriptorProto, policy: Any) -> None:
+    public = [service for service in file.service if any(m.options.Extensions[policy].scopes for m in service.method)]
+    kept = [descriptor_pb2.ServiceDescriptorProto.FromString(service.SerializeToString()) for service in public]
+    for service in kept:
+        for method in service.method:
+            method.options.ClearExtension(policy)
+    del file.service[:]
+    file.service.extend(kept)
 
 
 def run_protoc(*arguments: str) -> None:
@@ -68,6 +107,9 @@ def generate() -> None:
         "google/rpc/error_details.proto",
     )
     rules.unlink()
+    sys.path.insert(0, str(OUTPUT))
+    contracts_set = descriptor_pb2.FileDescriptorSet.FromString((OUTPUT / "descriptors.binpb").read_bytes())
+    (OUTPUT / "public.binpb").write_bytes(public_descriptors(contracts_set).SerializeToString())
     print(f"{len(contracts)} contracts, {len(services)} services → {OUTPUT.relative_to(ROOT)}")
 
 
