@@ -16,7 +16,6 @@ from datetime import datetime
 from typing import Any
 
 import nats
-from florin.common.v1 import policy_pb2
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 from nats.aio.client import Client
@@ -24,6 +23,7 @@ from nats.js import JetStreamContext
 from nats.js import api as js_api
 from nats.js import errors as js_errors
 
+from florin.common.v1 import policy_pb2
 from meshkit import logs, telemetry
 from meshkit.errors import Unavailable
 from meshkit.outbox import OutboxRow

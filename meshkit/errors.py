@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import grpc
-from florin.common.v1 import errors_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from florin.common.v1 import errors_pb2
 
 DOMAIN = "florin"
 Reason = errors_pb2.Reason

@@ -10,7 +10,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from florin.common.v1 import principal_pb2
-
 from meshkit.errors import TokenInvalid
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from florin.common.v1 import policy_pb2
 from google.protobuf.message import Message
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from florin.common.v1 import policy_pb2
 from meshkit import identity, logs, telemetry
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.idempotency import NAMESPACE

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 import yaml
-from florin.common.v1 import policy_pb2
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from florin.common.v1 import policy_pb2
 
 
 class PolicyMismatch(Exception):

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from florin.common.v1 import policy_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from florin.common.v1 import policy_pb2
 
 PUBLIC_DESCRIPTORS = Path(policy_pb2.__file__).resolve().parents[3] / "public.binpb"
 """Written with the stubs: the contracts without internal services and without Florin's own options."""

@@ -1,0 +1,117 @@
+"""Group commit: batches form under load, failures stay with their items, nothing is lost at a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import psycopg.errors
+import pytest
+
+from meshkit.batching import Batcher
+from meshkit.errors import DeadlineTooShort, Overloaded, Unavailable
+
+
+@asynccontextmanager
+async def _running(batcher: Batcher[int, int]) -> AsyncIterator[None]:
+    worker = asyncio.create_task(batcher.run())
+    try:
+        yield
+    finally:
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+
+
+async def test_items_that_arrive_during_a_batch_form_the_next_one() -> None:
+    """64 callers at once need few batches, and each gets its own answer."""
+    sizes: list[int] = []
+
+    async def process(items: Sequence[int]) -> list[int]:
+        sizes.append(len(items))
+        await asyncio.sleep(0.005)
+        return [item * 2 for item in items]
+
+    batcher = Batcher("t", process)
+    async with _running(batcher):
+        answers = await asyncio.gather(*(batcher.submit(number) for number in range(64)))
+    assert answers == [number * 2 for number in range(64)]
+    assert sum(sizes) == 64
+    assert len(sizes) <= 3
+
+
+async def test_one_refusal_fails_only_its_own_caller() -> None:
+    """An exception among the outcomes is raised to that item alone."""
+
+    async def process(items: Sequence[int]) -> list[int | BaseException]:
+        return [KeyError("no") if item == 3 else item for item in items]
+
+    batcher: Batcher[int, int] = Batcher("t", process)
+    async with _running(batcher):
+        outcomes = await batcher.submit_all(range(6))
+    assert [outcome for outcome in outcomes if not isinstance(outcome, BaseException)] == [0, 1, 2, 4, 5]
+    assert isinstance(outcomes[3], KeyError)
+
+
+async def test_a_data_error_is_traced_to_the_item_at_fault() -> None:
+    """A batch that the database refuses for one row's data is split until that row stands alone."""
+
+    async def process(items: Sequence[int]) -> list[int]:
+        if 5 in items:
+            raise psycopg.errors.NumericValueOutOfRange("bad row")
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process)
+    async with _running(batcher):
+        outcomes = await batcher.submit_all(range(9))
+    assert [type(outcome) for outcome in outcomes].count(int) == 8
+    assert isinstance(outcomes[5], psycopg.errors.NumericValueOutOfRange)
+
+
+async def test_an_item_past_its_deadline_is_dropped_before_it_is_begun() -> None:
+    """Nothing is done for a caller who stopped waiting."""
+    seen: list[int] = []
+
+    async def process(items: Sequence[int]) -> list[int]:
+        seen.extend(items)
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process)
+    async with _running(batcher):
+        with pytest.raises(DeadlineTooShort):
+            await batcher.submit(1, deadline=time.monotonic() - 1)
+    assert seen == []
+
+
+async def test_a_full_queue_sheds_load() -> None:
+    """More than the queue holds is refused at once."""
+
+    async def process(items: Sequence[int]) -> list[int]:
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process, queue_max=3)
+    with pytest.raises(Overloaded):
+        await batcher.submit_all(range(4))
+
+
+async def test_a_stop_finishes_what_was_begun_and_refuses_the_rest() -> None:
+    """A batch in flight is answered; what was not begun can be asked of another replica."""
+    begun = asyncio.Event()
+
+    async def process(items: Sequence[int]) -> list[int]:
+        begun.set()
+        await asyncio.sleep(0.02)
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process, batch_max=1)
+    worker = asyncio.create_task(batcher.run())
+    first = asyncio.create_task(batcher.submit(1))
+    second = asyncio.create_task(batcher.submit(2))
+    await begun.wait()
+    worker.cancel()
+    assert await first == 1
+    with pytest.raises(Unavailable):
+        await second
+    with pytest.raises(Unavailable):
+        await batcher.submit(3)

@@ -1,0 +1,40 @@
+"""Refusals cross RPC intact, and nothing internal does."""
+
+from __future__ import annotations
+
+from google.rpc import error_details_pb2
+
+from meshkit import errors
+
+
+def test_a_refusal_has_exactly_one_error_info() -> None:
+    """Reason, domain and metadata stand in one ErrorInfo; every violation in one BadRequest."""
+    status = errors.RequestInvalid([("amount", "value is required"), ("debit_account", "is malformed")]).to_status()
+    infos = [detail for detail in status.details if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR)]
+    assert len(infos) == 1
+    info = errors.error_info(status)
+    assert info is not None
+    assert (info.reason, info.domain) == ("REQUEST_INVALID", "florin")
+    bad_request = error_details_pb2.BadRequest()
+    assert status.details[1].Unpack(bad_request)
+    assert [violation.field for violation in bad_request.field_violations] == ["amount", "debit_account"]
+
+
+def test_a_recorded_refusal_is_the_same_refusal() -> None:
+    """What was stored is raised again to the byte."""
+    status = errors.CurrencyUnknown("XQQ").to_status()
+    again = errors.RecordedRefusal(status)
+    assert again.to_status() == status
+    assert again.recorded_reason == errors.CurrencyUnknown.reason
+
+
+def test_a_refusal_that_may_pass_says_when_to_try_again() -> None:
+    """Shed load carries RetryInfo."""
+    status = errors.Overloaded().to_status()
+    assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
+
+
+def test_every_reason_of_the_kit_is_in_the_contract() -> None:
+    """No class names a reason that callers could not look up."""
+    for refusal in errors.DomainError.__subclasses__():
+        assert errors.reason_name(refusal.reason)

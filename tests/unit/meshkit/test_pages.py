@@ -1,0 +1,44 @@
+"""Page tokens belong to one list, one filter and one shape."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshkit import pages
+from meshkit.errors import PageTokenInvalid
+
+
+@given(st.lists(st.integers() | st.text(), min_size=1, max_size=4), st.text(max_size=20))
+def test_a_token_gives_back_its_position(key: list[int | str], filter_text: str) -> None:
+    """Any keyset survives the way out and back."""
+    assert pages.decode("transfers", filter_text, pages.encode("transfers", filter_text, key)) == key
+
+
+def test_a_token_of_another_filter_is_refused() -> None:
+    """Going on with another filter would skip or repeat rows silently."""
+    token = pages.encode("transfers", "state = COMPLETED", ["a"])
+    with pytest.raises(PageTokenInvalid):
+        pages.decode("transfers", "state = DECLINED", token)
+
+
+def test_a_token_of_another_shape_is_refused() -> None:
+    """A made-up position of the wrong type must not reach the database."""
+    token = pages.encode("entries", "", ["not a number"])
+    with pytest.raises(PageTokenInvalid):
+        pages.decode("entries", "", token, shape=[int])
+
+
+@given(st.text(max_size=60))
+def test_no_text_breaks_the_decoder(text: str) -> None:
+    """Whatever is sent as a token is either a position or refused."""
+    try:
+        pages.decode("entries", "", text)
+    except PageTokenInvalid:
+        return
+
+
+def test_the_first_page_has_no_position() -> None:
+    """An empty token begins at the beginning."""
+    assert pages.decode("entries", "", "") is None
