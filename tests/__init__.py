@@ -1,0 +1,1 @@
+"""The tests of the whole project; folders by what they need."""
