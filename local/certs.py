@@ -1,0 +1,111 @@
+"""The mesh's own certificate authority and the identities that it signs; keys never leave the state folder."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from local.state import State, write_private
+
+IDENTITIES = ("accounts", "transactions", "compliance", "notifications", "edge", "nats", "operator")
+_LIFETIME = timedelta(days=365)
+_RENEW_BEFORE = timedelta(days=30)
+
+
+def ensure(state: State) -> None:
+    """Makes the authority at first start, and every identity that is missing or about to expire."""
+    authority, key = _authority(state)
+    for identity in IDENTITIES:
+        certificate, _ = state.certificate(identity)
+        if not certificate.exists() or _expires_soon(certificate):
+            _issue(state, identity, authority, key)
+
+
+def _authority(state: State) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key_path = state.secrets / "ca-key.pem"
+    if key_path.exists() and state.ca.exists() and not _expires_soon(state.ca):
+        key = serialization.load_pem_private_key(key_path.read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError(f"{key_path} holds another kind of key")
+        return x509.load_pem_x509_certificate(state.ca.read_bytes()), key
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Florin local mesh")])
+    certificate = (
+        _builder(name, name, key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    write_private(key_path, _pem(key))
+    state.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    for identity in IDENTITIES:  # signed by the authority before, if there was one
+        state.certificate(identity)[0].unlink(missing_ok=True)
+    return certificate, key
+
+
+def _issue(state: State, identity: str, authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity)])
+    names = [
+        x509.UniformResourceIdentifier(f"spiffe://florin/{identity}"),
+        x509.DNSName(identity),
+        x509.DNSName("localhost"),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+    ]
+    certificate = (
+        _builder(name, authority.subject, key)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    certificate_path, key_path = state.certificate(identity)
+    write_private(key_path, _pem(key))
+    write_private(certificate_path, certificate.public_bytes(serialization.Encoding.PEM).decode())
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + _LIFETIME)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _expires_soon(path: Path) -> bool:
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    return certificate.not_valid_after_utc - datetime.now(UTC) < _RENEW_BEFORE
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()

@@ -1,0 +1,174 @@
+"""The folder of one mesh: where everything stands in it, who may run it, and whether it can be used."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import pwd
+import secrets
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+SERVICES = ("accounts", "transactions", "compliance", "notifications")
+FREE_BYTES_MIN = 500 * 1024 * 1024
+_SOCKET_PATH_MAX = 90  # sun_path has 107 bytes; the socket's own name needs some of them
+
+
+class MeshError(Exception):
+    """Something that the person at the keyboard can mend; its text is one clear sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Paths below the state folder."""
+
+    root: Path
+
+    @property
+    def ca(self) -> Path:
+        """The certificate that clients trust."""
+        return self.root / "ca.pem"
+
+    @property
+    def secrets(self) -> Path:
+        """Passwords and keys, readable by the owner alone."""
+        return self.root / "secrets"
+
+    @property
+    def logs(self) -> Path:
+        """One log a process."""
+        return self.root / "logs"
+
+    @property
+    def description(self) -> Path:
+        """What runs where, written when the mesh is ready."""
+        return self.root / "mesh.json"
+
+    def certificate(self, identity: str) -> tuple[Path, Path]:
+        """Certificate and key of an identity."""
+        folder = self.root / "certs" / identity
+        return folder / "cert.pem", folder / "key.pem"
+
+    def socket_folder(self) -> Path:
+        """Where PostgreSQL's socket is: in the state folder, or in a short path when that one is too long."""
+        inside = self.root / "postgres" / "run"
+        if len(str(inside)) <= _SOCKET_PATH_MAX:
+            return inside
+        digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"florin-{digest}"
+
+    def secret(self, name: str, make: Any = None) -> Path:
+        """The file of a secret; made at first use, 0600."""
+        path = self.secrets / name
+        if not path.exists():
+            value = make() if make is not None else secrets.token_urlsafe(24)
+            write_private(path, value)
+        return path
+
+    def read_description(self) -> dict[str, Any]:
+        """What runs where. Raises MeshError when no mesh was started here."""
+        try:
+            description: dict[str, Any] = json.loads(self.description.read_text())
+        except FileNotFoundError:
+            raise MeshError(f"No mesh runs in {self.root}; start one with `florin up`.") from None
+        except ValueError:
+            raise MeshError(f"{self.description} is damaged; stop the mesh, remove the file and start again.") from None
+        return description
+
+
+def default_root() -> Path:
+    """Where a mesh stands when nobody says: $FLORIN_STATE, or the usual place of the user."""
+    if "FLORIN_STATE" in os.environ:
+        return Path(os.environ["FLORIN_STATE"])
+    if os.geteuid() == 0:
+        # PostgreSQL refuses root and runs as `nobody`, who cannot look into root's home.
+        return Path("/var/lib/florin/default")
+    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "florin" / "default"
+
+
+def open_state(root: Path) -> State:
+    """Makes or checks the folder. Raises MeshError with what is wrong with it."""
+    root = root.expanduser().resolve()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for name in ("secrets", "logs", "certs"):
+            (root / name).mkdir(exist_ok=True)
+        (root / "secrets").chmod(0o700)
+        (root / "certs").chmod(0o700)
+    except OSError as error:
+        raise MeshError(f"The state folder {root} cannot be used: {error.strerror}.") from None
+    free = shutil.disk_usage(root).free
+    if free < FREE_BYTES_MIN:
+        raise MeshError(f"{root} has {free // 2**20} MiB free; the mesh needs {FREE_BYTES_MIN // 2**20} MiB.")
+    marker = root / "florin-state"
+    if not marker.exists():
+        foreign = [path.name for path in root.iterdir() if path.name not in {"secrets", "logs", "certs", "lock"}]
+        if foreign:
+            raise MeshError(f"{root} holds other files ({foreign[0]}, …); give --state an empty or new folder.")
+        marker.write_text("1\n")
+    elif marker.read_text() != "1\n":
+        raise MeshError(f"{root} was made by another version of Florin; give --state a new folder.")
+    if os.geteuid() == 0:
+        _check_reachable(root)
+        root.chmod(root.stat().st_mode | 0o011)
+    return State(root)
+
+
+def lock(state: State) -> IO[str]:
+    """Holds the folder for this process. Raises MeshError when a mesh runs in it."""
+    handle = (state.root / "lock").open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise MeshError(
+            f"A mesh runs in {state.root} already; stop it with `florin down` or use another --state."
+        ) from None
+    return handle
+
+
+def is_locked(state: State) -> bool:
+    """Whether a mesh runs in the folder."""
+    try:
+        lock(state).close()
+    except MeshError:
+        return True
+    return False
+
+
+def write_private(path: Path, value: str) -> None:
+    """Writes a file that only its owner can read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as handle:
+        handle.write(value)
+    temporary.replace(path)
+
+
+def unprivileged_user() -> str:
+    """Whom PostgreSQL runs as: "-" for ourselves, or `nobody` when we are root."""
+    if os.geteuid() != 0:
+        return "-"
+    try:
+        return pwd.getpwnam("nobody").pw_name
+    except KeyError:
+        raise MeshError("As root, PostgreSQL runs as the user `nobody`, and this machine has none.") from None
+
+
+def reachable(path: Path) -> bool:
+    """Whether `nobody` can enter every folder down to `path`."""
+    return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents) if folder.is_dir())
+
+
+def _check_reachable(root: Path) -> None:
+    closed = [folder for folder in root.parents if not folder.stat().st_mode & 0o001]
+    if closed:
+        raise MeshError(
+            f"As root, PostgreSQL runs as the user `nobody`, who cannot enter {closed[0]}; "
+            f"use another --state, for example /var/lib/florin/{root.name}."
+        )
