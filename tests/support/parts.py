@@ -1,0 +1,145 @@
+"""A real PostgreSQL and a real NATS for the session, and settings for a service on a fresh database of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sqlalchemy.engine import URL
+
+from local import binaries, certs, issuer, nats, processes
+from local.postgres import Postgres
+from local.processes import Child
+from local.state import SERVICES, State, open_state
+from meshkit import migrations, policy
+from meshkit.settings import ServiceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What runs for the session."""
+
+    state: State
+    postgres: Postgres
+    nats_port: int
+
+    def url(self, database: str, role: str) -> URL:
+        """How a role of a test's database connects, with its password."""
+        return self.postgres.url(database, role, with_password=True)
+
+
+@contextmanager
+def running() -> Iterator[Parts]:
+    """Certificates, an issuer, PostgreSQL and NATS in a folder of their own, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="florin-test-"))
+    folder.chmod(0o755)
+    state = open_state(folder / "state")
+    found = binaries.find()
+    certs.ensure(state)
+    issuer.ensure(state)
+    postgres = Postgres(state, found)
+    postgres.prepare()
+    port, monitor = processes.free_port(), processes.free_port()
+    policies = {service: policy.load(service) for service in SERVICES if _has_policy(service)}
+    children = [postgres.child(), nats.child(state, found, port, monitor, policies)]
+    started = [start(child) for child in children]
+    try:
+        for child in children:
+            asyncio.run(child.wait_ready(30))
+        asyncio.run(nats.declare(state, port, policies))
+        yield Parts(state, postgres, port)
+    finally:
+        for child, process in zip(children, started, strict=True):
+            process.send_signal(child.stop_signal)
+            process.wait(15)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(child: Child) -> subprocess.Popen[bytes]:
+    """Starts a child outside of an event loop; it dies with the test run."""
+    launch = Path(processes.__file__).with_name("launch.py")
+    death = "SIGQUIT" if child.stop_signal is signal.SIGINT else "SIGKILL"
+    command = [sys.executable, "-I", "-S", str(launch), child.user, death, *child.program]
+    with child.log.open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **child.environment})
+
+
+@contextmanager
+def fresh_database(parts: Parts, service: str) -> Iterator[str]:
+    """A migrated database of a service under a name of its own, with its owner and runtime role."""
+    database = f"{service}_{uuid.uuid4().hex[:8]}"
+    parts.postgres.create_databases([database])
+    migrations.upgrade(parts.url(database, f"{database}_owner"), service, f"{database}_runtime")
+    try:
+        yield database
+    finally:
+        with psycopg.connect(parts.postgres.admin_dsn("postgres"), autocommit=True) as admin:
+            admin.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+
+def settings_for(parts: Parts, settings_class: type[Any], database: str, **changes: Any) -> Any:
+    """Settings of a service on a test's database, on ports picked by the system."""
+    service = settings_class.service
+    certificate, key = parts.state.certificate(service)
+    values: dict[str, Any] = {
+        "grpc_port": 0,
+        "health_port": 0,
+        "database_url": parts.postgres.url(database, f"{database}_runtime").render_as_string(),
+        "database_password_file": parts.postgres.password_file(f"{database}_runtime"),
+        "nats_url": f"tls://127.0.0.1:{parts.nats_port}",
+        "tls_cert_file": certificate,
+        "tls_key_file": key,
+        "tls_ca_file": parts.state.ca,
+        "jwt_issuer": issuer.ISSUER,
+        "jwks_file": parts.state.root / "jwks.json",
+        "encryption_key_file": encryption_key(parts.state),
+        "grace_seconds": 2.0,
+        **changes,
+    }
+    made: ServiceSettings = settings_class(**values)
+    return made
+
+
+def encryption_key(state: State) -> Path:
+    """A key for personal data, made for this session."""
+    return state.secret("encryption-test", lambda: base64.urlsafe_b64encode(os.urandom(32)).decode())
+
+
+def wait_until(condition: Any, seconds: float = 10.0) -> None:
+    """Waits for a condition, with a deadline. Raises AssertionError when it does not come true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"not true within {seconds} s")
+
+
+async def eventually(condition: Any, seconds: float = 10.0) -> Any:
+    """Awaits a condition until it gives something true, with a deadline; gives that."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = await condition()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true within {seconds} s")
+        await asyncio.sleep(0.02)
+
+
+def _has_policy(service: str) -> bool:
+    return (Path(__file__).resolve().parents[2] / service / "policy.yaml").exists()
