@@ -1,0 +1,429 @@
+"""The ledger's rules: steps applied in order to a book of locked accounts (INV-1, INV-2, INV-3); no I/O, no messages.
+
+`apply` changes the book it is given and says what each step came to. The caller locked the accounts, put what is
+stored into the book, and writes what changed; a refusal changes nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from meshkit.errors import DomainError
+from meshkit.idempotency import NAMESPACE
+from meshkit.money import INT64_MAX, INT64_MIN
+
+from accounts import errors
+from accounts.model import OVERDRAFT_LIMIT_MAX, AccountState, AccountType, HoldState, JournalKind
+
+POSTED_MAX = INT64_MAX - OVERDRAFT_LIMIT_MAX
+"""A balance leaves room for the largest overdraft limit, so that `available` always fits 64 bits."""
+
+FUND_SCOPE = "ledger:fund"
+"""Who may let money enter: debit an account that has no balance rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """On whose behalf a step is done: a customer's id, or staff, who may hold the scope `ledger:fund`."""
+
+    customer: str | None
+    may_fund: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A leg as it was asked for; positive is a credit, negative a debit, in minor units."""
+
+    reference: str
+    currency: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Post a journal, and consume the hold of `hold_key` if it is not empty."""
+
+    tenant: str
+    key: str
+    actor: Actor
+    kind: JournalKind
+    origin: str
+    legs: tuple[Leg, ...]
+    hold_key: str = ""
+    effective_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Keep an amount of an account back."""
+
+    tenant: str
+    key: str
+    actor: Actor
+    origin: str
+    reference: str
+    currency: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give back the hold of the key; if it was never placed, it never will be."""
+
+    tenant: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Make sure that the key's step, if it was not done yet, never will be."""
+
+    tenant: str
+    key: str
+
+
+Step = Post | Place | Release | Cancel
+
+
+@dataclass(slots=True)
+class BookAccount:
+    """A locked account row while steps are applied to it."""
+
+    tenant: str
+    id: str
+    type: AccountType
+    state: AccountState
+    currency: str
+    posted: int
+    held: int
+    overdraft_limit: int
+    sequence: int
+    owners: tuple[str, ...]
+    changed: bool = False
+
+    @property
+    def available(self) -> int:
+        """What a debit may use (INV-3), in minor units."""
+        return self.posted - self.held + self.overdraft_limit
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A hold; its id is the key of the step that placed it. `version` is 1 when placed, 2 when it ended."""
+
+    tenant: str
+    key: str
+    account: str
+    currency: str
+    amount: int
+    state: HoldState
+    origin: str
+    version: int
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PostedLeg:
+    """An entry that was added to an account."""
+
+    account: str
+    currency: str
+    amount: int
+    balance_after: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The journal stands."""
+
+    tenant: str
+    key: str
+    journal: str
+    kind: JournalKind
+    origin: str
+    legs: tuple[PostedLeg, ...]
+    owners: tuple[str, ...]
+    """Of all accounts that it touches, sorted."""
+    debit_owners: tuple[str, ...]
+    create_time: datetime
+    effective_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The hold as it is after the step."""
+
+    hold: Hold
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The step was refused, for good."""
+
+    tenant: str
+    key: str
+    refusal: DomainError
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What an earlier batch stored under the key; `hold` is the key's hold as it is now, if it is one."""
+
+    tenant: str
+    key: str
+    data: bytes
+    hold: Hold | None = None
+
+
+Outcome = Posted | Held | Refused | Stored
+
+
+@dataclass(slots=True)
+class Book:
+    """What a batch works on. Keys of all maps begin with the tenant."""
+
+    accounts: dict[tuple[str, str], BookAccount] = field(default_factory=dict)
+    references: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What each reference stands for: the account's id. A reference that is not here stands for none."""
+    outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    """What stands under each key, stored before or come to in this batch."""
+    holds: dict[tuple[str, str], Hold] = field(default_factory=dict)
+    fresh: list[Posted | Held | Refused] = field(default_factory=list)
+    """Outcomes of this batch that are to be stored, one a key."""
+    placed: set[tuple[str, str]] = field(default_factory=set)
+    ended: set[tuple[str, str]] = field(default_factory=set)
+    """Holds that this batch placed or ended."""
+
+    def account(self, tenant: str, reference: str) -> BookAccount | None:
+        """The account that a reference stands for."""
+        account = self.references.get((tenant, reference))
+        return None if account is None else self.accounts.get((tenant, account))
+
+
+def apply(book: Book, steps: Sequence[Step], now: datetime) -> list[Outcome]:
+    """Applies steps in their order and gives each one's outcome. A key that has an outcome keeps it (INV-5)."""
+    return [_apply_one(book, step, now) for step in steps]
+
+
+def journal_id(tenant: str, key: str) -> str:
+    """The id of the journal that a step posts: the same whoever posts it, and whenever."""
+    return str(uuid.uuid5(NAMESPACE, f"{tenant}/journals/{key}"))
+
+
+def _apply_one(book: Book, step: Step, now: datetime) -> Outcome:
+    place = (step.tenant, step.key)
+    if isinstance(step, Release):
+        return _release(book, step, now)
+    standing = book.outcomes.get(place)
+    if standing is not None:
+        return _present(book, standing)
+    outcome: Posted | Held | Refused
+    try:
+        if isinstance(step, Post):
+            outcome = _post(book, step, now)
+        elif isinstance(step, Place):
+            outcome = _place(book, step, now)
+        else:
+            outcome = Refused(step.tenant, step.key, errors.StepCancelled(step.key))
+    except DomainError as refusal:
+        outcome = Refused(step.tenant, step.key, refusal)
+    return _keep(book, place, outcome)
+
+
+def _keep(book: Book, place: tuple[str, str], outcome: Posted | Held | Refused) -> Outcome:
+    book.outcomes[place] = outcome
+    book.fresh.append(outcome)
+    return outcome
+
+
+def _present(book: Book, outcome: Outcome) -> Outcome:
+    """A standing outcome as it is answered now: a hold with its present state."""
+    if isinstance(outcome, Held):
+        return replace(outcome, hold=book.holds[outcome.hold.tenant, outcome.hold.key])
+    if isinstance(outcome, Stored):
+        return replace(outcome, hold=book.holds.get((outcome.tenant, outcome.key)))
+    return outcome
+
+
+def _post(book: Book, step: Post, now: datetime) -> Posted:
+    accounts = _journal_accounts(book, step)
+    hold = _consumable(book, step, accounts) if step.hold_key else None
+    legs = _legs_after(step, accounts, hold)
+    # Nothing is changed before this line, nothing is refused after it.
+    if hold is not None:
+        _end_hold(book, hold, HoldState.CONSUMED, now)
+    owners: set[str] = set()
+    debit_owners: set[str] = set()
+    for account, leg in zip(accounts, legs, strict=True):
+        account.posted = leg.balance_after
+        account.sequence = leg.sequence
+        account.changed = True
+        owners.update(account.owners)
+        if leg.amount < 0:
+            debit_owners.update(account.owners)
+    return Posted(
+        tenant=step.tenant,
+        key=step.key,
+        journal=journal_id(step.tenant, step.key),
+        kind=step.kind,
+        origin=step.origin,
+        legs=tuple(legs),
+        owners=tuple(sorted(owners)),
+        debit_owners=tuple(sorted(debit_owners)),
+        create_time=now,
+        effective_time=step.effective_time or now,
+    )
+
+
+def _journal_accounts(book: Book, step: Post) -> list[BookAccount]:
+    """The legs' accounts, once all that can be refused without looking at balances is seen not to be."""
+    accounts: list[BookAccount] = []
+    for leg in step.legs:
+        account = _debitable(book, step, leg.reference) if leg.amount < 0 else book.account(step.tenant, leg.reference)
+        if account is None:
+            raise errors.AccountNotFound(leg.reference)
+        accounts.append(account)
+    debited = {account.id for account, leg in zip(accounts, step.legs, strict=True) if leg.amount < 0}
+    for account, leg in zip(accounts, step.legs, strict=True):
+        if leg.amount > 0 and account.id in debited:
+            raise errors.AccountsIdentical(account.id)
+    for account, leg in zip(accounts, step.legs, strict=True):
+        if leg.amount < 0:
+            _check_type(account, step.kind, step.actor)
+    totals: dict[str, int] = {}
+    for account, leg in zip(accounts, step.legs, strict=True):
+        if account.currency != leg.currency:
+            raise errors.CurrencyMismatch(account.id, account.currency, leg.currency)
+        totals[leg.currency] = totals.get(leg.currency, 0) + leg.amount
+    for leg in step.legs:
+        if totals[leg.currency] != 0 or leg.amount == 0:
+            raise errors.JournalUnbalanced(leg.currency, totals[leg.currency])
+    _check_states(accounts)
+    return accounts
+
+
+def _debitable(book: Book, step: Post | Place, reference: str) -> BookAccount | None:
+    """The account, unless the actor is a customer and it is not an own one: a foreign account is as good as none."""
+    account = book.account(step.tenant, reference)
+    customer = step.actor.customer
+    if account is not None and customer is not None and customer not in account.owners:
+        return None
+    return account
+
+
+def _check_type(account: BookAccount, kind: JournalKind, actor: Actor) -> None:
+    """Money enters from accounts without a balance rule; only those who may fund let it. Raises AccountTypeWrong."""
+    if kind == JournalKind.FUNDING and account.type != AccountType.SETTLEMENT:
+        raise errors.AccountTypeWrong(account.id, account.type, "funds come from a settlement account")
+    # A reversal gives back what came in by a transfer that stands; it lets nothing enter.
+    if kind != JournalKind.REVERSAL and account.type != AccountType.CUSTOMER and not actor.may_fund:
+        raise errors.AccountTypeWrong(account.id, account.type, f"debiting it needs the scope {FUND_SCOPE}")
+
+
+def _check_states(accounts: Sequence[BookAccount]) -> None:
+    if all(account.state is AccountState.ACTIVE for account in accounts):
+        return
+    for state, refusal in errors.STATE_REFUSALS.items():
+        for account in accounts:
+            if account.state is state:
+                raise refusal(account.id)
+
+
+def _consumable(book: Book, step: Post, accounts: Sequence[BookAccount]) -> Hold:
+    """The hold that the journal consumes. Raises HoldNotFound, HoldNotActive."""
+    hold = book.holds.get((step.tenant, step.hold_key))
+    debited = {account.id for account, leg in zip(accounts, step.legs, strict=True) if leg.amount < 0}
+    if hold is None or hold.account not in debited:
+        raise errors.HoldNotFound(step.hold_key)
+    if hold.state is not HoldState.ACTIVE:
+        raise errors.HoldNotActive(hold.key, hold.state.name)
+    return hold
+
+
+def _legs_after(step: Post, accounts: Sequence[BookAccount], hold: Hold | None) -> list[PostedLeg]:
+    """The entries with their balances and sequences. Raises AmountOverflow, InsufficientFunds."""
+    posted: dict[str, int] = {}
+    sequences: dict[str, int] = {}
+    legs: list[PostedLeg] = []
+    for account, leg in zip(accounts, step.legs, strict=True):
+        after = posted[account.id] = posted.get(account.id, account.posted) + leg.amount
+        sequence = sequences[account.id] = sequences.get(account.id, account.sequence) + 1
+        if after > POSTED_MAX or after - account.held < INT64_MIN:
+            raise errors.AmountOverflow(account.id)
+        legs.append(PostedLeg(account.id, account.currency, leg.amount, after, sequence))
+    for account, leg in zip(accounts, step.legs, strict=True):
+        if leg.amount > 0 or account.type is not AccountType.CUSTOMER:
+            continue
+        # The hold is consumed by this journal, so what it keeps back is there for it.
+        back = hold.amount if hold is not None and hold.account == account.id else 0
+        available = account.available + back
+        requested = account.posted - posted[account.id]
+        if requested > available:
+            raise errors.InsufficientFunds(
+                account.id, account.currency, available=available, requested=requested, held=account.held - back
+            )
+    return legs
+
+
+def _place(book: Book, step: Place, now: datetime) -> Held:
+    account = _debitable(book, step, step.reference)
+    if account is None:
+        raise errors.AccountNotFound(step.reference)
+    _check_type(account, JournalKind.TRANSFER, step.actor)
+    if account.currency != step.currency:
+        raise errors.CurrencyMismatch(account.id, account.currency, step.currency)
+    _check_states([account])
+    if account.held + step.amount > INT64_MAX or account.posted - account.held - step.amount < INT64_MIN:
+        raise errors.AmountOverflow(account.id)
+    if account.type is AccountType.CUSTOMER and step.amount > account.available:
+        raise errors.InsufficientFunds(
+            account.id, account.currency, available=account.available, requested=step.amount, held=account.held
+        )
+    account.held += step.amount
+    account.changed = True
+    hold = Hold(
+        tenant=step.tenant,
+        key=step.key,
+        account=account.id,
+        currency=account.currency,
+        amount=step.amount,
+        state=HoldState.ACTIVE,
+        origin=step.origin,
+        version=1,
+        create_time=now,
+        update_time=now,
+    )
+    book.holds[step.tenant, step.key] = hold
+    book.placed.add((step.tenant, step.key))
+    return Held(hold, account.owners)
+
+
+def _release(book: Book, step: Release, now: datetime) -> Outcome:
+    place = (step.tenant, step.key)
+    hold = book.holds.get(place)
+    if hold is None:
+        standing = book.outcomes.get(place)
+        if standing is not None:
+            return standing  # the hold was refused or cancelled: nothing is kept back, and nothing will be
+        return _keep(book, place, Refused(step.tenant, step.key, errors.StepCancelled(step.key)))
+    if hold.state is HoldState.CONSUMED:
+        return Refused(step.tenant, step.key, errors.HoldNotActive(hold.key, hold.state.name))
+    if hold.state is HoldState.ACTIVE:
+        hold = _end_hold(book, hold, HoldState.RELEASED, now)
+    return Held(hold, book.accounts[step.tenant, hold.account].owners)
+
+
+def _end_hold(book: Book, hold: Hold, state: HoldState, now: datetime) -> Hold:
+    account = book.accounts[hold.tenant, hold.account]
+    account.held -= hold.amount
+    account.changed = True
+    ended = replace(hold, state=state, version=hold.version + 1, update_time=now)
+    book.holds[hold.tenant, hold.key] = ended
+    book.ended.add((hold.tenant, hold.key))
+    return ended

@@ -1,0 +1,194 @@
+"""Customers, accounts, journals and identifiers as the ledger knows them, and their rules; no I/O.
+
+The numbers of the enums are those of the contract, so that rows, events and messages speak of the same.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+
+OVERDRAFT_LIMIT_MAX = 10**15
+"""The contract's bound of an overdraft limit, in minor units."""
+
+
+class AccountType(IntEnum):
+    """What an account is for."""
+
+    CUSTOMER = 1
+    INTERNAL = 2
+    SETTLEMENT = 3
+    FEE = 4
+    SUSPENSE = 5
+
+
+class AccountState(IntEnum):
+    """Where an account is in its life."""
+
+    PENDING = 1
+    ACTIVE = 2
+    FROZEN = 3
+    CLOSED = 4
+
+
+class KycState(IntEnum):
+    """Whether compliance verified a customer."""
+
+    PENDING = 1
+    VERIFIED = 2
+    REJECTED = 3
+
+
+class JournalKind(IntEnum):
+    """What a journal was posted for."""
+
+    TRANSFER = 1
+    FUNDING = 2
+    REVERSAL = 3
+
+
+class HoldState(IntEnum):
+    """Where a hold is in its life."""
+
+    ACTIVE = 1
+    CONSUMED = 2
+    RELEASED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A bank or brand on the mesh."""
+
+    id: str
+    display_name: str
+    time_zone: str
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """A customer; `id` is the last part of its resource name."""
+
+    tenant: str
+    id: str
+    display_name: str
+    kyc_state: KycState
+    version: int
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """What people outside call an account: kind "iban" or "local", and the text."""
+
+    kind: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What stands on an account at one moment, in minor units of its currency."""
+
+    currency: str
+    posted: int
+    held: int
+    overdraft_limit: int
+    sequence: int
+
+    @property
+    def available(self) -> int:
+        """What a debit may use (INV-3)."""
+        return self.posted - self.held + self.overdraft_limit
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account with what stands on it. `version` counts its changes other than by postings."""
+
+    tenant: str
+    id: str
+    type: AccountType
+    state: AccountState
+    currency: str
+    display_name: str
+    balance: Balance
+    freeze_reason: str
+    version: int
+    create_time: datetime
+    update_time: datetime
+    owners: tuple[str, ...]
+    """Ids of customers, sorted."""
+    identifiers: tuple[Identifier, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One leg of a journal as it stands on its account; `balance_after` is None where the reader may not see it."""
+
+    account: str
+    journal: str
+    currency: str
+    amount: int
+    balance_after: int | None
+    sequence: int
+    kind: JournalKind
+    origin: str
+    create_time: datetime
+    effective_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Entries that stand or fall together."""
+
+    id: str
+    kind: JournalKind
+    origin: str
+    create_time: datetime
+    effective_time: datetime
+    entries: tuple[Entry, ...]
+
+
+def opening_state(owners: list[KycState]) -> AccountState:
+    """An account waits for the verification of its owners; one without owners is active at once."""
+    verified = all(state == KycState.VERIFIED for state in owners)
+    return AccountState.ACTIVE if verified else AccountState.PENDING
+
+
+_IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
+_LOCAL = re.compile(r"[A-Z0-9][A-Z0-9-]{0,33}")
+_ACCOUNT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+def iban_is_valid(iban: str) -> bool:
+    """Whether the check digits are right (ISO 7064 MOD 97-10, as ISO 13616 says)."""
+    if not _IBAN.fullmatch(iban):
+        return False
+    # Check digits run from 02 to 98: 00, 01 and 99 are congruent to others and never issued.
+    if not 2 <= int(iban[2:4]) <= 98:
+        return False
+    digits = "".join(str(int(character, 36)) for character in iban[4:] + iban[:4])
+    return int(digits) % 97 == 1
+
+
+def identifier_is_valid(identifier: Identifier) -> bool:
+    """Whether the identifier is well-formed, its check digits included."""
+    if identifier.kind == "iban":
+        return iban_is_valid(identifier.value)
+    return identifier.kind == "local" and _LOCAL.fullmatch(identifier.value) is not None
+
+
+def account_id_in(reference: str) -> str | None:
+    """The id in "accounts/{account}"; None for other references and for malformed ones."""
+    prefix, _, rest = reference.partition("/")
+    return rest if prefix == "accounts" and _ACCOUNT_ID.fullmatch(rest) else None
+
+
+def identifier_in(reference: str) -> Identifier | None:
+    """The identifier in "iban:{iban}" or "local:{number}"; None for other references and for malformed ones."""
+    kind, _, value = reference.partition(":")
+    identifier = Identifier(kind, value)
+    return identifier if identifier_is_valid(identifier) else None
