@@ -1,0 +1,176 @@
+"""Every refusal of the transactions service, in the order in which they go before each other."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from florin.common.v1 import errors_pb2
+from meshkit.errors import DomainError, error_info
+
+
+class FilterInvalid(DomainError):
+    """A ListTransfers filter that cannot be understood."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = errors_pb2.REASON_FILTER_INVALID
+
+    def __init__(self, position: int, why: str) -> None:
+        super().__init__(
+            f"The filter cannot be understood at character {position + 1}: {why}.",
+            metadata={"field": "filter", "position": str(position + 1)},
+        )
+
+
+class IdentifierInvalid(DomainError):
+    """An IBAN whose check digits are wrong."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = errors_pb2.REASON_IDENTIFIER_INVALID
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"{field}: the check digits of the IBAN are wrong.", metadata={"field": field})
+
+
+class AccountsIdentical(DomainError):
+    """Both sides of a transfer are the same account."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = errors_pb2.REASON_ACCOUNTS_IDENTICAL
+
+    def __init__(self) -> None:
+        super().__init__("The debit account and the credit account are the same.")
+
+
+class TransferExists(DomainError):
+    """The chosen transfer_id belongs to a transfer of another request."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = errors_pb2.REASON_TRANSFER_EXISTS
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} exists and was made by another request.", metadata={"name": name})
+
+
+class TransferNotFound(DomainError):
+    """No such transfer, or not the caller's: the same words for both."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = errors_pb2.REASON_TRANSFER_NOT_FOUND
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no {name}.", metadata={"name": name})
+
+
+class AccountNotFound(DomainError):
+    """No such account, or not the caller's: the same words for both."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = errors_pb2.REASON_ACCOUNT_NOT_FOUND
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"There is no account {reference}.", metadata={"account": reference})
+
+
+class CurrencyMismatch(DomainError):
+    """The account is of another currency."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_CURRENCY_MISMATCH
+
+    def __init__(self, account: str, currency_code: str, requested: str) -> None:
+        super().__init__(
+            f"{account} is an account in {currency_code}, not {requested}.",
+            metadata={"account": account, "currency_code": currency_code, "requested": requested},
+        )
+
+
+class LimitExceeded(DomainError):
+    """The payment is above a limit; compliance gave the figures."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_LIMIT_EXCEEDED
+
+    def __init__(self, message: str, metadata: dict[str, str]) -> None:
+        violation = error_details_pb2.QuotaFailure.Violation(subject=metadata.get("limit", ""), description=message)
+        details: list[Message] = [error_details_pb2.QuotaFailure(violations=[violation])]
+        super().__init__(message, metadata=metadata, details=details)
+
+
+class PaymentDeclined(DomainError):
+    """Declined by policy. What compliance saw is not told: it would tip off."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_PAYMENT_DECLINED
+
+    def __init__(self) -> None:
+        super().__init__("The payment was declined.")
+
+
+class ReviewExpired(DomainError):
+    """Nobody resolved the payment's case in time."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_REVIEW_EXPIRED
+
+    def __init__(self) -> None:
+        super().__init__("The payment waited for a review that did not come in time; it was declined.")
+
+
+class TransferCancelled(DomainError):
+    """Cancelled on request."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_TRANSFER_CANCELLED
+
+    def __init__(self) -> None:
+        super().__init__("The transfer was cancelled.")
+
+
+class TransferFinal(DomainError):
+    """Too late to cancel."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_TRANSFER_FINAL
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(
+            f"{name} is {state} and can no longer be cancelled; a completed one can be reversed.",
+            metadata={"name": name, "state": state},
+        )
+
+
+class TransferNotCompleted(DomainError):
+    """Only what moved money can be reversed."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_TRANSFER_NOT_COMPLETED
+    definitive = False  # it may complete later
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(f"{name} is {state}; only a completed transfer can be reversed.", metadata={"state": state})
+
+
+class TransferReversed(DomainError):
+    """Reversed before."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_TRANSFER_REVERSED
+
+    def __init__(self, name: str, reversal: str) -> None:
+        super().__init__(f"{name} was reversed by {reversal}.", metadata={"name": name, "reversal": reversal})
+
+
+def naming(status: status_pb2.Status, transfer: str) -> status_pb2.Status:
+    """The status with the transfer's name among its metadata, so that a refused caller can look it up."""
+    named = status_pb2.Status(code=status.code, message=status.message)
+    for detail in status.details:
+        copy = named.details.add()
+        copy.CopyFrom(detail)
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            info = error_info(status)
+            if info is not None:
+                info.metadata["transfer"] = transfer
+                copy.Pack(info)
+    return named

@@ -1,0 +1,100 @@
+"""A transfer's changes as event messages for the outbox; ids only, no names."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from florin.common.v1 import money_pb2
+from florin.transactions.v1 import events_pb2
+from meshkit.errors import reason_of
+from meshkit.outbox import Event
+from transactions.model import State, Transfer
+
+
+def of(transfer: Transfer) -> Event:
+    """The event of the change that brought the transfer into its present version."""
+    return Event(
+        tenant=transfer.tenant,
+        aggregate=transfer.name,
+        version=transfer.version,
+        message=_message(transfer),
+        time=transfer.update_time,
+    )
+
+
+def subject_after(state: State) -> str:
+    """The subject of the event that tells of a state."""
+    return f"florin.transactions.transfer_{_WORD[state]}.v1"
+
+
+_WORD = {
+    State.ACCEPTED: "accepted",
+    State.SCREENED: "screened",
+    State.IN_REVIEW: "held",
+    State.COMPLETED: "completed",
+    State.DECLINED: "declined",
+    State.REVERSED: "reversed",
+}
+
+
+def _message(transfer: Transfer) -> Message:
+    amount = money_pb2.Money(currency_code=transfer.currency, minor_units=transfer.amount)
+    customers = list(transfer.customers)
+    updated = _stamp(transfer.update_time)
+    match transfer.state:
+        case State.ACCEPTED:
+            return events_pb2.TransferAccepted(
+                transfer=transfer.name,
+                customers=customers,
+                amount=amount,
+                end_to_end_id=transfer.end_to_end_id,
+                create_time=_stamp(transfer.create_time),
+            )
+        case State.SCREENED:
+            return events_pb2.TransferScreened(transfer=transfer.name, update_time=updated)
+        case State.IN_REVIEW:
+            return events_pb2.TransferHeld(
+                transfer=transfer.name,
+                customers=customers,
+                amount=amount,
+                end_to_end_id=transfer.end_to_end_id,
+                update_time=updated,
+            )
+        case State.COMPLETED:
+            return events_pb2.TransferCompleted(
+                transfer=transfer.name,
+                customers=customers,
+                amount=amount,
+                debit_account=transfer.debit_account,
+                credit_account=transfer.credit_account,
+                journal=transfer.journal,
+                end_to_end_id=transfer.end_to_end_id,
+                reversal_of=f"transfers/{transfer.reversal_of}" if transfer.reversal_of else "",
+                update_time=updated,
+                effective_time=_stamp(transfer.effective_time or transfer.update_time),
+            )
+        case State.DECLINED:
+            return events_pb2.TransferDeclined(
+                transfer=transfer.name,
+                customers=customers,
+                amount=amount,
+                reason=reason_of(transfer.refusal) if transfer.refusal is not None else 0,  # type: ignore[arg-type]
+                end_to_end_id=transfer.end_to_end_id,
+                update_time=updated,
+            )
+        case State.REVERSED:
+            return events_pb2.TransferReversed(
+                transfer=transfer.name,
+                customers=customers,
+                reversed_by=f"transfers/{transfer.reversed_by}",
+                update_time=updated,
+            )
+
+
+def _stamp(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

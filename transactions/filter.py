@@ -1,0 +1,104 @@
+"""The filter of ListTransfers: a subset of AIP-160 as typed conditions; it must not reach the database as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from transactions.errors import FilterInvalid
+from transactions.model import State
+
+_TERM = re.compile(
+    r'\s*(?P<field>[a-z_.]+)\s*(?P<operator>!=|<=|>=|=|<|>)\s*(?P<value>"(?:[^"\\]|\\.)*"|[A-Za-z0-9_./:+-]+)'
+)
+_AND = re.compile(r"\s+AND\s+")
+_ORDERED = ("=", "!=", "<", "<=", ">", ">=")
+_EQUAL = ("=", "!=")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One term: a field of the transfer, an SQL operator, a value of the field's type."""
+
+    field: str
+    operator: str
+    value: str | int | datetime
+
+
+def parse(text: str) -> list[Condition]:
+    """The terms of a filter, all of which have to hold. Raises FilterInvalid with the position."""
+    conditions: list[Condition] = []
+    position = 0
+    while text[position:].strip():
+        term = _TERM.match(text, position)
+        if term is None:
+            raise FilterInvalid(position, "expected a term such as state = COMPLETED")
+        conditions.append(_condition(term))
+        position = term.end()
+        if not text[position:].strip():
+            break
+        separator = _AND.match(text, position)
+        if separator is None:
+            raise FilterInvalid(position, "terms are joined by AND")
+        position = separator.end()
+        if not text[position:].strip():
+            raise FilterInvalid(position, "a term is missing after AND")
+    return conditions
+
+
+def _condition(term: re.Match[str]) -> Condition:
+    field, operator, raw = term["field"], term["operator"], term["value"]
+    known = _FIELDS.get(field)
+    if known is None:
+        raise FilterInvalid(term.start("field"), f"there is no field {field}; there are {', '.join(_FIELDS)}")
+    read, operators = known
+    if operator not in operators:
+        raise FilterInvalid(term.start("operator"), f"{field} can be compared with {' '.join(operators)}")
+    value = re.sub(r"\\(.)", r"\1", raw[1:-1]) if raw.startswith('"') else raw
+    try:
+        return Condition(field, "<>" if operator == "!=" else operator, read(value))
+    except ValueError as error:
+        raise FilterInvalid(term.start("value"), str(error)) from None
+
+
+def _state(value: str) -> str:
+    try:
+        return State(value).value
+    except ValueError:
+        raise ValueError(f"{value} is no state; there are {', '.join(State)}") from None
+
+
+def _integer(value: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,18}", value):
+        raise ValueError(f"{value} is no number of minor units")
+    return int(value)
+
+
+def _time(value: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"{value} is no time; write it like 2026-01-01T00:00:00Z") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"{value} has no time zone; end it with Z for UTC")
+    return moment
+
+
+def _text(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("text cannot hold a zero byte")
+    return value
+
+
+_FIELDS: dict[str, tuple[Callable[[str], str | int | datetime], tuple[str, ...]]] = {
+    "state": (_state, _EQUAL),
+    "debit_account": (_text, _EQUAL),
+    "credit_account": (_text, _EQUAL),
+    "request_id": (_text, _EQUAL),
+    "end_to_end_id": (_text, _EQUAL),
+    "amount.minor_units": (_integer, _ORDERED),
+    "amount.currency_code": (_text, _EQUAL),
+    "create_time": (_time, _ORDERED),
+}

@@ -1,0 +1,34 @@
+"""What the transactions service is told from outside, beside what all services are."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from meshkit.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """TRANSACTIONS_* variables."""
+
+    model_config = SettingsConfigDict(env_prefix="TRANSACTIONS_", frozen=True, extra="ignore")
+    service: ClassVar[str] = "transactions"
+
+    accounts_target: str = Field(..., description="gRPC target of accounts: ipv4:host:port,… or dns:///name:port.")
+    compliance_target: str = Field(..., description="gRPC target of compliance.")
+    screening_posture: Literal["closed", "stand-in"] = Field(
+        "closed", description="While compliance is down: payments wait (closed), or small ones pass (stand-in)."
+    )
+    stand_in_maximum: dict[str, int] = Field(
+        default_factory=dict, description='Most a stand-in decision lets pass, by currency: {"EUR": 5000}.'
+    )
+    passes_in_flight: int = Field(3, ge=1, le=16, description="Batches that are on their way at once.")
+    batch_max: int = Field(1000, ge=1, le=1000, description="Transfers in a batch at most.")
+    step_timeout_ms: int = Field(4000, ge=100, description="Longest wait for accounts or compliance in one step.")
+    recovery_poll_ms: int = Field(250, ge=10, description="How often overdue transfers are looked for.")
+    recovery_lease_ms: int = Field(
+        5000, ge=100, description="A transfer is overdue when nothing happened for this long."
+    )
+    crash_point: str = Field("", description="Tests only: the process kills itself at this point. Empty: never.")

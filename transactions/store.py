@@ -1,0 +1,186 @@
+"""All SQL of the transactions service: set-based, keys sorted wherever rows are locked."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from meshkit import outbox
+from meshkit.cipher import Cipher
+from transactions import events
+from transactions.filter import Condition
+from transactions.model import Transfer, Verdict
+from transactions.rows import COLUMNS, intent_columns, outcome_columns, transfer_from
+
+_INSERT = (
+    "INSERT INTO transfers (tenant, id, version, state, subject, customer, scopes, request_key, request_id,"
+    " fingerprint, debit_account, credit_account, currency, amount, creditor_name, end_to_end_id, remittance,"
+    " reversal_of, customers, create_time, update_time, due_time)"
+    " SELECT n.tenant, n.id, 1, 'ACCEPTED', n.subject, n.customer, n.scopes, n.request_key, n.request_id,"
+    " n.fingerprint, n.debit_account, n.credit_account, n.currency, n.amount, n.creditor_name, n.end_to_end_id,"
+    " n.remittance, n.reversal_of, string_to_array(n.customers, ','), n.create_time, n.create_time,"
+    " now() + make_interval(secs => %s)"
+    " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::text[], %s::bytea[],"
+    " %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bytea[], %s::text[], %s::bytea[], %s::text[], %s::text[],"
+    " %s::timestamptz[])"
+    " AS n(tenant, id, subject, customer, scopes, request_key, request_id, fingerprint, debit_account, credit_account,"
+    " currency, amount, creditor_name, end_to_end_id, remittance, reversal_of, customers, create_time)"
+    " ON CONFLICT DO NOTHING RETURNING tenant, id"
+)
+_OUTCOME = (
+    "UPDATE transfers AS t SET version = t.version + 1, state = o.state, debit_account = o.debit_account,"
+    " credit_account = o.credit_account, refusal = o.refusal, journal = o.journal, decision = o.decision,"
+    " case_name = o.case_name, stand_in = o.stand_in, reversed_by = o.reversed_by,"
+    " customers = string_to_array(o.customers, ','), update_time = o.update_time, effective_time = o.effective_time,"
+    " attempts = 0, due_time = CASE"
+    "  WHEN o.state IN ('COMPLETED', 'DECLINED', 'REVERSED') THEN NULL"
+    "  WHEN o.state = 'IN_REVIEW' AND t.verdict IS NULL THEN NULL"
+    "  ELSE now() END"
+    " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s::text[],"
+    " %s::text[], %s::text[], %s::boolean[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[])"
+    " AS o(tenant, id, version, state, debit_account, credit_account, refusal, journal, decision, case_name, stand_in,"
+    " reversed_by, customers, update_time, effective_time)"
+    " WHERE t.tenant = o.tenant AND t.id = o.id AND t.version = o.version RETURNING t.tenant, t.id"
+)
+_LOCK = (
+    "SELECT 1 FROM transfers JOIN unnest(%s::text[], %s::text[]) AS k(tenant, id) USING (tenant, id)"
+    " ORDER BY tenant, id FOR UPDATE OF transfers"
+)
+
+
+async def insert_intents(
+    conn: AsyncConnection, cipher: Cipher, transfers: Sequence[Transfer], lease_seconds: float
+) -> set[tuple[str, str]]:
+    """Records new transfers with their events; gives (tenant, id) of those that were not there yet."""
+    ordered = sorted(transfers, key=lambda transfer: (transfer.tenant, transfer.request_key))
+    rows: Any = await conn.exec_driver_sql(_INSERT, (lease_seconds, *intent_columns(ordered, cipher)))
+    inserted = {(row[0], row[1]) for row in rows}
+    await outbox.append(conn, [events.of(t) for t in ordered if (t.tenant, t.id) in inserted])
+    return inserted
+
+
+async def find_by_request(
+    conn: AsyncConnection, cipher: Cipher, keys: Sequence[uuid.UUID], ids: Sequence[str]
+) -> list[Transfer]:
+    """Transfers that stand under one of the request keys, or under one of the ids."""
+    rows: Any = await conn.exec_driver_sql(
+        f"SELECT {COLUMNS} FROM transfers WHERE request_key = ANY(%s::uuid[]) OR id = ANY(%s::text[])",  # noqa: S608
+        (list(keys), list(ids)),
+    )
+    return [transfer_from(row, cipher) for row in rows]
+
+
+async def record_outcomes(conn: AsyncConnection, transfers: Sequence[Transfer]) -> set[tuple[str, str]]:
+    """Writes new states and their events where nobody was faster; gives (tenant, id) of what was written."""
+    ordered = sorted(transfers, key=lambda transfer: (transfer.tenant, transfer.id))
+    await conn.exec_driver_sql(_LOCK, ([t.tenant for t in ordered], [t.id for t in ordered]))
+    rows: Any = await conn.exec_driver_sql(_OUTCOME, outcome_columns(ordered))
+    written = {(row[0], row[1]) for row in rows}
+    await outbox.append(conn, [events.of(t) for t in ordered if (t.tenant, t.id) in written])
+    return written
+
+
+async def record_verdict(conn: AsyncConnection, verdicts: Sequence[tuple[str, str, Verdict]]) -> None:
+    """Notes what became of cases, (tenant, transfer id, verdict), and makes their transfers due."""
+    ordered = sorted(verdicts)
+    keys = ([item[0] for item in ordered], [item[1] for item in ordered])
+    await conn.exec_driver_sql(_LOCK, keys)
+    await conn.exec_driver_sql(
+        "UPDATE transfers AS t SET verdict = v.verdict, due_time = now(), attempts = 0"
+        " FROM unnest(%s::text[], %s::text[], %s::text[]) AS v(tenant, id, verdict)"
+        " WHERE t.tenant = v.tenant AND t.id = v.id AND t.verdict IS NULL"
+        " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW')",
+        (*keys, [item[2].value for item in ordered]),
+    )
+
+
+async def take_due(
+    conn: AsyncConnection, cipher: Cipher, *, limit: int, lease_seconds: float, ahead_seconds: float = 0.0
+) -> list[Transfer]:
+    """Takes overdue transfers for this replica: nobody else takes them until the lease is over, a little longer
+    with every attempt."""
+    rows: Any = await conn.exec_driver_sql(
+        "WITH due AS (SELECT tenant, id FROM transfers WHERE due_time <= now() + make_interval(secs => %s)"  # noqa: S608
+        " ORDER BY due_time LIMIT %s FOR UPDATE SKIP LOCKED)"
+        " UPDATE transfers AS t SET attempts = attempts + 1,"
+        " due_time = now() + make_interval(secs => %s * least(1 + attempts * 0.25, 4))"
+        " FROM due WHERE t.tenant = due.tenant AND t.id = due.id RETURNING "
+        + ", ".join(f"t.{column.strip()}" for column in COLUMNS.split(",")),
+        (ahead_seconds, limit, lease_seconds),
+    )
+    return [transfer_from(row, cipher) for row in rows]
+
+
+async def postpone(conn: AsyncConnection, transfers: Sequence[Transfer], seconds: float) -> None:
+    """Makes transfers due again soon: a dependency was down, and it may be back in a moment."""
+    ordered = sorted(transfers, key=lambda transfer: (transfer.tenant, transfer.id))
+    await conn.exec_driver_sql(
+        "UPDATE transfers AS t SET due_time = now() + make_interval(secs => %s)"
+        " FROM unnest(%s::text[], %s::text[]) AS k(tenant, id) WHERE t.tenant = k.tenant AND t.id = k.id"
+        " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW') AND t.due_time IS NOT NULL",
+        (seconds, [t.tenant for t in ordered], [t.id for t in ordered]),
+    )
+
+
+async def get(conn: AsyncConnection, cipher: Cipher, tenant: str, id_: str, *, lock: bool = False) -> Transfer | None:
+    """One transfer, locked if asked for; None when there is none."""
+    statement = f"SELECT {COLUMNS} FROM transfers WHERE tenant = :tenant AND id = :id"  # noqa: S608
+    rows = await conn.execute(text(statement + (" FOR UPDATE" if lock else "")), {"tenant": tenant, "id": id_})
+    row = rows.first()
+    return transfer_from(row, cipher) if row is not None else None
+
+
+async def present(conn: AsyncConnection, cipher: Cipher, keys: Sequence[tuple[str, str]]) -> list[Transfer]:
+    """The present rows of (tenant, id)."""
+    rows: Any = await conn.exec_driver_sql(
+        f"SELECT {COLUMNS} FROM transfers JOIN unnest(%s::text[], %s::text[]) AS k(tenant, id) USING (tenant, id)",  # noqa: S608
+        ([key[0] for key in keys], [key[1] for key in keys]),
+    )
+    return [transfer_from(row, cipher) for row in rows]
+
+
+_FIELDS = {
+    "state": "state",
+    "debit_account": "debit_account",
+    "credit_account": "credit_account",
+    "request_id": "request_id",
+    "end_to_end_id": "end_to_end_id",
+    "amount.minor_units": "amount",
+    "amount.currency_code": "currency",
+    "create_time": "create_time",
+}
+
+
+async def list_page(
+    conn: AsyncConnection,
+    cipher: Cipher,
+    *,
+    tenant: str,
+    customer: str | None,
+    conditions: Sequence[Condition],
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> list[Transfer]:
+    """A page, the newest first, after a position; new transfers do not move what comes later."""
+    where = ["tenant = :tenant"]
+    values: dict[str, Any] = {"tenant": tenant, "limit": limit}
+    if customer is not None:
+        where.append("customers @> ARRAY[:customer]")
+        values["customer"] = customer
+    for number, condition in enumerate(conditions):
+        # Field and operator come from fixed tables, the value is a parameter.
+        where.append(f"{_FIELDS[condition.field]} {condition.operator} :value_{number}")
+        values[f"value_{number}"] = condition.value
+    if after is not None:
+        where.append("(create_time, id) < (:after_time, :after_id)")
+        values["after_time"], values["after_id"] = after
+    statement = (
+        f"SELECT {COLUMNS} FROM transfers WHERE {' AND '.join(where)}"  # noqa: S608
+        " ORDER BY create_time DESC, id DESC LIMIT :limit"
+    )
+    return [transfer_from(row, cipher) for row in await conn.execute(text(statement), values)]
