@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 import grpc
-from florin.common.v1 import errors_pb2
 
+from florin.common.v1 import errors_pb2
 from meshkit.errors import DomainError
 
 
