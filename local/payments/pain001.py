@@ -1,0 +1,213 @@
+"""Reads an ISO 20022 pain.001.001.09 file, whole or not at all; it must not judge single payments."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from lxml import etree
+
+from local.payments import safe_xml
+from local.payments.errors import ControlSumWrong, MessageIdMissing, SchemaBroken, SchemaWrong
+
+VERSION = "pain.001.001.09"
+_FAMILY = "urn:iso:std:iso:20022:tech:xsd:"
+NAMESPACE = _FAMILY + VERSION
+_N = f"{{{NAMESPACE}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One credit transfer (CdtTrfTxInf), as the file has it."""
+
+    line: int
+    instruction_id: str
+    end_to_end_id: str
+    amount: Decimal | None
+    """In units of the currency; absent when the file gives an equivalent amount in another currency instead."""
+    currency_code: str
+    creditor_name: str
+    creditor_account: str
+    """"iban:…" or "local:…"; empty when the file names none."""
+    remittance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """Payments of one debtor on one day (PmtInf)."""
+
+    line: int
+    id: str
+    method: str
+    """TRF for transfers; CHK and TRA exist and are not paid here."""
+    execution_date: date
+    debtor_name: str
+    debtor_account: str
+    debtor_currency_code: str
+    payments: tuple[Payment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentFile:
+    """A customer credit transfer initiation."""
+
+    message_id: str
+    initiating_party: str
+    instructions: tuple[Instruction, ...]
+
+    @property
+    def payments(self) -> tuple[Payment, ...]:
+        """All payments in the order of the file."""
+        return tuple(payment for instruction in self.instructions for payment in instruction.payments)
+
+
+def read(path: Path) -> PaymentFile:
+    """Reads a file from disk, never more of it than may be read. Raises PaymentFileRefused and OSError."""
+    with path.open("rb") as handle:
+        return parse(handle.read(safe_xml.BYTES_MAX + 1))
+
+
+def parse(data: bytes) -> PaymentFile:
+    """Reads a file. Raises PaymentFileRefused: too large, forbidden, malformed, wrong version, schema, sums."""
+    root = safe_xml.parse(data)
+    _check_version(root)
+    _check_schema(root)
+    header = _child(root, "CstmrCdtTrfInitn", "GrpHdr")
+    blocks = root.findall(f"{_N}CstmrCdtTrfInitn/{_N}PmtInf")
+    file = PaymentFile(
+        message_id=_id(header, "MsgId"),
+        initiating_party=_text(header, "InitgPty", "Nm"),
+        instructions=tuple(_instruction(block) for block in blocks),
+    )
+    _check_sums(header, "the group header", file.payments)
+    for block, instruction in zip(blocks, file.instructions, strict=True):
+        _check_sums(block, f"payment information {instruction.id}", instruction.payments)
+    return file
+
+
+@functools.cache
+def _schema() -> etree.XMLSchema:
+    """The schema as the wheel `sepaxml` ships it; found without importing the package."""
+    found = importlib.util.find_spec("sepaxml")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("the package sepaxml, which ships the schema, is not installed")
+    path = Path(found.origin).parent / "schemas" / f"{VERSION}.xsd"
+    return etree.XMLSchema(etree.fromstring(path.read_bytes(), etree.XMLParser(no_network=True)))
+
+
+def _check_version(root: etree._Element) -> None:
+    name = etree.QName(root)
+    if name.namespace == NAMESPACE and name.localname == "Document":
+        return
+    found = (name.namespace or "").removeprefix(_FAMILY) or "no ISO 20022 namespace"
+    raise SchemaWrong(f"it is {name.localname} of {found}; {VERSION} is what is read here", line=_line(root))
+
+
+def _check_schema(root: etree._Element) -> None:
+    schema = _schema()
+    if schema.validate(root):
+        return
+    log: Any = schema.error_log  # the stubs do not say that it is a sequence
+    first = log[0]
+    raise SchemaBroken(first.message.replace(_N, "").rstrip(". "), line=first.line or None)
+
+
+def _check_sums(element: etree._Element, where: str, payments: Iterable[Payment]) -> None:
+    amounts = [payment.amount for payment in payments]
+    stated_count = element.find(f"{_N}NbOfTxs")
+    if stated_count is not None and int(stated_count.text or "0") != len(amounts):
+        raise ControlSumWrong(
+            f"NbOfTxs of {where}",
+            stated=stated_count.text or "",
+            counted=str(len(amounts)),
+            line=_line(stated_count),
+        )
+    stated_sum = element.find(f"{_N}CtrlSum")
+    # The sum of all amounts whatever their currencies, as the standard has it; equivalent amounts count by figure.
+    total = sum((amount for amount in amounts if amount is not None), Decimal(0))
+    total += _equivalents(element)
+    if stated_sum is not None and Decimal(stated_sum.text or "0") != total:
+        raise ControlSumWrong(
+            f"CtrlSum of {where}", stated=stated_sum.text or "", counted=f"{total:f}", line=_line(stated_sum)
+        )
+
+
+def _equivalents(element: etree._Element) -> Decimal:
+    within = element.getparent() if etree.QName(element).localname == "GrpHdr" else element
+    if within is None:
+        return Decimal(0)
+    return sum((Decimal(amount.text or "0") for amount in within.iterfind(f".//{_N}EqvtAmt/{_N}Amt")), Decimal(0))
+
+
+def _instruction(block: etree._Element) -> Instruction:
+    day = _text(block, "ReqdExctnDt", "Dt") or _text(block, "ReqdExctnDt", "DtTm")
+    return Instruction(
+        line=_line(block),
+        id=_id(block, "PmtInfId"),
+        method=_text(block, "PmtMtd"),
+        execution_date=date.fromisoformat(day[:10]),
+        debtor_name=_text(block, "Dbtr", "Nm"),
+        debtor_account=_account(block, "DbtrAcct"),
+        debtor_currency_code=_text(block, "DbtrAcct", "Ccy"),
+        payments=tuple(_payment(element) for element in block.iterfind(f"{_N}CdtTrfTxInf")),
+    )
+
+
+def _payment(element: etree._Element) -> Payment:
+    instructed = element.find(f"{_N}Amt/{_N}InstdAmt")
+    return Payment(
+        line=_line(element),
+        instruction_id=_text(element, "PmtId", "InstrId"),
+        end_to_end_id=_id(element, "PmtId", "EndToEndId"),
+        amount=Decimal(instructed.text or "0") if instructed is not None else None,
+        currency_code=instructed.get("Ccy", "") if instructed is not None else "",
+        creditor_name=_text(element, "Cdtr", "Nm"),
+        creditor_account=_account(element, "CdtrAcct"),
+        remittance=_remittance(element),
+    )
+
+
+def _remittance(element: etree._Element) -> str:
+    lines = [line.text or "" for line in element.iterfind(f"{_N}RmtInf/{_N}Ustrd")]
+    return " ".join(line for line in lines if line) or _text(element, "RmtInf", "Strd", "CdtrRefInf", "Ref")
+
+
+def _account(element: etree._Element, role: str) -> str:
+    iban = _text(element, role, "Id", "IBAN")
+    if iban:
+        return f"iban:{iban.upper()}"
+    other = _text(element, role, "Id", "Othr", "Id")
+    return f"local:{other}" if other else ""
+
+
+def _line(element: etree._Element) -> int:
+    """Where an element begins in the file, from 1."""
+    line: int | None = element.sourceline  # type: ignore[assignment]  # the stubs leave its type out
+    return line or 0
+
+
+def _child(element: etree._Element, *path: str) -> etree._Element:
+    """An element that the schema requires."""
+    found = element.find("/".join(_N + name for name in path))
+    if found is None:
+        raise SchemaBroken(f"{'/'.join(path)} is missing", line=_line(element))
+    return found
+
+
+def _text(element: etree._Element, *path: str) -> str:
+    """The text at a path; empty where there is none."""
+    return (element.findtext("/".join(_N + name for name in path)) or "").strip()
+
+
+def _id(element: etree._Element, *path: str) -> str:
+    """An identification; the schema allows one of blanks, under which nothing could be found again."""
+    text = _text(element, *path)
+    if not text:
+        raise MessageIdMissing(f"{path[-1]} is blank", line=_line(element))
+    return text
