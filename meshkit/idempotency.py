@@ -77,6 +77,32 @@ async def answer[M: Message](
     return outcome
 
 
+async def claim(db: Database, call: Call, name: str) -> None:
+    """Binds a request_id to its payload, for methods whose effect is the same however often it is done.
+
+    Raises RequestIdReused when it is bound to another payload.
+    """
+    if not call.request_id:
+        return
+    key = {
+        "tenant": call.tenant,
+        "subject": call.who.subject,
+        "method": call.method,
+        "request_id": call.request_id,
+    }
+
+    async def work(conn: AsyncConnection) -> None:
+        claimed = (await conn.execute(_CLAIM, {**key, "fingerprint": call.fingerprint})).first()
+        if claimed is not None:
+            await conn.execute(_STORE, {**key, "name": name, "response": None, "refusal": None})
+            return
+        fingerprint, bound, _, _ = (await conn.execute(_READ, key)).one()
+        if bytes(fingerprint) != call.fingerprint:
+            raise RequestIdReused(bound)
+
+    await db.run(call.tenant, work)
+
+
 async def _once[M: Message](
     conn: AsyncConnection,
     db: Database,

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 from google.rpc import status_pb2
 
-from meshkit.identity import Principal
 from meshkit.idempotency import NAMESPACE
+from meshkit.identity import Principal
 
 CREATE_METHOD = "/florin.transactions.v1.TransferService/CreateTransfer"
 """The scope of a request_id: an item of a batch is the same request as the single call."""

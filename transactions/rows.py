@@ -78,6 +78,7 @@ def intent_columns(transfers: Sequence[Transfer], cipher: Cipher) -> tuple[list[
         [t.reversal_of for t in transfers],
         [",".join(t.customers) for t in transfers],
         [t.create_time for t in transfers],
+        [t.effective_time for t in transfers],
     )
 
 

@@ -20,16 +20,16 @@ from transactions.rows import COLUMNS, intent_columns, outcome_columns, transfer
 _INSERT = (
     "INSERT INTO transfers (tenant, id, version, state, subject, customer, scopes, request_key, request_id,"
     " fingerprint, debit_account, credit_account, currency, amount, creditor_name, end_to_end_id, remittance,"
-    " reversal_of, customers, create_time, update_time, due_time)"
+    " reversal_of, customers, create_time, update_time, effective_time, due_time)"
     " SELECT n.tenant, n.id, 1, 'ACCEPTED', n.subject, n.customer, n.scopes, n.request_key, n.request_id,"
     " n.fingerprint, n.debit_account, n.credit_account, n.currency, n.amount, n.creditor_name, n.end_to_end_id,"
-    " n.remittance, n.reversal_of, string_to_array(n.customers, ','), n.create_time, n.create_time,"
+    " n.remittance, n.reversal_of, string_to_array(n.customers, ','), n.create_time, n.create_time, n.effective_time,"
     " now() + make_interval(secs => %s)"
     " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::text[], %s::bytea[],"
     " %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bytea[], %s::text[], %s::bytea[], %s::text[], %s::text[],"
-    " %s::timestamptz[])"
+    " %s::timestamptz[], %s::timestamptz[])"
     " AS n(tenant, id, subject, customer, scopes, request_key, request_id, fingerprint, debit_account, credit_account,"
-    " currency, amount, creditor_name, end_to_end_id, remittance, reversal_of, customers, create_time)"
+    " currency, amount, creditor_name, end_to_end_id, remittance, reversal_of, customers, create_time, effective_time)"
     " ON CONFLICT DO NOTHING RETURNING tenant, id"
 )
 _OUTCOME = (
@@ -135,6 +135,19 @@ async def get(conn: AsyncConnection, cipher: Cipher, tenant: str, id_: str, *, l
     return transfer_from(row, cipher) if row is not None else None
 
 
+async def live_reversal(conn: AsyncConnection, cipher: Cipher, tenant: str, id_: str) -> Transfer | None:
+    """The reversal of a transfer that is under way or done; None when there is none."""
+    rows = await conn.execute(
+        text(
+            f"SELECT {COLUMNS} FROM transfers"  # noqa: S608
+            " WHERE tenant = :tenant AND reversal_of = :id AND state <> 'DECLINED'"
+        ),
+        {"tenant": tenant, "id": id_},
+    )
+    row = rows.first()
+    return transfer_from(row, cipher) if row is not None else None
+
+
 async def present(conn: AsyncConnection, cipher: Cipher, keys: Sequence[tuple[str, str]]) -> list[Transfer]:
     """The present rows of (tenant, id)."""
     rows: Any = await conn.exec_driver_sql(
@@ -184,3 +197,16 @@ async def list_page(
         " ORDER BY create_time DESC, id DESC LIMIT :limit"
     )
     return [transfer_from(row, cipher) for row in await conn.execute(text(statement), values)]
+
+
+async def open_ages(conn: AsyncConnection) -> dict[str, tuple[int, float]]:
+    """State → (count, age of the oldest in seconds) of transfers that are not final."""
+    rows = await conn.execute(
+        text(
+            "SELECT s.state, count(t.id), coalesce(extract(epoch FROM now() - min(t.create_time)), 0)"
+            " FROM (VALUES ('ACCEPTED'), ('SCREENED'), ('IN_REVIEW')) AS s(state)"
+            " LEFT JOIN transfers AS t ON t.state = s.state"
+            " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW') GROUP BY s.state"
+        )
+    )
+    return {row[0]: (row[1], float(row[2])) for row in rows}

@@ -60,8 +60,14 @@ def upgrade() -> None:
     role = runtime_role()
     statements = [
         TRANSFERS,
-        "CREATE UNIQUE INDEX inv_6_one_live_reversal ON transfers (tenant, reversal_of)"
-        " WHERE reversal_of <> '' AND state <> 'DECLINED'",
+        (
+            "CREATE UNIQUE INDEX inv_6_one_live_reversal ON transfers (tenant, reversal_of)"
+            " WHERE reversal_of <> '' AND state <> 'DECLINED'"
+        ),
+        (
+            "CREATE INDEX transfers_open ON transfers (state, create_time)"
+            " WHERE state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW')"
+        ),
         "CREATE INDEX transfers_due ON transfers (due_time) WHERE due_time IS NOT NULL",
         "CREATE INDEX transfers_newest ON transfers (tenant, create_time DESC, id DESC)",
         "CREATE INDEX transfers_customers ON transfers USING gin (customers)",

@@ -1,0 +1,72 @@
+"""The composition root of the transactions service: the only module that builds its parts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+
+from florin.transactions.v1 import transfer_service_pb2_grpc
+from meshkit import channels
+from meshkit import parts as kit
+from meshkit.bus import Bus
+from meshkit.database import Database
+from meshkit.inbox import Consumer
+from meshkit.lifecycle import Parts
+from transactions import consumers
+from transactions.clients import LedgerClient, ScreeningClient
+from transactions.operations import Transfers
+from transactions.passes import Passes
+from transactions.ports import Ledger, Screening
+from transactions.recovery import Recovery
+from transactions.rpc import TransferServicer
+from transactions.settings import Settings
+from transactions.waiters import Waiters
+
+
+@asynccontextmanager
+async def build(settings: Settings) -> AsyncIterator[Parts]:
+    """The parts with the real accounts and compliance."""
+    timeout_s = settings.step_timeout_ms / 1000
+    async with (
+        channels.connect(settings, settings.accounts_target, "accounts") as accounts,
+        channels.connect(settings, settings.compliance_target, "compliance") as compliance,
+        build_with(settings, LedgerClient(accounts, timeout_s), ScreeningClient(compliance, timeout_s)) as parts,
+    ):
+        yield parts
+
+
+@asynccontextmanager
+async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -> AsyncIterator[Parts]:
+    """The parts with any ledger and screening; tests bring their own."""
+    async with Database.open(settings) as db, Bus.open(settings) as bus:
+        waiters = Waiters()
+        passes = Passes(db, ledger, screening, settings, on_change=waiters.changed)
+        recovery = Recovery(db, passes, settings)
+        transfers = Transfers(db, passes, ledger, waiters, settings)
+        servicer = TransferServicer(transfers, ledger, screening)
+        cases = Consumer(
+            bus,
+            db,
+            stream="compliance",
+            durable="transactions",
+            handle=consumers.handle,
+            gap_seconds=settings.event_gap_seconds,
+            after_commit=recovery.wake,
+        )
+
+        def register(server: grpc.aio.Server) -> None:
+            transfer_service_pb2_grpc.add_TransferServiceServicer_to_server(servicer, server)
+
+        yield Parts(
+            services={"florin.transactions.v1.TransferService": register},
+            workers={
+                **kit.workers(settings, db, bus),
+                "transfers": transfers.batcher.run,
+                "recovery": recovery.run,
+                "compliance-events": cases.run,
+            },
+            checks=kit.checks(settings, db),
+            recover=recovery.before_ready,
+        )

@@ -1,0 +1,198 @@
+"""gRPC out: accounts' ledger and compliance's screening as the operations need them; no decisions."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import UTC
+
+import grpc
+
+from florin.accounts.v1 import journal_pb2, ledger_service_pb2, ledger_service_pb2_grpc
+from florin.common.v1 import money_pb2
+from florin.compliance.v1 import decision_pb2, screening_service_pb2, screening_service_pb2_grpc
+from meshkit import channels
+from transactions import errors
+from transactions.model import Transfer
+from transactions.ports import Account, Decision, Outcome
+
+_CACHE_MAX = 100_000
+_CACHE_SECONDS = 60.0  # owners change rarely, and accounts decides with the present ones when it posts
+_REFERENCES_MAX = 2000  # of one call, by contract
+
+_OUTCOMES = {
+    decision_pb2.DECISION_OUTCOME_ALLOW: Decision.ALLOW,
+    decision_pb2.DECISION_OUTCOME_DECLINE: Decision.DECLINE,
+    decision_pb2.DECISION_OUTCOME_REVIEW: Decision.REVIEW,
+}
+
+
+class LedgerClient:
+    """accounts.LedgerService."""
+
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float) -> None:
+        self._stub: ledger_service_pb2_grpc.LedgerServiceAsyncStub = ledger_service_pb2_grpc.LedgerServiceStub(channel)
+        self._timeout_s = timeout_s
+        self._known: OrderedDict[tuple[str, str], tuple[float, Account]] = OrderedDict()
+
+    async def resolve(self, references: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Account]:
+        """The accounts behind (tenant, reference); those that do not exist are missing. Known ones are cached."""
+        now = time.monotonic()
+        found: dict[tuple[str, str], Account] = {}
+        unknown: list[tuple[str, str]] = []
+        for key in dict.fromkeys(references):
+            known = self._known.get(key)
+            if known is not None and known[0] > now:
+                found[key] = known[1]
+            else:
+                unknown.append(key)
+        for start in range(0, len(unknown), _REFERENCES_MAX):
+            found.update(await self._ask(unknown[start : start + _REFERENCES_MAX], now))
+        return found
+
+    async def _ask(self, keys: Sequence[tuple[str, str]], now: float) -> dict[tuple[str, str], Account]:
+        reference = ledger_service_pb2.ResolveAccountsRequest.AccountReference
+        request = ledger_service_pb2.ResolveAccountsRequest(
+            references=[reference(tenant=tenant, reference=text) for tenant, text in keys]
+        )
+        response = await channels.call(
+            self._stub.ResolveAccounts, request, service="accounts", timeout_s=self._timeout_s
+        )
+        found: dict[tuple[str, str], Account] = {}
+        for key, facts in zip(keys, response.accounts, strict=True):
+            if facts.account:
+                found[key] = Account(facts.account, facts.currency_code, tuple(facts.customers))
+                self._known[key] = (now + _CACHE_SECONDS, found[key])
+        while len(self._known) > _CACHE_MAX:
+            self._known.popitem(last=False)
+        return found
+
+    async def post(self, transfers: Sequence[Transfer], *, validate_only: bool = False) -> list[Outcome]:
+        """Posts each transfer's journal; consumes its hold where it was in review."""
+        request = ledger_service_pb2.PostJournalsRequest(
+            steps=[_journal_step(transfer) for transfer in transfers], validate_only=validate_only
+        )
+        response = await channels.call(self._stub.PostJournals, request, service="accounts", timeout_s=self._timeout_s)
+        return [_outcome(outcome) for outcome in response.outcomes]
+
+    async def hold(self, transfers: Sequence[Transfer]) -> list[Outcome]:
+        """Holds each transfer's amount on its debit account."""
+        request = ledger_service_pb2.PlaceHoldsRequest(steps=[_hold_step(transfer) for transfer in transfers])
+        response = await channels.call(self._stub.PlaceHolds, request, service="accounts", timeout_s=self._timeout_s)
+        return [_outcome(outcome) for outcome in response.outcomes]
+
+    async def release(self, transfers: Sequence[Transfer]) -> list[Outcome]:
+        """Gives each transfer's hold back, or makes sure that it is never placed."""
+        step = ledger_service_pb2.ReleaseStep
+        request = ledger_service_pb2.ReleaseHoldsRequest(
+            steps=[step(tenant=transfer.tenant, hold_key=transfer.step_key("hold")) for transfer in transfers]
+        )
+        response = await channels.call(self._stub.ReleaseHolds, request, service="accounts", timeout_s=self._timeout_s)
+        return [_outcome(outcome) for outcome in response.outcomes]
+
+    async def cancel(self, transfers: Sequence[Transfer]) -> list[Outcome]:
+        """Makes sure that transfers that were not posted yet never will be; tells of those that were."""
+        step = ledger_service_pb2.CancelStepsRequest.StepKey
+        request = ledger_service_pb2.CancelStepsRequest(
+            steps=[step(tenant=transfer.tenant, key=transfer.step_key("post")) for transfer in transfers]
+        )
+        response = await channels.call(self._stub.CancelSteps, request, service="accounts", timeout_s=self._timeout_s)
+        return [_outcome(outcome) for outcome in response.outcomes]
+
+
+class ScreeningClient:
+    """compliance.ScreeningService."""
+
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float) -> None:
+        self._stub: screening_service_pb2_grpc.ScreeningServiceAsyncStub = (
+            screening_service_pb2_grpc.ScreeningServiceStub(channel)
+        )
+        self._timeout_s = timeout_s
+
+    async def screen(
+        self, transfers: Sequence[tuple[Transfer, Account, Account]], *, validate_only: bool = False
+    ) -> list[Outcome]:
+        """Decides about each transfer, given its debit and credit account."""
+        request = screening_service_pb2.ScreenTransfersRequest(
+            steps=[_screening_step(*item) for item in transfers], validate_only=validate_only
+        )
+        response = await channels.call(
+            self._stub.ScreenTransfers, request, service="compliance", timeout_s=self._timeout_s
+        )
+        return [_decision(outcome) for outcome in response.outcomes]
+
+
+def _money(transfer: Transfer, sign: int = 1) -> money_pb2.Money:
+    return money_pb2.Money(currency_code=transfer.currency, minor_units=sign * transfer.amount)
+
+
+def _journal_step(transfer: Transfer) -> ledger_service_pb2.JournalStep:
+    kind = journal_pb2.JOURNAL_KIND_REVERSAL if transfer.reversal_of else journal_pb2.JOURNAL_KIND_TRANSFER
+    step = ledger_service_pb2.JournalStep(
+        key=transfer.step_key("post"),
+        principal=transfer.principal.to_proto(),
+        kind=kind,
+        origin=transfer.name,
+        legs=[
+            ledger_service_pb2.JournalLeg(account=transfer.debit_account, amount=_money(transfer, -1)),
+            ledger_service_pb2.JournalLeg(account=transfer.credit_account, amount=_money(transfer)),
+        ],
+        hold_key=transfer.step_key("hold") if transfer.case else "",
+    )
+    if transfer.effective_time is not None:
+        step.effective_time.FromDatetime(transfer.effective_time)
+    return step
+
+
+def _hold_step(transfer: Transfer) -> ledger_service_pb2.HoldStep:
+    return ledger_service_pb2.HoldStep(
+        key=transfer.step_key("hold"),
+        principal=transfer.principal.to_proto(),
+        origin=transfer.name,
+        account=transfer.debit_account,
+        amount=_money(transfer),
+    )
+
+
+def _screening_step(transfer: Transfer, debit: Account, credit: Account) -> screening_service_pb2.ScreeningStep:
+    return screening_service_pb2.ScreeningStep(
+        key=transfer.step_key("screen"),
+        principal=transfer.principal.to_proto(),
+        transfer=transfer.name,
+        debit_account=debit.name,
+        credit_account=credit.name,
+        debit_customers=debit.customers,
+        credit_customers=credit.customers,
+        amount=_money(transfer),
+        creditor_name=transfer.creditor_name,
+        end_to_end_id=transfer.end_to_end_id,
+        remittance=transfer.remittance,
+    )
+
+
+def _outcome(outcome: ledger_service_pb2.StepOutcome) -> Outcome:
+    if outcome.HasField("refusal"):
+        return Outcome(refusal=outcome.refusal)
+    if outcome.HasField("hold"):
+        return Outcome(hold=outcome.hold.hold, customers=tuple(outcome.hold.debit_customers))
+    journal = outcome.journal
+    return Outcome(
+        journal=journal.journal,
+        accounts=tuple(journal.accounts),
+        customers=tuple(journal.debit_customers),
+        create_time=journal.create_time.ToDatetime(tzinfo=UTC),
+        effective_time=journal.effective_time.ToDatetime(tzinfo=UTC),
+        balances_after=tuple(balance.minor_units for balance in journal.balances_after),
+    )
+
+
+def _decision(outcome: screening_service_pb2.ScreenTransfersResponse.ScreeningOutcome) -> Outcome:
+    decision = _OUTCOMES[outcome.outcome]
+    refusal = None
+    if decision is Decision.DECLINE:
+        if outcome.refusal.reason == errors.LimitExceeded.reason:
+            refusal = errors.LimitExceeded(outcome.refusal.message, dict(outcome.refusal.metadata)).to_status()
+        else:
+            refusal = errors.PaymentDeclined().to_status()
+    return Outcome(decision=decision, decision_name=outcome.decision, case=outcome.case, refusal=refusal)

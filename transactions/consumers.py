@@ -1,0 +1,32 @@
+"""Events in: what compliance says of cases is noted, and the worker that acts on it is woken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from florin.compliance.v1 import decision_pb2, events_pb2
+from meshkit.bus import Incoming
+from transactions import store
+from transactions.model import Verdict
+
+_VERDICTS = {
+    decision_pb2.CASE_STATE_APPROVED: Verdict.APPROVED,
+    decision_pb2.CASE_STATE_REJECTED: Verdict.REJECTED,
+    decision_pb2.CASE_STATE_EXPIRED: Verdict.EXPIRED,
+}
+_CASE_RESOLVED = "florin.compliance.case_resolved.v1"
+
+
+async def handle(conn: AsyncConnection, events: Sequence[Incoming]) -> None:
+    """Records verdicts. A moot case tells nothing: its transfer is final."""
+    verdicts: list[tuple[str, str, Verdict]] = []
+    for event in events:
+        if event.type != _CASE_RESOLVED:
+            continue
+        message = event.message()
+        if isinstance(message, events_pb2.CaseResolved) and message.state in _VERDICTS:
+            verdicts.append((event.tenant, message.transfer.removeprefix("transfers/"), _VERDICTS[message.state]))
+    if verdicts:
+        await store.record_verdict(conn, verdicts)

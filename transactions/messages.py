@@ -1,0 +1,102 @@
+"""Between the contract's messages and the model; no decisions beside what a caller may see."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from florin.common.v1 import errors_pb2, money_pb2
+from florin.transactions.v1 import transfer_pb2, transfer_service_pb2
+from meshkit import clock, idempotency
+from meshkit.errors import error_info, reason_of
+from meshkit.identity import Call, Principal
+from transactions.model import CREATE_METHOD, State, Transfer, request_key
+
+STATES = {state: transfer_pb2.TransferState.Value(f"TRANSFER_STATE_{state.value}") for state in State}
+
+
+def order(request: transfer_service_pb2.CreateTransferRequest, principal: Principal, fingerprint: bytes) -> Transfer:
+    """The transfer that a request asks for, with the id that every copy of the request gives it."""
+    scoped = request_key(principal, CREATE_METHOD, request.request_id)
+    key = scoped if request.request_id else idempotency.uuid7()
+    moment = clock.now()
+    return Transfer(
+        id=request.transfer_id or str(key),
+        principal=principal,
+        request_key=key,
+        request_id=request.request_id,
+        fingerprint=fingerprint,
+        debit_account=request.debit_account,
+        credit_account=request.credit_account,
+        currency=request.amount.currency_code,
+        amount=request.amount.minor_units,
+        creditor_name=request.creditor_name,
+        end_to_end_id=request.end_to_end_id,
+        remittance=request.remittance,
+        create_time=moment,
+        update_time=moment,
+        customers=(principal.customer,) if principal.customer is not None else (),
+    )
+
+
+def reversal(request: transfer_service_pb2.ReverseTransferRequest, call: Call, original: str) -> Transfer:
+    """The transfer that moves another one's money back; amount and accounts come from that one."""
+    key = request_key(call.who, call.method, request.request_id)
+    moment = clock.now()
+    return Transfer(
+        id=str(key),
+        principal=call.who,
+        request_key=key,
+        request_id=request.request_id,
+        fingerprint=call.fingerprint,
+        debit_account="",
+        credit_account="",
+        currency="",
+        amount=0,
+        creditor_name="",
+        end_to_end_id="",
+        remittance=request.reason,
+        create_time=moment,
+        update_time=moment,
+        reversal_of=original,
+        effective_time=(request.effective_time.ToDatetime(tzinfo=UTC) if request.HasField("effective_time") else None),
+    )
+
+
+def transfer(model: Transfer, principal: Principal) -> transfer_pb2.Transfer:
+    """The transfer as a caller sees it: the decision needs compliance:read."""
+    message = transfer_pb2.Transfer(
+        name=model.name,
+        debit_account=model.debit_account,
+        credit_account=model.credit_account,
+        amount=money_pb2.Money(currency_code=model.currency, minor_units=model.amount),
+        state=STATES[model.state],
+        creditor_name=model.creditor_name,
+        end_to_end_id=model.end_to_end_id,
+        remittance=model.remittance,
+        request_id=model.request_id,
+        journal=model.journal,
+        reversal_of=f"transfers/{model.reversal_of}" if model.reversal_of else "",
+        reversed_by=f"transfers/{model.reversed_by}" if model.reversed_by else "",
+        stand_in=model.stand_in,
+        version=model.version,
+    )
+    message.create_time.FromDatetime(model.create_time)
+    message.update_time.FromDatetime(model.update_time)
+    if model.effective_time is not None:
+        message.effective_time.FromDatetime(model.effective_time)
+    if model.decision.startswith("decisions/") and "compliance:read" in principal.scopes:
+        message.decision = model.decision
+    if model.refusal is not None:
+        message.refusal.CopyFrom(refusal(model))
+    return message
+
+
+def refusal(model: Transfer) -> errors_pb2.Refusal:
+    """Why a transfer was declined, as it is kept with it."""
+    message = errors_pb2.Refusal()
+    if model.refusal is not None:
+        message.reason = reason_of(model.refusal)  # type: ignore[assignment]
+        message.message = model.refusal.message
+        info = error_info(model.refusal)
+        message.metadata.update(info.metadata if info is not None else {})
+    return message

@@ -1,0 +1,301 @@
+"""What the transactions service does: one function, one use case; the saga's passes are in passes.py."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from google.rpc import status_pb2
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from meshkit import audit, iban, idempotency, money, pages
+from meshkit.batching import Batcher
+from meshkit.database import Database
+from meshkit.errors import DeadlineExceeded, DomainError, RecordedRefusal, RequestIdReused
+from meshkit.identity import Call, Principal
+from transactions import errors, store
+from transactions import filter as filters
+from transactions.model import State, Transfer
+from transactions.passes import Passes, crash
+from transactions.ports import Ledger
+from transactions.settings import Settings
+from transactions.waiters import Waiters
+
+ANSWER_BEFORE_DEADLINE_SECONDS = 0.05
+"""The present state is answered this long before the caller's deadline, so that the answer arrives."""
+
+
+@dataclass(slots=True)
+class Order:
+    """A new transfer on its way into a batch; `recorded` is set as soon as its intent is durable."""
+
+    transfer: Transfer
+    recorded: Transfer | None = None
+
+
+class Transfers:
+    """The use cases. They share a batcher, so that callers at the same time share the steps and the commits."""
+
+    def __init__(self, db: Database, passes: Passes, ledger: Ledger, waiters: Waiters, settings: Settings) -> None:
+        self._db = db
+        self._passes = passes
+        self._ledger = ledger
+        self._waiters = waiters
+        self._settings = settings
+        self.batcher: Batcher[Order, Transfer] = Batcher(
+            "transfers",
+            self._process,
+            batch_max=settings.batch_max,
+            concurrency=settings.passes_in_flight,
+        )
+
+    async def create(self, transfer: Transfer, deadline: float) -> Transfer:
+        """Records a transfer and brings it to its end; shortly before `deadline` gives its present state.
+
+        Raises the refusals of CreateTransfer, DeadlineExceeded when not even the intent was recorded in time.
+        """
+        order = Order(transfer)
+        answer = asyncio.ensure_future(self.batcher.submit(order, deadline=deadline))
+        await asyncio.wait({answer}, timeout=deadline - time.monotonic() - ANSWER_BEFORE_DEADLINE_SECONDS)
+        if answer.done():
+            return answer.result()
+        if order.recorded is None:
+            raise DeadlineExceeded
+        return order.recorded
+
+    async def create_batch(
+        self, transfers: Sequence[Transfer | DomainError], deadline: float
+    ) -> list[Transfer | DomainError]:
+        """As `create`, for many; a refusal stands in its item's place."""
+        orders = [Order(item) for item in transfers if isinstance(item, Transfer)]
+        answers = asyncio.ensure_future(self.batcher.submit_all(orders, deadline=deadline))
+        await asyncio.wait({answers}, timeout=deadline - time.monotonic() - ANSWER_BEFORE_DEADLINE_SECONDS)
+        if answers.done():
+            results = [_as_result(answer) for answer in answers.result()]
+        else:
+            results = [order.recorded if order.recorded is not None else DeadlineExceeded() for order in orders]
+        in_order = iter(results)
+        return [next(in_order) if isinstance(item, Transfer) else item for item in transfers]
+
+    async def reverse(self, original_id: str, reversal: Transfer, call: Call) -> Transfer:
+        """Moves a completed transfer's money back by a transfer of its own; audited.
+
+        Raises RequestIdReused, TransferNotFound, TransferNotCompleted, TransferReversed.
+        """
+
+        async def record(conn: AsyncConnection) -> Transfer:
+            made = await store.find_by_request(conn, self._db.cipher, [reversal.request_key], [])
+            if made:
+                return _same_request(made[0], reversal)
+            original = await store.get(conn, self._db.cipher, reversal.tenant, original_id, lock=True)
+            if original is None:
+                raise errors.TransferNotFound(f"transfers/{original_id}")
+            live = await store.live_reversal(conn, self._db.cipher, reversal.tenant, original_id)
+            if live is not None:
+                raise errors.TransferReversed(original.name, live.name)
+            if original.state is not State.COMPLETED:
+                raise errors.TransferNotCompleted(original.name, original.state)
+            order = replace(
+                reversal,
+                debit_account=original.credit_account,
+                credit_account=original.debit_account,
+                currency=original.currency,
+                amount=original.amount,
+                end_to_end_id=original.end_to_end_id,
+                customers=original.customers,
+            )
+            await store.insert_intents(conn, self._db.cipher, [order], self._lease_seconds)
+            await audit.record(
+                conn,
+                call,
+                action="reverse_transfer",
+                resource=original.name,
+                before={"state": original.state},
+                after={"reversal": order.name},
+                why=reversal.remittance,
+            )
+            return order
+
+        recorded = await self._db.run(reversal.tenant, record)
+        if recorded.is_final:
+            return recorded
+        (advanced,) = await asyncio.shield(asyncio.ensure_future(self._passes.advance([recorded])))
+        answer = _final_answer(advanced)
+        if isinstance(answer, DomainError):
+            raise answer
+        return answer
+
+    async def cancel(self, call: Call, id_: str) -> Transfer:
+        """Declines a transfer that is not final; once this gives it back, its money will not move.
+
+        Cancelling a cancelled transfer changes nothing, so a request_id needs no record of its answer, only of what
+        it was used for. Raises RequestIdReused, TransferNotFound, TransferFinal, or Unavailable when accounts
+        cannot promise it now.
+        """
+        await idempotency.claim(self._db, call, f"transfers/{id_}")
+        transfer = await self.get(call.who, id_)
+        if transfer.state is State.DECLINED and _was_cancelled(transfer):
+            return transfer
+        if transfer.is_final:
+            raise errors.TransferFinal(transfer.name, transfer.state)
+        outcome = (await self._ledger.cancel([transfer]))[0]
+        if outcome.refusal is None:
+            # It was posted; the outcome may not be written yet.
+            (transfer,) = await self._passes.advance([transfer])
+            raise errors.TransferFinal(transfer.name, State.COMPLETED)
+        cancelled = await self._passes.decline_cancelled(transfer)
+        if cancelled.state is not State.DECLINED:
+            raise errors.TransferFinal(cancelled.name, cancelled.state)
+        return cancelled
+
+    async def get(self, principal: Principal, id_: str) -> Transfer:
+        """A transfer that the caller may see. Raises TransferNotFound."""
+
+        async def read(conn: AsyncConnection) -> Transfer | None:
+            return await store.get(conn, self._db.cipher, principal.tenant, id_)
+
+        transfer = await self._db.run(principal.tenant, read, read_only=True)
+        if transfer is None or not transfer.visible_to(principal):
+            raise errors.TransferNotFound(f"transfers/{id_}")
+        return transfer
+
+    async def wait(self, principal: Principal, id_: str, seconds: float) -> Transfer:
+        """The transfer as soon as it is final or in review, or as it is after `seconds`. Raises TransferNotFound."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with self._waiters.waiting(principal.tenant, id_) as changed:
+                transfer = await self.get(principal, id_)
+                remaining = deadline - time.monotonic()
+                if transfer.is_final or transfer.state is State.IN_REVIEW or remaining <= 0:
+                    return transfer
+                # Another replica may finish it, which nobody tells this one: so it looks again now and then.
+                await asyncio.wait({changed}, timeout=min(remaining, 0.25))
+
+    async def list_page(
+        self, principal: Principal, filter_text: str, page_size: int, page_token: str
+    ) -> tuple[list[Transfer], str]:
+        """A page of transfers, the newest first, and the next page's token. Raises FilterInvalid, PageTokenInvalid."""
+        conditions = filters.parse(filter_text)
+        scope = f"{principal.tenant}\0{principal.customer or ''}\0{filter_text}"
+        position = pages.decode("transfers", scope, page_token, shape=(str, str))
+        after = (datetime.fromisoformat(str(position[0])), str(position[1])) if position else None
+        limit = pages.size(page_size)
+
+        async def read(conn: AsyncConnection) -> list[Transfer]:
+            return await store.list_page(
+                conn,
+                self._db.cipher,
+                tenant=principal.tenant,
+                customer=principal.customer,
+                conditions=conditions,
+                after=after,
+                limit=limit + 1,
+            )
+
+        found = await self._db.run(principal.tenant, read, read_only=True)
+        page = found[:limit]
+        more = len(found) > limit
+        token = pages.encode("transfers", scope, [page[-1].create_time.isoformat(), page[-1].id]) if more else ""
+        return page, token
+
+    async def _process(self, orders: Sequence[Order]) -> list[Transfer | BaseException]:
+        """A batch: intents in one durable transaction, then one pass for all that are not final."""
+        results = await self._record_intents([order.transfer for order in orders])
+        open_: dict[str, Transfer] = {}
+        for order, result in zip(orders, results, strict=True):
+            if isinstance(result, Transfer):
+                order.recorded = result
+                if not result.is_final and result.state is not State.IN_REVIEW:
+                    open_[result.step_key("post")] = result
+        crash(self._settings, "after-intent")
+        if open_:
+            advanced = await self._passes.advance(list(open_.values()))
+            present = {transfer.step_key("post"): transfer for transfer in advanced}
+            results = [
+                present.get(result.step_key("post"), result) if isinstance(result, Transfer) else result
+                for result in results
+            ]
+        return [_final_answer(result) if isinstance(result, Transfer) else result for result in results]
+
+    async def _record_intents(self, transfers: Sequence[Transfer]) -> list[Transfer | DomainError]:
+        """Each transfer as it is recorded under its request_id, by this call or an earlier one."""
+        first: dict[tuple[str, str], Transfer] = {}
+        for transfer in transfers:
+            first.setdefault((transfer.tenant, str(transfer.request_key)), transfer)
+        new = list(first.values())
+
+        async def work(conn: AsyncConnection) -> list[Transfer]:
+            inserted = await store.insert_intents(conn, self._db.cipher, new, self._lease_seconds)
+            known = [transfer for transfer in new if (transfer.tenant, transfer.id) in inserted]
+            missing = [transfer for transfer in new if (transfer.tenant, transfer.id) not in inserted]
+            if missing:
+                known += await store.find_by_request(
+                    conn, self._db.cipher, [t.request_key for t in missing], [t.id for t in missing]
+                )
+            return known
+
+        known = await self._db.run({transfer.tenant for transfer in transfers}, work)
+        by_request = {(t.tenant, str(t.request_key)): t for t in known}
+        by_id = {(t.tenant, t.id): t for t in known}
+        results: list[Transfer | DomainError] = []
+        for transfer in transfers:
+            recorded = by_request.get((transfer.tenant, str(transfer.request_key)))
+            if recorded is None:
+                results.append(errors.TransferExists(by_id[transfer.tenant, transfer.id].name))
+            elif recorded.fingerprint != transfer.fingerprint:
+                results.append(RequestIdReused(recorded.name))
+            else:
+                results.append(recorded)
+        return results
+
+    @property
+    def _lease_seconds(self) -> float:
+        return self._settings.recovery_lease_ms / 1000
+
+
+def check(transfer: Transfer) -> None:
+    """What can be refused before anything is recorded. Raises CurrencyUnknown, IdentifierInvalid, AccountsIdentical."""
+    money.exponent(transfer.currency)
+    for name, reference in (("debit_account", transfer.debit_account), ("credit_account", transfer.credit_account)):
+        if reference.startswith("iban:") and not iban.is_valid(reference.removeprefix("iban:")):
+            raise errors.IdentifierInvalid(name)
+    if transfer.debit_account == transfer.credit_account:
+        raise errors.AccountsIdentical
+
+
+def _final_answer(transfer: Transfer) -> Transfer | DomainError:
+    """What a caller is told: the transfer, or, when it was declined, its refusal."""
+    if transfer.state is State.DECLINED and transfer.refusal is not None:
+        return Declined(transfer, transfer.refusal)
+    return transfer
+
+
+class Declined(RecordedRefusal):
+    """A transfer's stored refusal, with the transfer for those who answer both."""
+
+    def __init__(self, transfer: Transfer, status: status_pb2.Status) -> None:
+        super().__init__(status)
+        self.transfer = transfer
+
+
+def _as_result(answer: Transfer | BaseException) -> Transfer | DomainError:
+    if isinstance(answer, Transfer | DomainError):
+        return answer
+    raise answer
+
+
+def _same_request(recorded: Transfer, asked: Transfer) -> Transfer:
+    if recorded.fingerprint != asked.fingerprint:
+        raise RequestIdReused(recorded.name)
+    if recorded.state is State.DECLINED and recorded.refusal is not None:
+        raise Declined(recorded, recorded.refusal)
+    return recorded
+
+
+def _was_cancelled(transfer: Transfer) -> bool:
+    return transfer.refusal is not None and (
+        RecordedRefusal(transfer.refusal).recorded_reason == errors.TransferCancelled.reason
+    )

@@ -1,0 +1,297 @@
+"""One pass: a batch of transfers goes through all its steps together, and the outcomes are written at once.
+
+A pass may be run again for the same transfers, by anybody, at any time: every step is idempotent by its key, and an
+outcome is written only over the version it was derived from.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from google.rpc import status_pb2
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from florin.common.v1 import errors_pb2
+from meshkit import clock, logs
+from meshkit.database import Database
+from meshkit.errors import RecordedRefusal, Unavailable, reason_of
+from transactions import errors, saga, store
+from transactions.model import State, Transfer, Verdict
+from transactions.ports import Account, Decision, Ledger, Outcome, Screening
+from transactions.saga import Action, Answer
+from transactions.settings import Settings
+
+_log = logs.get(__name__)
+_RETRY_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a pass learned so far."""
+
+    changed: dict[str, Transfer] = field(default_factory=dict)
+    """Step key of "post" → the transfer in its new state."""
+    stuck: bool = False
+    """Whether a dependency did not answer."""
+
+    def settle(
+        self, transfer: Transfer, answer: Answer, *, update_time: datetime | None = None, **changes: Any
+    ) -> None:
+        """Notes the new state that an answer leads to, and what else it changes."""
+        self.changed[transfer.step_key("post")] = replace(
+            transfer,
+            state=saga.after(transfer, answer),
+            version=transfer.version + 1,
+            update_time=update_time or clock.now(),
+            **changes,
+        )
+
+
+class Passes:
+    """Brings transfers forward."""
+
+    def __init__(
+        self,
+        db: Database,
+        ledger: Ledger,
+        screening: Screening,
+        settings: Settings,
+        *,
+        on_change: Callable[[Sequence[Transfer]], None] = lambda _transfers: None,
+    ) -> None:
+        self._db = db
+        self._ledger = ledger
+        self._screening = screening
+        self._settings = settings
+        self._on_change = on_change
+
+    async def advance(self, transfers: Sequence[Transfer]) -> list[Transfer]:
+        """Brings each transfer as far as it gets; gives them as they are then, in the same order."""
+        progress = Progress()
+        by_action: dict[Action, list[Transfer]] = {}
+        for transfer in transfers:
+            by_action.setdefault(saga.next_action(transfer), []).append(transfer)
+        try:
+            await self._screen(by_action.get(Action.SCREEN, []), by_action.setdefault(Action.POST, []), progress)
+        except Unavailable as error:
+            progress.stuck = True
+            _log.warning("transfers wait", part=error.metadata.get("part"), count=len(by_action[Action.SCREEN]))
+        for action, step in (
+            (Action.POST, self._post),
+            (Action.POST_HELD, self._post),
+            (Action.RELEASE, self._release),
+        ):
+            waiting = by_action.get(action, [])
+            if not waiting:
+                continue
+            try:
+                await step(waiting, progress)
+            except Unavailable as error:
+                progress.stuck = True
+                _log.warning("transfers wait", part=error.metadata.get("part"), count=len(waiting))
+                for transfer in waiting:
+                    # Allowed, and not posted: noted, so that compliance is not asked again.
+                    if transfer.state is State.ACCEPTED and transfer.decision:
+                        progress.settle(transfer, Answer.ALLOWED)
+        return await self._record(transfers, progress)
+
+    async def decline_cancelled(self, transfer: Transfer) -> Transfer:
+        """Ends a transfer whose posting was made impossible; gives it as it is then."""
+        await self._ledger.release([transfer])
+        progress = Progress()
+        refusal = errors.naming(errors.TransferCancelled().to_status(), transfer.name)
+        progress.settle(transfer, Answer.REFUSED, refusal=refusal)
+        return (await self._record([transfer], progress))[0]
+
+    async def _screen(self, transfers: list[Transfer], allowed: list[Transfer], progress: Progress) -> None:
+        """Resolves and screens; what may be posted at once is added to `allowed`."""
+        if not transfers:
+            return
+        accounts = await self._ledger.resolve(
+            [(t.tenant, reference) for t in transfers for reference in (t.debit_account, t.credit_account)]
+        )
+        screened: list[tuple[Transfer, Account, Account]] = []
+        for transfer in transfers:
+            refusal, sides = admit(transfer, accounts)
+            if refusal is not None:
+                progress.settle(transfer, Answer.REFUSED, refusal=errors.naming(refusal, transfer.name))
+            elif sides is not None:
+                screened.append((_resolved(transfer, *sides), *sides))
+        crash(self._settings, "before-screening")
+        outcomes = await self._decide(screened)
+        crash(self._settings, "after-screening")
+        review: list[Transfer] = []
+        for (transfer, _, _), outcome in zip(screened, outcomes, strict=True):
+            known = replace(transfer, decision=outcome.decision_name, case=outcome.case)
+            match outcome.decision:
+                case Decision.ALLOW:
+                    allowed.append(replace(known, stand_in=outcome.decision_name == STAND_IN))
+                case Decision.REVIEW:
+                    review.append(known)
+                case Decision.DECLINE:
+                    refusal = outcome.refusal or errors.PaymentDeclined().to_status()
+                    progress.settle(known, Answer.REFUSED, refusal=errors.naming(refusal, known.name))
+                case None:
+                    continue
+        await self._hold(review, progress)
+
+    async def _decide(self, screened: Sequence[tuple[Transfer, Account, Account]]) -> list[Outcome]:
+        """Compliance's decisions, or stand-in ones where the deployment wants them while compliance is down."""
+        if not screened:
+            return []
+        try:
+            return await self._screening.screen(screened)
+        except Unavailable:
+            if self._settings.screening_posture == "closed":
+                raise
+        _log.warning("stand-in decisions", count=len(screened))
+        most = self._settings.stand_in_maximum
+        return [
+            Outcome(decision=Decision.ALLOW, decision_name=STAND_IN)
+            if transfer.amount <= most.get(transfer.currency, 0)
+            else Outcome()
+            for transfer, _, _ in screened
+        ]
+
+    async def _hold(self, review: list[Transfer], progress: Progress) -> None:
+        if not review:
+            return
+        for transfer, outcome in zip(review, await self._ledger.hold(review), strict=True):
+            if outcome.refusal is not None:
+                progress.settle(transfer, Answer.REFUSED, refusal=_refusal(outcome.refusal, transfer))
+            else:
+                progress.settle(transfer, Answer.HELD, customers=_viewers(transfer, outcome))
+
+    async def _post(self, transfers: list[Transfer], progress: Progress) -> None:
+        crash(self._settings, "before-posting")
+        outcomes = await self._ledger.post(transfers)
+        crash(self._settings, "after-posting")
+        refused: list[tuple[Transfer, status_pb2.Status]] = []
+        for transfer, outcome in zip(transfers, outcomes, strict=True):
+            if outcome.refusal is None:
+                progress.settle(
+                    transfer,
+                    Answer.POSTED,
+                    journal=outcome.journal,
+                    debit_account=outcome.accounts[0],
+                    credit_account=outcome.accounts[1],
+                    customers=_viewers(transfer, outcome),
+                    # The ledger's own time: told again after a crash, the event is the same.
+                    update_time=outcome.create_time,
+                    effective_time=outcome.effective_time,
+                )
+            elif transfer.state is State.IN_REVIEW:
+                refused.append((transfer, _refusal(outcome.refusal, transfer)))
+            else:
+                progress.settle(transfer, Answer.REFUSED, refusal=_refusal(outcome.refusal, transfer))
+        if refused:
+            await self._ledger.release([transfer for transfer, _ in refused])
+            for transfer, refusal in refused:
+                progress.settle(transfer, Answer.REFUSED, refusal=refusal)
+
+    async def _release(self, transfers: list[Transfer], progress: Progress) -> None:
+        await self._ledger.release(transfers)
+        for transfer in transfers:
+            expired = transfer.verdict is Verdict.EXPIRED
+            refusal = (errors.ReviewExpired() if expired else errors.PaymentDeclined()).to_status()
+            progress.settle(transfer, Answer.REFUSED, refusal=errors.naming(refusal, transfer.name))
+
+    async def _record(self, transfers: Sequence[Transfer], progress: Progress) -> list[Transfer]:
+        """Writes the outcomes; where somebody was faster, theirs is the present state."""
+        changed = list(progress.changed.values())
+        keys = [(transfer.tenant, transfer.id) for transfer in transfers]
+        crash(self._settings, "before-outcome")
+        # A completed transfer is derived again from its journal, to the same event; a refusal's time is not.
+        durable = any(transfer.state is not State.COMPLETED for transfer in changed)
+        lost: list[Transfer] = []
+
+        async def work(conn: AsyncConnection) -> set[tuple[str, str]]:
+            written = await store.record_outcomes(conn, await self._with_originals(conn, changed)) if changed else set()
+            missing = [(t.tenant, t.id) for t in changed if (t.tenant, t.id) not in written]
+            lost[:] = await store.present(conn, self._db.cipher, missing) if missing else []
+            waiting = [t for t in transfers if t.step_key("post") not in progress.changed and not t.is_final]
+            if waiting and progress.stuck:
+                await store.postpone(conn, waiting, _RETRY_SECONDS)
+            return written
+
+        if changed or progress.stuck:
+            await self._db.run({transfer.tenant for transfer in transfers}, work, durable=durable)
+        crash(self._settings, "after-outcome")
+        present = {(t.tenant, t.id): t for t in (*transfers, *changed, *lost)}
+        self._on_change([*changed, *lost])
+        return [present[key] for key in keys]
+
+    async def _with_originals(self, conn: AsyncConnection, changed: list[Transfer]) -> list[Transfer]:
+        """A completed reversal changes its original in the same transaction."""
+        result = list(changed)
+        for reversal in changed:
+            if reversal.reversal_of and reversal.state is State.COMPLETED:
+                original = await store.get(conn, self._db.cipher, reversal.tenant, reversal.reversal_of, lock=True)
+                if original is not None and original.state is State.COMPLETED:
+                    result.append(
+                        replace(
+                            original,
+                            state=saga.after(original, Answer.REVERSED),
+                            version=original.version + 1,
+                            reversed_by=reversal.id,
+                            update_time=reversal.update_time,
+                        )
+                    )
+        return result
+
+
+STAND_IN = "stand-in"
+"""Stands for the decision's name while compliance did not make one."""
+
+
+def admit(
+    transfer: Transfer, accounts: Mapping[tuple[str, str], Account]
+) -> tuple[status_pb2.Status | None, tuple[Account, Account] | None]:
+    """What can be refused from what does not change of the accounts: a refusal, or the two accounts."""
+    debit = accounts.get((transfer.tenant, transfer.debit_account))
+    credit = accounts.get((transfer.tenant, transfer.credit_account))
+    customer = transfer.principal.customer
+    if debit is None or (customer is not None and customer not in debit.customers):
+        return errors.AccountNotFound(transfer.debit_account).to_status(), None
+    if credit is None:
+        return errors.AccountNotFound(transfer.credit_account).to_status(), None
+    if debit.name == credit.name:
+        return errors.AccountsIdentical().to_status(), None
+    for account in (debit, credit):
+        if account.currency != transfer.currency:
+            # The payer named the payee's account, and may know its currency; nothing else of it is told.
+            return errors.CurrencyMismatch(account.name, account.currency, transfer.currency).to_status(), None
+    return None, (debit, credit)
+
+
+def raise_refusal(transfer: Transfer) -> None:
+    """Raises the refusal of a declined transfer as it is stored."""
+    if transfer.state is State.DECLINED and transfer.refusal is not None:
+        raise RecordedRefusal(transfer.refusal)
+
+
+def crash(settings: Settings, point: str) -> None:
+    """Kills this process if the tests asked for it at this point; nothing runs any more, as with kill -9."""
+    if settings.crash_point == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _resolved(transfer: Transfer, debit: Account, credit: Account) -> Transfer:
+    viewers = tuple(dict.fromkeys((*transfer.customers, *debit.customers)))
+    return replace(transfer, debit_account=debit.name, credit_account=credit.name, customers=viewers)
+
+
+def _viewers(transfer: Transfer, outcome: Outcome) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*transfer.customers, *outcome.customers)))
+
+
+def _refusal(status: status_pb2.Status, transfer: Transfer) -> status_pb2.Status:
+    """A ledger's refusal as the transfer's: a step that was cancelled is a transfer that was cancelled."""
+    if reason_of(status) == errors_pb2.REASON_STEP_CANCELLED:
+        status = errors.TransferCancelled().to_status()
+    return errors.naming(status, transfer.name)

@@ -1,0 +1,65 @@
+"""What a transfer would come to, were it created now (`validate_only`): asks everybody, writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from google.rpc import status_pb2
+
+from florin.common.v1 import money_pb2
+from florin.transactions.v1 import transfer_service_pb2
+from transactions import errors, events
+from transactions.messages import STATES
+from transactions.model import State, Transfer
+from transactions.passes import admit
+from transactions.ports import Account, Decision, Ledger, Outcome, Screening
+
+
+async def preview(transfer: Transfer, ledger: Ledger, screening: Screening) -> transfer_service_pb2.TransferPreview:
+    """The state, the legs, the refusal and the events. Raises Unavailable when somebody does not answer."""
+    keys = [(transfer.tenant, transfer.debit_account), (transfer.tenant, transfer.credit_account)]
+    refusal, sides = admit(transfer, await ledger.resolve(keys))
+    if refusal is not None or sides is None:
+        return _declined(refusal or errors.PaymentDeclined().to_status())
+    debit, credit = sides
+    resolved = replace(transfer, debit_account=debit.name, credit_account=credit.name)
+    decision = (await screening.screen([(resolved, debit, credit)], validate_only=True))[0]
+    if decision.decision is Decision.DECLINE:
+        return _declined(decision.refusal or errors.PaymentDeclined().to_status())
+    posted = (await ledger.post([resolved], validate_only=True))[0]
+    if posted.refusal is not None:
+        return _declined(posted.refusal)
+    if decision.decision is Decision.REVIEW:
+        return _would_reach(State.IN_REVIEW)
+    answer = _would_reach(State.COMPLETED)
+    answer.legs.extend(_legs(resolved, debit, credit, posted))
+    return answer
+
+
+def _legs(
+    transfer: Transfer, debit: Account, credit: Account, posted: Outcome
+) -> list[transfer_service_pb2.TransferPreview.PreviewLeg]:
+    legs = []
+    for position, (account, sign) in enumerate(((debit, -1), (credit, 1))):
+        leg = transfer_service_pb2.TransferPreview.PreviewLeg(
+            account=account.name,
+            amount=money_pb2.Money(currency_code=transfer.currency, minor_units=sign * transfer.amount),
+        )
+        own = transfer.principal.is_staff or transfer.principal.customer in account.customers
+        if own and position < len(posted.balances_after):
+            leg.balance_after.currency_code = transfer.currency
+            leg.balance_after.minor_units = posted.balances_after[position]
+        legs.append(leg)
+    return legs
+
+
+def _declined(refusal: status_pb2.Status) -> transfer_service_pb2.TransferPreview:
+    answer = _would_reach(State.DECLINED)
+    answer.refusal.CopyFrom(refusal)
+    return answer
+
+
+def _would_reach(state: State) -> transfer_service_pb2.TransferPreview:
+    return transfer_service_pb2.TransferPreview(
+        state=STATES[state], events=[events.subject_after(State.ACCEPTED), events.subject_after(state)]
+    )

@@ -1,0 +1,113 @@
+"""gRPC in: message → use case → message; no SQL, no decisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from florin.transactions.v1 import transfer_service_pb2 as pb
+from florin.transactions.v1 import transfer_service_pb2_grpc
+from meshkit import identity, interceptors
+from meshkit.errors import DomainError, RequestInvalid
+from meshkit.identity import Principal
+from transactions import messages
+from transactions.model import Transfer
+from transactions.operations import Declined, Transfers, check
+from transactions.ports import Ledger, Screening
+from transactions.preview import preview
+
+
+class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
+    """florin.transactions.v1.TransferService."""
+
+    def __init__(self, transfers: Transfers, ledger: Ledger, screening: Screening) -> None:
+        self._transfers = transfers
+        self._ledger = ledger
+        self._screening = screening
+
+    async def CreateTransfer(self, request: pb.CreateTransferRequest, context: Any) -> pb.CreateTransferResponse:  # noqa: N802, ARG002
+        """See the contract."""
+        call = identity.current()
+        order = messages.order(request, call.who, call.fingerprint)
+        check(order)
+        if request.validate_only:
+            shown = await preview(order, self._ledger, self._screening)
+            return pb.CreateTransferResponse(transfer=messages.transfer(order, call.who), preview=shown)
+        transfer = await self._transfers.create(order, call.deadline)
+        return pb.CreateTransferResponse(transfer=messages.transfer(transfer, call.who))
+
+    async def BatchCreateTransfers(  # noqa: N802
+        self,
+        request: pb.BatchCreateTransfersRequest,
+        context: Any,  # noqa: ARG002
+    ) -> pb.BatchCreateTransfersResponse:
+        """See the contract."""
+        call = identity.current()
+        orders = [_item(item, call.who) for item in request.requests]
+        results = await self._transfers.create_batch(orders, call.deadline)
+        return pb.BatchCreateTransfersResponse(results=[_result(result, call.who) for result in results])
+
+    async def GetTransfer(self, request: pb.GetTransferRequest, context: Any) -> pb.GetTransferResponse:  # noqa: N802, ARG002
+        """See the contract."""
+        who = identity.current().who
+        transfer = await self._transfers.get(who, _id(request.name))
+        return pb.GetTransferResponse(transfer=messages.transfer(transfer, who))
+
+    async def ListTransfers(self, request: pb.ListTransfersRequest, context: Any) -> pb.ListTransfersResponse:  # noqa: N802, ARG002
+        """See the contract."""
+        who = identity.current().who
+        page, token = await self._transfers.list_page(who, request.filter, request.page_size, request.page_token)
+        return pb.ListTransfersResponse(
+            transfers=[messages.transfer(transfer, who) for transfer in page], next_page_token=token
+        )
+
+    async def WaitTransfer(self, request: pb.WaitTransferRequest, context: Any) -> pb.WaitTransferResponse:  # noqa: N802, ARG002
+        """See the contract."""
+        call = identity.current()
+        # A tenth of a second is kept for the answer to travel.
+        seconds = max(call.remaining_s() - 0.1, 0.0)
+        if request.HasField("timeout"):
+            seconds = min(seconds, request.timeout.ToTimedelta().total_seconds())
+        transfer = await self._transfers.wait(call.who, _id(request.name), seconds)
+        return pb.WaitTransferResponse(transfer=messages.transfer(transfer, call.who))
+
+    async def CancelTransfer(self, request: pb.CancelTransferRequest, context: Any) -> pb.CancelTransferResponse:  # noqa: N802, ARG002
+        """See the contract."""
+        call = identity.current()
+        transfer = await self._transfers.cancel(call, _id(request.name))
+        return pb.CancelTransferResponse(transfer=messages.transfer(transfer, call.who))
+
+    async def ReverseTransfer(self, request: pb.ReverseTransferRequest, context: Any) -> pb.ReverseTransferResponse:  # noqa: N802, ARG002
+        """See the contract."""
+        call = identity.current()
+        original = _id(request.name)
+        order = messages.reversal(request, call, original)
+        transfer = await self._transfers.reverse(original, order, call)
+        return pb.ReverseTransferResponse(reversal=messages.transfer(transfer, call.who))
+
+
+def _id(name: str) -> str:
+    return name.removeprefix("transfers/")
+
+
+def _item(request: pb.CreateTransferRequest, principal: Principal) -> Transfer | DomainError:
+    """One item of a batch as an order, or its refusal."""
+    if not request.request_id:
+        return RequestInvalid([("request_id", "an item of a batch needs a request_id of its own")])
+    if request.validate_only:
+        return RequestInvalid([("validate_only", "an item of a batch cannot be validated alone; use CreateTransfer")])
+    order = messages.order(request, principal, interceptors.fingerprint(request))
+    try:
+        check(order)
+    except DomainError as refusal:
+        return refusal
+    return order
+
+
+def _result(result: Transfer | DomainError, principal: Principal) -> pb.BatchCreateTransfersResponse.Result:
+    if isinstance(result, Transfer):
+        return pb.BatchCreateTransfersResponse.Result(transfer=messages.transfer(result, principal))
+    if isinstance(result, Declined):
+        return pb.BatchCreateTransfersResponse.Result(
+            transfer=messages.transfer(result.transfer, principal), status=result.to_status()
+        )
+    return pb.BatchCreateTransfersResponse.Result(status=result.to_status())
