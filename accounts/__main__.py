@@ -1,8 +1,7 @@
 """`python -m accounts` serves; `python -m accounts migrate` brings the schema up."""
 
-from meshkit.command import run
-
 from accounts.app import build
 from accounts.settings import Settings
+from meshkit.command import run
 
 run(Settings, build)

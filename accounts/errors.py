@@ -6,12 +6,11 @@ Where a method can refuse for several reasons it gives the one that stands first
 from __future__ import annotations
 
 import grpc
-from florin.accounts.v1 import account_pb2
+
+from accounts.model import AccountState, AccountType, Balance, Identifier
 from florin.common.v1 import errors_pb2, money_pb2
 from meshkit.errors import DomainError
 from meshkit.money import format_minor
-
-from accounts.model import AccountState, AccountType, Balance, Identifier
 
 _CODE = grpc.StatusCode
 
@@ -146,7 +145,7 @@ class AccountTypeWrong(DomainError):
     def __init__(self, account: str, type_: AccountType, sentence: str) -> None:
         super().__init__(
             f"accounts/{account} is a {type_.name.lower()} account: {sentence}.",
-            metadata={"account": f"accounts/{account}", "type": account_pb2.AccountType.Name(type_.value)},
+            metadata={"account": f"accounts/{account}", "type": f"ACCOUNT_TYPE_{type_.name}"},
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alembic import op
+
 from meshkit.migrations import kit_tables_v1, runtime_role, tenant_table
 
 revision = "0001"

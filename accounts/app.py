@@ -1,0 +1,94 @@
+"""The composition root: the only module that opens the database and the bus and puts the service together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from prometheus_client import Gauge
+
+from accounts import consumers, posting, store
+from accounts.ledger_rpc import LedgerService
+from accounts.model import Balance
+from accounts.posting import Item
+from accounts.rpc import AccountService, BalanceKey
+from accounts.settings import Settings
+from florin.accounts.v1 import account_service_pb2_grpc, ledger_service_pb2, ledger_service_pb2_grpc
+from meshkit import logs, parts
+from meshkit.batching import Batcher
+from meshkit.bus import Bus
+from meshkit.database import ALL_TENANTS, Database
+from meshkit.inbox import Consumer
+from meshkit.lifecycle import Parts
+
+IMBALANCES = Gauge("florin_ledger_imbalances", "Pairs of tenant and currency whose balances do not sum to zero.")
+
+_BALANCE_READS_MAX = 4  # batches of balance reads at once; each holds a connection
+_log = logs.get(__name__)
+
+
+@asynccontextmanager
+async def build(settings: Settings) -> AsyncIterator[Parts]:
+    """The parts of a running accounts service."""
+    async with Database.open(settings) as db, Bus.open(settings) as bus:
+        ledger = _ledger(settings, db)
+        balances = _balances(db)
+        consumer = Consumer(
+            bus,
+            db,
+            stream="compliance",
+            durable=settings.service,
+            handle=consumers.compliance_handler(db.cipher),
+            gap_seconds=settings.event_gap_seconds,
+        )
+        accounts, steps = AccountService(db, ledger, balances), LedgerService(db, ledger)
+        yield Parts(
+            services={
+                "florin.accounts.v1.AccountService": lambda server: (
+                    account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, server)
+                ),
+                "florin.accounts.v1.LedgerService": lambda server: (
+                    ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(steps, server)
+                ),
+            },
+            workers={
+                **parts.workers(settings, db, bus),
+                "ledger": ledger.run,
+                "balances": balances.run,
+                "compliance-events": consumer.run,
+                "imbalance": lambda: _watch_balance(db, settings.imbalance_check_seconds),
+            },
+            checks=parts.checks(settings, db),
+        )
+
+
+def _ledger(settings: Settings, db: Database) -> Batcher[Item, ledger_service_pb2.StepOutcome]:
+    async def process(items: Sequence[Item]) -> Sequence[ledger_service_pb2.StepOutcome | BaseException]:
+        return await posting.apply_steps(db, items)
+
+    # One at a time: a second batch would wait for the first one's row locks, and make the batches smaller.
+    return Batcher(
+        "ledger",
+        process,
+        batch_max=settings.ledger_batch_max,
+        queue_max=settings.ledger_queue_max,
+        concurrency=1,
+    )
+
+
+def _balances(db: Database) -> Batcher[BalanceKey, Balance | None]:
+    async def process(keys: Sequence[BalanceKey]) -> Sequence[Balance | BaseException | None]:
+        return await db.run({key[0] for key in keys}, lambda conn: store.balances(conn, keys), read_only=True)
+
+    return Batcher("balances", process, concurrency=_BALANCE_READS_MAX)
+
+
+async def _watch_balance(db: Database, every_seconds: float) -> None:
+    """INV-1 over whole tenants: an alarm that constraints make impossible, and so worth having."""
+    while True:
+        wrong = await db.run(ALL_TENANTS, store.imbalances, read_only=True)
+        IMBALANCES.set(wrong)
+        if wrong:
+            _log.error("the ledger does not balance", pairs_of_tenant_and_currency=wrong)
+        await asyncio.sleep(every_seconds)

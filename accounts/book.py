@@ -1,0 +1,190 @@
+"""What the ledger's rules work on: steps that are asked for, the book of locked accounts, and what steps come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from accounts.model import AccountState, AccountType, HoldState, JournalKind
+from meshkit.errors import DomainError
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """On whose behalf a step is done: a customer's id, or staff, who may hold the scope `ledger:fund`."""
+
+    customer: str | None
+    may_fund: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """A leg as it was asked for; positive is a credit, negative a debit, in minor units."""
+
+    reference: str
+    currency: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Post a journal, and consume the hold of `hold_key` if it is not empty."""
+
+    tenant: str
+    key: str
+    actor: Actor
+    kind: JournalKind
+    origin: str
+    legs: tuple[Leg, ...]
+    hold_key: str = ""
+    effective_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Keep an amount of an account back."""
+
+    tenant: str
+    key: str
+    actor: Actor
+    origin: str
+    reference: str
+    currency: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give back the hold of the key; if it was never placed, it never will be."""
+
+    tenant: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Make sure that the key's step, if it was not done yet, never will be."""
+
+    tenant: str
+    key: str
+
+
+Step = Post | Place | Release | Cancel
+
+
+@dataclass(slots=True)
+class BookAccount:
+    """A locked account row while steps are applied to it."""
+
+    tenant: str
+    id: str
+    type: AccountType
+    state: AccountState
+    currency: str
+    posted: int
+    held: int
+    overdraft_limit: int
+    sequence: int
+    owners: tuple[str, ...]
+    changed: bool = False
+
+    @property
+    def available(self) -> int:
+        """What a debit may use (INV-3), in minor units."""
+        return self.posted - self.held + self.overdraft_limit
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A hold; its id is the key of the step that placed it. `version` is 1 when placed, 2 when it ended."""
+
+    tenant: str
+    key: str
+    account: str
+    currency: str
+    amount: int
+    state: HoldState
+    origin: str
+    version: int
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PostedLeg:
+    """An entry that was added to an account."""
+
+    account: str
+    currency: str
+    amount: int
+    balance_after: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The journal stands."""
+
+    tenant: str
+    key: str
+    journal: str
+    kind: JournalKind
+    origin: str
+    legs: tuple[PostedLeg, ...]
+    owners: tuple[str, ...]
+    """Of all accounts that it touches, sorted."""
+    debit_owners: tuple[str, ...]
+    create_time: datetime
+    effective_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The hold as it is after the step."""
+
+    hold: Hold
+    owners: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The step was refused, for good."""
+
+    tenant: str
+    key: str
+    refusal: DomainError
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What an earlier batch stored under the key; `hold` is the key's hold as it is now, if it is one."""
+
+    tenant: str
+    key: str
+    data: bytes
+    hold: Hold | None = None
+
+
+Outcome = Posted | Held | Refused | Stored
+
+
+@dataclass(slots=True)
+class Book:
+    """What a batch works on. Keys of all maps begin with the tenant."""
+
+    accounts: dict[tuple[str, str], BookAccount] = field(default_factory=dict)
+    references: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What each reference stands for: the account's id. A reference that is not here stands for none."""
+    outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
+    """What stands under each key, stored before or come to in this batch."""
+    holds: dict[tuple[str, str], Hold] = field(default_factory=dict)
+    fresh: list[Posted | Held | Refused] = field(default_factory=list)
+    """Outcomes of this batch that are to be stored, one a key."""
+    placed: set[tuple[str, str]] = field(default_factory=set)
+    ended: set[tuple[str, str]] = field(default_factory=set)
+    """Holds that this batch placed or ended."""
+
+    def account(self, tenant: str, reference: str) -> BookAccount | None:
+        """The account that a reference stands for."""
+        account = self.references.get((tenant, reference))
+        return None if account is None else self.accounts.get((tenant, account))

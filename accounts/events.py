@@ -1,0 +1,113 @@
+"""What happened, as the contract's event messages for the outbox; contents come from the rows, never from the clock."""
+
+from __future__ import annotations
+
+from accounts.book import Book, Hold, Posted
+from accounts.model import Account, Customer, Tenant
+from accounts.outcomes import customers, timestamp
+from florin.accounts.v1 import events_pb2 as pb
+from florin.common.v1 import money_pb2
+from meshkit.outbox import Event
+
+
+def tenant_created(tenant: Tenant) -> Event:
+    """A tenant exists from now on."""
+    name = f"tenants/{tenant.id}"
+    message = pb.TenantCreated(tenant=name, time_zone=tenant.time_zone, create_time=timestamp(tenant.create_time))
+    return Event(tenant.id, name, 1, message, tenant.create_time)
+
+
+def customer_created(customer: Customer) -> Event:
+    """A customer was recorded."""
+    name = f"customers/{customer.id}"
+    message = pb.CustomerCreated(customer=name, customers=[name], create_time=timestamp(customer.create_time))
+    return Event(customer.tenant, name, customer.version, message, customer.create_time)
+
+
+def customer_updated(customer: Customer) -> Event:
+    """A customer's record or KYC state changed."""
+    name = f"customers/{customer.id}"
+    message = pb.CustomerUpdated(customer=name, customers=[name], update_time=timestamp(customer.update_time))
+    return Event(customer.tenant, name, customer.version, message, customer.update_time)
+
+
+def account_opened(account: Account) -> Event:
+    """An account was opened."""
+    name = f"accounts/{account.id}"
+    message = pb.AccountOpened(
+        account=name,
+        customers=customers(account.owners),
+        type=account.type.value,  # type: ignore[arg-type]
+        state=account.state.value,  # type: ignore[arg-type]
+        currency_code=account.currency,
+        create_time=timestamp(account.create_time),
+    )
+    return Event(account.tenant, name, account.version, message, account.create_time)
+
+
+def account_updated(account: Account) -> Event:
+    """An account's state or terms changed."""
+    name = f"accounts/{account.id}"
+    message = pb.AccountUpdated(
+        account=name,
+        customers=customers(account.owners),
+        state=account.state.value,  # type: ignore[arg-type]
+        overdraft_limit_minor_units=account.balance.overdraft_limit,
+        update_time=timestamp(account.update_time),
+    )
+    return Event(account.tenant, name, account.version, message, account.update_time)
+
+
+def of_batch(book: Book) -> list[Event]:
+    """Everything that a ledger batch did: journals posted, holds placed and ended."""
+    events = [_journal_posted(outcome) for outcome in book.fresh if isinstance(outcome, Posted)]
+    events += [_hold_placed(book, book.holds[place]) for place in sorted(book.placed)]
+    events += [_hold_ended(book, book.holds[place]) for place in sorted(book.ended)]
+    return events
+
+
+def _journal_posted(posted: Posted) -> Event:
+    name = f"journals/{posted.journal}"
+    message = pb.JournalPosted(
+        journal=name,
+        customers=customers(posted.owners),
+        kind=posted.kind.value,  # type: ignore[arg-type]
+        origin=posted.origin,
+        legs=[
+            pb.JournalPosted.PostedLeg(
+                account=f"accounts/{leg.account}",
+                amount=money_pb2.Money(currency_code=leg.currency, minor_units=leg.amount),
+                sequence=leg.sequence,
+            )
+            for leg in posted.legs
+        ],
+        create_time=timestamp(posted.create_time),
+        effective_time=timestamp(posted.effective_time),
+    )
+    return Event(posted.tenant, name, 1, message, posted.create_time)
+
+
+def _hold_placed(book: Book, hold: Hold) -> Event:
+    name = f"holds/{hold.key}"
+    message = pb.HoldPlaced(
+        hold=name,
+        customers=customers(book.accounts[hold.tenant, hold.account].owners),
+        account=f"accounts/{hold.account}",
+        amount=money_pb2.Money(currency_code=hold.currency, minor_units=hold.amount),
+        origin=hold.origin,
+        create_time=timestamp(hold.create_time),
+    )
+    return Event(hold.tenant, name, 1, message, hold.create_time)
+
+
+def _hold_ended(book: Book, hold: Hold) -> Event:
+    name = f"holds/{hold.key}"
+    message = pb.HoldEnded(
+        hold=name,
+        customers=customers(book.accounts[hold.tenant, hold.account].owners),
+        account=f"accounts/{hold.account}",
+        state=hold.state.value,  # type: ignore[arg-type]
+        origin=hold.origin,
+        update_time=timestamp(hold.update_time),
+    )
+    return Event(hold.tenant, name, hold.version, message, hold.update_time)

@@ -1,0 +1,124 @@
+"""LedgerService over gRPC, for the transactions service alone: steps in, outcomes out; no SQL, no decisions."""
+
+# ruff: noqa: N802, ARG002 - gRPC gives the methods their names and their context
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from accounts import outcomes, posting
+from accounts.book import Actor, Cancel, Leg, Place, Post, Release, Step
+from accounts.ledger import FUND_SCOPE
+from accounts.model import JournalKind
+from accounts.posting import Item
+from florin.accounts.v1 import ledger_service_pb2 as pb
+from florin.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
+from florin.common.v1 import principal_pb2
+from meshkit import identity
+from meshkit.batching import Batcher
+from meshkit.database import Database
+from meshkit.errors import RequestInvalid
+
+
+class LedgerService(pb_grpc.LedgerServiceServicer):
+    """The internal methods. All steps go through one batcher, so that one transaction takes all kinds of them."""
+
+    def __init__(self, db: Database, ledger: Batcher[Item, pb.StepOutcome]) -> None:
+        self._db = db
+        self._ledger = ledger
+
+    async def ResolveAccounts(self, request: pb.ResolveAccountsRequest, context: Any) -> pb.ResolveAccountsResponse:
+        """Answers what references stand for."""
+        pairs = [(one.tenant, one.reference) for one in request.references]
+        found = await posting.resolve_accounts(self._db, pairs)
+        response = pb.ResolveAccountsResponse()
+        for (_, reference), facts in zip(pairs, found, strict=True):
+            answer = response.accounts.add(reference=reference)
+            if facts is not None:
+                answer.account = f"accounts/{facts.account}"
+                answer.currency_code = facts.currency
+                answer.type = facts.type.value  # type: ignore[assignment]
+                answer.customers.extend(outcomes.customers(facts.owners))
+        return response
+
+    async def PostJournals(self, request: pb.PostJournalsRequest, context: Any) -> pb.PostJournalsResponse:
+        """Posts journals, or says what posting them would come to."""
+        steps = [_post(position, step) for position, step in enumerate(request.steps)]
+        if request.validate_only:
+            return pb.PostJournalsResponse(outcomes=await posting.preview_steps(self._db, steps))
+        return pb.PostJournalsResponse(outcomes=await self._outcomes(steps))
+
+    async def PlaceHolds(self, request: pb.PlaceHoldsRequest, context: Any) -> pb.PlaceHoldsResponse:
+        """Places holds."""
+        steps = [
+            Place(
+                tenant=step.principal.tenant,
+                key=step.key.lower(),
+                actor=_actor(step.principal),
+                origin=step.origin,
+                reference=step.account,
+                currency=step.amount.currency_code,
+                amount=step.amount.minor_units,
+            )
+            for step in request.steps
+        ]
+        return pb.PlaceHoldsResponse(outcomes=await self._outcomes(steps))
+
+    async def ReleaseHolds(self, request: pb.ReleaseHoldsRequest, context: Any) -> pb.ReleaseHoldsResponse:
+        """Gives holds back."""
+        steps = [Release(step.tenant, step.hold_key.lower()) for step in request.steps]
+        return pb.ReleaseHoldsResponse(outcomes=await self._outcomes(steps))
+
+    async def CancelSteps(self, request: pb.CancelStepsRequest, context: Any) -> pb.CancelStepsResponse:
+        """Makes sure that steps that were not done never will be."""
+        steps = [Cancel(step.tenant, step.key.lower()) for step in request.steps]
+        return pb.CancelStepsResponse(outcomes=await self._outcomes(steps))
+
+    async def _outcomes(self, steps: Sequence[Step]) -> list[pb.StepOutcome]:
+        """Every step's outcome. If one could not be had, the call fails: asked again, the others answer as before."""
+        items = [Item(step) for step in steps]
+        answers = await self._ledger.submit_all(items, deadline=identity.current().deadline)
+        done: list[pb.StepOutcome] = []
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+            done.append(answer)
+        return done
+
+
+def _post(position: int, step: pb.JournalStep) -> Post:
+    return Post(
+        tenant=step.principal.tenant,
+        key=step.key.lower(),
+        actor=_actor(step.principal),
+        kind=JournalKind(step.kind),
+        origin=step.origin,
+        legs=tuple(Leg(leg.account, leg.amount.currency_code, leg.amount.minor_units) for leg in step.legs),
+        hold_key=_uuid(step.hold_key, f"steps[{position}].hold_key"),
+        effective_time=_moment(step, position) if step.HasField("effective_time") else None,
+    )
+
+
+def _actor(principal: principal_pb2.Principal) -> Actor:
+    customer = principal.customer.rpartition("/")[2]
+    return Actor(customer=customer or None, may_fund=FUND_SCOPE in principal.scopes)
+
+
+def _uuid(text: str, field: str) -> str:
+    # The contract bounds its length only, since it may be empty.
+    if text:
+        try:
+            return str(uuid.UUID(text))
+        except ValueError:
+            raise RequestInvalid([(field, "must be a UUID or empty")]) from None
+    return ""
+
+
+def _moment(step: pb.JournalStep, position: int) -> datetime:
+    try:
+        return step.effective_time.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise RequestInvalid([(f"steps[{position}].effective_time", "is not a time")]) from None

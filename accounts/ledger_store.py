@@ -1,0 +1,320 @@
+"""The ledger's SQL: set-based driver statements in pipelines, a round trip each to read and to write a batch.
+
+It opens no transaction and decides nothing. Rows are locked in sorted order, so that batches cannot deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from accounts.book import Book, BookAccount, Hold, Posted, Stored
+from accounts.model import AccountState, AccountType, HoldState, Identifier
+from meshkit import outbox
+from meshkit.database import Database
+
+Pair = tuple[str, str]
+"""A tenant and a key, an account's id or a reference."""
+
+_IDENTIFIERS = (
+    "SELECT tenant, kind, value, account FROM account_identifiers"
+    " JOIN unnest(%s::text[], %s::text[], %s::text[]) AS k(tenant, kind, value) USING (tenant, kind, value)"
+)
+_HOLD_ACCOUNTS = (
+    "SELECT tenant, account FROM holds JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, hold) USING (tenant, hold)"
+)
+_ACCOUNTS = (
+    "SELECT a.tenant, a.account, a.type, a.state, a.currency, a.posted, a.held, a.overdraft_limit, a.sequence"
+    " FROM accounts AS a JOIN unnest(%s::text[], %s::text[]) AS k(tenant, account)"
+    " USING (tenant, account) ORDER BY a.tenant, a.account"
+)
+# Keys do not change here, so the rows are not locked against the foreign keys of other sessions.
+_ACCOUNTS_LOCKED = _ACCOUNTS + " FOR NO KEY UPDATE OF a"
+_OWNERS = (
+    "SELECT tenant, account, customer FROM account_owners"
+    " JOIN unnest(%s::text[], %s::text[]) AS k(tenant, account) USING (tenant, account) ORDER BY customer"
+)
+_OUTCOMES = (
+    "SELECT tenant, key::text, outcome, fingerprint FROM step_outcomes"
+    " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, key) USING (tenant, key)"
+)
+_HOLDS = (
+    "SELECT tenant, hold::text, account, currency, amount, state, origin, version, create_time, update_time FROM holds"
+    " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, hold) USING (tenant, hold)"
+)
+_FACTS = (
+    "SELECT a.tenant, a.account, a.currency, a.type, ARRAY(SELECT o.customer FROM account_owners AS o"
+    " WHERE o.tenant = a.tenant AND o.account = a.account ORDER BY o.customer)"
+    " FROM accounts AS a JOIN unnest(%s::text[], %s::text[]) AS k(tenant, account) USING (tenant, account)"
+)
+
+_ADD_OUTCOMES = (
+    "INSERT INTO step_outcomes (tenant, key, outcome, fingerprint, create_time)"
+    " SELECT *, %s FROM unnest(%s::text[], %s::uuid[], %s::bytea[], %s::bytea[])"
+)
+_ADD_JOURNALS = (
+    "INSERT INTO journals (tenant, journal, kind, origin, create_time, effective_time)"
+    " SELECT * FROM unnest(%s::text[], %s::uuid[], %s::smallint[], %s::text[], %s::timestamptz[], %s::timestamptz[])"
+)
+_ADD_ENTRIES = (
+    "INSERT INTO entries (tenant, account, sequence, journal, leg, currency, amount, balance_after)"
+    " SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::uuid[], %s::smallint[], %s::text[], %s::bigint[],"
+    " %s::bigint[])"
+)
+_SET_BALANCES = (
+    "UPDATE accounts AS a SET posted = n.posted, held = n.held, sequence = n.sequence"
+    " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])"
+    " AS n(tenant, account, posted, held, sequence) WHERE a.tenant = n.tenant AND a.account = n.account"
+)
+_ADD_HOLDS = (
+    "INSERT INTO holds (tenant, hold, account, currency, amount, state, origin, version, create_time, update_time)"
+    " SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::smallint[], %s::text[],"
+    " %s::bigint[], %s::timestamptz[], %s::timestamptz[])"
+)
+_END_HOLDS = (
+    "UPDATE holds AS h SET state = n.state, version = n.version, update_time = n.update_time"
+    " FROM unnest(%s::text[], %s::uuid[], %s::smallint[], %s::bigint[], %s::timestamptz[])"
+    " AS n(tenant, hold, state, version, update_time) WHERE h.tenant = n.tenant AND h.hold = n.hold"
+)
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What a batch has to read."""
+
+    references: set[Pair] = field(default_factory=set)
+    accounts: set[Pair] = field(default_factory=set)
+    keys: set[Pair] = field(default_factory=set)
+    """Keys whose outcomes are read."""
+    holds: set[Pair] = field(default_factory=set)
+    """Keys whose holds are read."""
+    released: set[Pair] = field(default_factory=set)
+    """Keys whose holds' accounts are locked too."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """An outcome that is to be stored. `fingerprint` is of the request that asked, where one has to be recognised."""
+
+    tenant: str
+    key: str
+    data: bytes
+    fingerprint: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What does not change in an account's life, and its owners' ids."""
+
+    account: str
+    currency: str
+    type: AccountType
+    owners: tuple[str, ...]
+
+
+async def resolve_identifiers(conn: AsyncConnection, wanted: Collection[tuple[str, Identifier]]) -> dict[Pair, str]:
+    """(tenant, "kind:value") → account's id, for those that exist."""
+    if not wanted:
+        return {}
+    driver = await Database.driver(conn)
+    columns = (
+        [tenant for tenant, _ in wanted],
+        [identifier.kind for _, identifier in wanted],
+        [identifier.value for _, identifier in wanted],
+    )
+    rows: list[Any] = await (await driver.execute(_IDENTIFIERS, columns)).fetchall()
+    return {(tenant, f"{kind}:{value}"): account for tenant, kind, value, account in rows}
+
+
+async def hold_accounts(conn: AsyncConnection, holds: Collection[Pair]) -> set[Pair]:
+    """The accounts that holds are on; a hold never moves, so nothing needs to be locked to know it."""
+    if not holds:
+        return set()
+    driver = await Database.driver(conn)
+    rows: list[Any] = await (await driver.execute(_HOLD_ACCOUNTS, _columns(holds))).fetchall()
+    return {(tenant, account) for tenant, account in rows}
+
+
+async def read_book(
+    conn: AsyncConnection, wanted: Wanted, references: dict[Pair, str], *, lock: bool
+) -> tuple[Book, dict[Pair, bytes]]:
+    """The book of a batch, and the fingerprints of stored outcomes that have one.
+
+    One round trip. Outcomes and holds are read after the accounts are locked: what another session did to these
+    accounts is then committed and seen.
+    """
+    driver = await Database.driver(conn)
+    accounts, keys, holds = _columns(wanted.accounts), _columns(wanted.keys), _columns(wanted.holds)
+    async with driver.pipeline():
+        locked = await driver.execute(_ACCOUNTS_LOCKED if lock else _ACCOUNTS, accounts)
+        owned = await driver.execute(_OWNERS, accounts)
+        stored = await driver.execute(_OUTCOMES, keys)
+        held = await driver.execute(_HOLDS, holds)
+    book = Book(references=references)
+    owners: dict[Pair, list[str]] = {}
+    for tenant, account, customer in await _rows(owned):
+        owners.setdefault((tenant, account), []).append(customer)
+    for tenant, account, type_, state, currency, posted, in_holds, overdraft_limit, sequence in await _rows(locked):
+        book.accounts[tenant, account] = BookAccount(
+            tenant=tenant,
+            id=account,
+            type=AccountType(type_),
+            state=AccountState(state),
+            currency=currency,
+            posted=posted,
+            held=in_holds,
+            overdraft_limit=overdraft_limit,
+            sequence=sequence,
+            owners=tuple(owners.get((tenant, account), ())),
+        )
+    for row in await _rows(held):
+        hold = _hold(row)
+        book.holds[hold.tenant, hold.key] = hold
+    fingerprints: dict[Pair, bytes] = {}
+    for tenant, key, data, fingerprint in await _rows(stored):
+        book.outcomes[tenant, key] = Stored(tenant, key, bytes(data))
+        if fingerprint is not None:
+            fingerprints[tenant, key] = bytes(fingerprint)
+    return book, fingerprints
+
+
+async def write_book(
+    conn: AsyncConnection, book: Book, outcomes: Sequence[OutcomeRow], events: Sequence[outbox.Event], now: datetime
+) -> None:
+    """Writes what a batch changed, in one round trip.
+
+    Raises psycopg's UniqueViolation when another session stored an outcome under one of the keys meanwhile; the
+    batch then has to be run again, and finds it.
+    """
+    driver = await Database.driver(conn)
+    # Two sessions with the same new keys meet in this order, not crosswise.
+    outcomes = sorted(outcomes, key=lambda row: (row.tenant, row.key))
+    statements: list[tuple[str, tuple[object, ...]]] = []
+    if outcomes:
+        statements.append(
+            (
+                _ADD_OUTCOMES,
+                (
+                    now,
+                    [row.tenant for row in outcomes],
+                    [row.key for row in outcomes],
+                    [row.data for row in outcomes],
+                    [row.fingerprint for row in outcomes],
+                ),
+            )
+        )
+    journals = [outcome for outcome in book.fresh if isinstance(outcome, Posted)]
+    if journals:
+        statements += [(_ADD_JOURNALS, _journal_columns(journals)), (_ADD_ENTRIES, _entry_columns(journals))]
+    changed = [account for account in book.accounts.values() if account.changed]
+    if changed:
+        statements.append(
+            (
+                _SET_BALANCES,
+                (
+                    [account.tenant for account in changed],
+                    [account.id for account in changed],
+                    [account.posted for account in changed],
+                    [account.held for account in changed],
+                    [account.sequence for account in changed],
+                ),
+            )
+        )
+    statements += _hold_statements(book)
+    if events:
+        statements.append(outbox.insert_statement(events))
+    async with driver.pipeline():
+        for statement, parameters in statements:
+            await driver.execute(statement, parameters)
+
+
+async def facts(conn: AsyncConnection, accounts: Collection[Pair]) -> dict[Pair, Facts]:
+    """What does not change of the accounts that exist."""
+    driver = await Database.driver(conn)
+    rows: list[Any] = await (await driver.execute(_FACTS, _columns(accounts))).fetchall()
+    return {
+        (tenant, account): Facts(account, currency, AccountType(type_), tuple(owners))
+        for tenant, account, currency, type_, owners in rows
+    }
+
+
+def _journal_columns(journals: Sequence[Posted]) -> tuple[object, ...]:
+    return (
+        [journal.tenant for journal in journals],
+        [journal.journal for journal in journals],
+        [journal.kind.value for journal in journals],
+        [journal.origin for journal in journals],
+        [journal.create_time for journal in journals],
+        [journal.effective_time for journal in journals],
+    )
+
+
+def _entry_columns(journals: Sequence[Posted]) -> tuple[object, ...]:
+    rows = [(journal, number, leg) for journal in journals for number, leg in enumerate(journal.legs)]
+    return (
+        [journal.tenant for journal, _, _ in rows],
+        [leg.account for _, _, leg in rows],
+        [leg.sequence for _, _, leg in rows],
+        [journal.journal for journal, _, _ in rows],
+        [number for _, number, _ in rows],
+        [leg.currency for _, _, leg in rows],
+        [leg.amount for _, _, leg in rows],
+        [leg.balance_after for _, _, leg in rows],
+    )
+
+
+def _hold_statements(book: Book) -> list[tuple[str, tuple[object, ...]]]:
+    """A hold that was placed and ended in one batch is added as it ended."""
+    statements: list[tuple[str, tuple[object, ...]]] = []
+    placed = [book.holds[place] for place in sorted(book.placed)]
+    if placed:
+        statements.append(
+            (
+                _ADD_HOLDS,
+                (
+                    [hold.tenant for hold in placed],
+                    [hold.key for hold in placed],
+                    [hold.account for hold in placed],
+                    [hold.currency for hold in placed],
+                    [hold.amount for hold in placed],
+                    [hold.state.value for hold in placed],
+                    [hold.origin for hold in placed],
+                    [hold.version for hold in placed],
+                    [hold.create_time for hold in placed],
+                    [hold.update_time for hold in placed],
+                ),
+            )
+        )
+    ended = [book.holds[place] for place in sorted(book.ended - book.placed)]
+    if ended:
+        statements.append(
+            (
+                _END_HOLDS,
+                (
+                    [hold.tenant for hold in ended],
+                    [hold.key for hold in ended],
+                    [hold.state.value for hold in ended],
+                    [hold.version for hold in ended],
+                    [hold.update_time for hold in ended],
+                ),
+            )
+        )
+    return statements
+
+
+def _hold(row: Sequence[Any]) -> Hold:
+    tenant, key, account, currency, amount, state, origin, version, create_time, update_time = row
+    return Hold(tenant, key, account, currency, amount, HoldState(state), origin, version, create_time, update_time)
+
+
+def _columns(pairs: Collection[Pair]) -> tuple[list[str], list[str]]:
+    return [tenant for tenant, _ in pairs], [value for _, value in pairs]
+
+
+async def _rows(cursor: Any) -> list[Any]:
+    rows: list[Any] = await cursor.fetchall()
+    return rows

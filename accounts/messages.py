@@ -1,0 +1,103 @@
+"""Model objects as the contract's resources, and the other way; it decides nothing."""
+
+from __future__ import annotations
+
+from accounts.model import Account, Balance, Customer, Entry, Identifier, Journal, Tenant
+from accounts.outcomes import customers, timestamp
+from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2
+from florin.common.v1 import money_pb2
+
+
+def tenant(model: Tenant) -> customer_pb2.Tenant:
+    """A tenant as users see it."""
+    return customer_pb2.Tenant(
+        name=f"tenants/{model.id}",
+        display_name=model.display_name,
+        time_zone=model.time_zone,
+        create_time=timestamp(model.create_time),
+    )
+
+
+def customer(model: Customer) -> customer_pb2.Customer:
+    """A customer as users see it."""
+    return customer_pb2.Customer(
+        name=f"customers/{model.id}",
+        display_name=model.display_name,
+        kyc_state=model.kyc_state.value,  # type: ignore[arg-type]
+        create_time=timestamp(model.create_time),
+        update_time=timestamp(model.update_time),
+        etag=str(model.version),
+    )
+
+
+def account(model: Account) -> account_pb2.Account:
+    """An account as users see it."""
+    return account_pb2.Account(
+        name=f"accounts/{model.id}",
+        customers=customers(model.owners),
+        type=model.type.value,  # type: ignore[arg-type]
+        state=model.state.value,  # type: ignore[arg-type]
+        currency_code=model.currency,
+        identifiers=[
+            account_pb2.AccountIdentifier(iban=identifier.value)
+            if identifier.kind == "iban"
+            else account_pb2.AccountIdentifier(local_number=identifier.value)
+            for identifier in model.identifiers
+        ],
+        overdraft_limit_minor_units=model.balance.overdraft_limit,
+        display_name=model.display_name,
+        balance=balance(model.balance),
+        freeze_reason=model.freeze_reason,
+        create_time=timestamp(model.create_time),
+        update_time=timestamp(model.update_time),
+        etag=str(model.version),
+    )
+
+
+def identifier(message: account_pb2.AccountIdentifier) -> Identifier:
+    """An identifier as the model has it."""
+    if message.WhichOneof("identifier") == "iban":
+        return Identifier("iban", message.iban)
+    return Identifier("local", message.local_number)
+
+
+def balance(model: Balance) -> account_pb2.Balance:
+    """What stands on an account."""
+    return account_pb2.Balance(
+        posted=money(model.currency, model.posted),
+        held=money(model.currency, model.held),
+        available=money(model.currency, model.available),
+        sequence=model.sequence,
+    )
+
+
+def entry(model: Entry) -> journal_pb2.Entry:
+    """A leg as it stands on its account."""
+    return journal_pb2.Entry(
+        account=f"accounts/{model.account}",
+        journal=f"journals/{model.journal}",
+        amount=money(model.currency, model.amount),
+        balance_after=None if model.balance_after is None else money(model.currency, model.balance_after),
+        sequence=model.sequence,
+        create_time=timestamp(model.create_time),
+        effective_time=timestamp(model.effective_time),
+        origin=model.origin,
+        kind=model.kind.value,  # type: ignore[arg-type]
+    )
+
+
+def journal(model: Journal) -> journal_pb2.Journal:
+    """A journal with its entries."""
+    return journal_pb2.Journal(
+        name=f"journals/{model.id}",
+        kind=model.kind.value,  # type: ignore[arg-type]
+        origin=model.origin,
+        entries=[entry(one) for one in model.entries],
+        create_time=timestamp(model.create_time),
+        effective_time=timestamp(model.effective_time),
+    )
+
+
+def money(currency: str, minor_units: int) -> money_pb2.Money:
+    """An exact amount."""
+    return money_pb2.Money(currency_code=currency, minor_units=minor_units)
