@@ -56,13 +56,13 @@ class Policies:
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """All that a batch of payments is decided from. `usage` grows while the batch is decided."""
+    """All that a batch of payments is decided from. `usage` and `reservations` grow while the batch is decided."""
 
     policies: Mapping[str, Policies]
     profiles: Mapping[tuple[str, str], KycProfile]
     matches: Mapping[MatchKey, tuple[Match, ...]]
     usage: dict[UsageKey, Usage]
-    reservations: Mapping[tuple[str, str], ReservationState]
+    reservations: dict[tuple[str, str], ReservationState]
     """What is known of transfers already: those that ended before, or were screened under another key."""
     now: datetime
 
