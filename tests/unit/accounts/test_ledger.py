@@ -1,0 +1,397 @@
+"""The pure ledger: invariants under random steps, and each refusal in its order of precedence."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accounts import errors, ledger
+from accounts.book import (
+    Actor,
+    Book,
+    BookAccount,
+    Cancel,
+    Held,
+    Leg,
+    Outcome,
+    Place,
+    Post,
+    Posted,
+    Refused,
+    Release,
+    Step,
+    Stored,
+)
+from accounts.model import AccountState, AccountType, HoldState, JournalKind
+from meshkit.money import INT64_MAX
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+STAFF = Actor(customer=None, may_fund=False)
+FUNDER = Actor(customer=None, may_fund=True)
+TENANT = "demo"
+
+
+def key(number: int) -> str:
+    """The key of the number."""
+    return str(uuid.UUID(int=number))
+
+
+def account(name: str, posted: int = 0, **changes: object) -> BookAccount:
+    """A customer account of the customer of the same name."""
+    made = BookAccount(
+        tenant=TENANT,
+        id=name,
+        type=AccountType.CUSTOMER,
+        state=AccountState.ACTIVE,
+        currency="EUR",
+        posted=posted,
+        held=0,
+        overdraft_limit=0,
+        sequence=0,
+        owners=(name,),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def bank(**changes: object) -> BookAccount:
+    """A settlement account."""
+    return account("bank", type=AccountType.SETTLEMENT, owners=(), **changes)
+
+
+def book(*accounts: BookAccount) -> Book:
+    """A book in which each account is known by its name."""
+    made = Book()
+    for one in accounts:
+        made.accounts[one.tenant, one.id] = one
+        made.references[one.tenant, f"accounts/{one.id}"] = one.id
+    return made
+
+
+def post(
+    number: int,
+    *legs: tuple[str, int],
+    actor: Actor = STAFF,
+    kind: JournalKind = JournalKind.TRANSFER,
+    hold: int | None = None,
+    currency: str = "EUR",
+) -> Post:
+    """A journal of (account, amount) legs."""
+    return Post(
+        tenant=TENANT,
+        key=key(number),
+        actor=actor,
+        kind=kind,
+        origin="transfers/t",
+        legs=tuple(Leg(f"accounts/{name}", currency, amount) for name, amount in legs),
+        hold_key="" if hold is None else key(hold),
+    )
+
+
+def place(number: int, name: str, amount: int, *, actor: Actor = STAFF, currency: str = "EUR") -> Place:
+    """A hold."""
+    return Place(TENANT, key(number), actor, "transfers/t", f"accounts/{name}", currency, amount)
+
+
+def one(subject: Book, step: Step) -> Outcome:
+    """The outcome of a single step."""
+    return ledger.apply(subject, [step], NOW)[0]
+
+
+def snapshot(subject: Book) -> dict[tuple[str, str], BookAccount]:
+    """The accounts as they are now."""
+    return {place: replace(one) for place, one in subject.accounts.items()}
+
+
+def refusal(subject: Book, step: Step) -> type[Exception]:
+    """The class of a step's refusal; a refusal must have changed nothing."""
+    before = snapshot(subject)
+    outcome = one(subject, step)
+    assert isinstance(outcome, Refused)
+    assert subject.accounts == before
+    return type(outcome.refusal)
+
+
+# --- properties -----------------------------------------------------------------------------------------------
+
+NAMES = ["a", "b", "c", "bank"]
+AMOUNTS = st.integers(min_value=-120, max_value=120)
+KEYS = st.integers(min_value=0, max_value=14)
+ACTORS = st.sampled_from([STAFF, FUNDER, Actor("a", may_fund=False), Actor("b", may_fund=False)])
+
+
+@st.composite
+def posts(draw: st.DrawFn) -> Post:
+    """Journals of two to four legs, mostly balanced."""
+    legs = draw(st.lists(st.tuples(st.sampled_from(NAMES), AMOUNTS), min_size=1, max_size=3))
+    if draw(st.integers(0, 9)) > 0:
+        legs.append((draw(st.sampled_from(NAMES)), -sum(amount for _, amount in legs)))
+    return post(
+        draw(KEYS),
+        *legs,
+        actor=draw(ACTORS),
+        kind=draw(st.sampled_from(list(JournalKind))),
+        hold=draw(st.one_of(st.none(), KEYS)),
+    )
+
+
+HOLD_STEPS = st.builds(place, KEYS, st.sampled_from(NAMES), st.integers(1, 100), actor=ACTORS)
+STEPS = st.one_of(
+    posts(),
+    posts(),
+    HOLD_STEPS,
+    KEYS.map(lambda number: Release(TENANT, key(number))),
+    KEYS.map(lambda number: Cancel(TENANT, key(number))),
+)
+
+
+def start() -> Book:
+    """Three customer accounts with 100 each, of which one has an overdraft limit, and the bank's own."""
+    return book(account("a", 100), account("b", 100, overdraft_limit=50), account("c", 100), bank(posted=-300))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(STEPS, max_size=40))
+def test_invariants_hold_under_any_steps(steps: list[Step]) -> None:
+    """INV-1, INV-2 and INV-3 hold after every step, and a refusal changes nothing."""
+    subject = start()
+    opening = {one.id: one.posted for one in subject.accounts.values()}
+    entries: dict[str, list[tuple[int, int, int]]] = {name: [] for name in NAMES}
+    seen: set[str] = set()
+    for step in steps:
+        before = snapshot(subject)
+        outcome = one(subject, step)
+        if isinstance(outcome, Refused):
+            assert subject.accounts == before
+        if isinstance(outcome, Posted) and outcome.journal not in seen:
+            seen.add(outcome.journal)
+            assert sum(leg.amount for leg in outcome.legs) == 0
+            for leg in outcome.legs:
+                entries[leg.account].append((leg.sequence, leg.amount, leg.balance_after))
+        assert sum(one.posted for one in subject.accounts.values()) == 0
+        for one_account in subject.accounts.values():
+            active = [
+                hold.amount
+                for hold in subject.holds.values()
+                if hold.account == one_account.id and hold.state is HoldState.ACTIVE
+            ]
+            assert one_account.held == sum(active) >= 0
+            if one_account.type is AccountType.CUSTOMER:
+                assert one_account.available >= 0
+    for name, added in entries.items():
+        running = opening[name]
+        for number, (sequence, amount, balance_after) in enumerate(added, start=1):
+            running += amount
+            assert (sequence, balance_after) == (number, running)
+        assert running == subject.accounts[TENANT, name].posted
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEPS, max_size=20), st.randoms(use_true_random=False))
+def test_a_key_keeps_its_outcome_whatever_comes_later(steps: list[Step], random: object) -> None:
+    """INV-5: asking all the keys again moves nothing, and gives journals and refusals as before."""
+    subject = start()
+    ledger.apply(subject, steps, NOW)
+    standing = dict(subject.outcomes)
+    before = snapshot(subject)
+    again = [step for step in steps if not isinstance(step, Release)]
+    random.shuffle(again)  # type: ignore[attr-defined]
+    for step, outcome in zip(again, ledger.apply(subject, again, NOW), strict=True):
+        was = standing[step.tenant, step.key]
+        if isinstance(was, Held):
+            assert isinstance(outcome, Held)
+            assert outcome.hold == subject.holds[step.tenant, step.key]
+        else:
+            assert outcome == was
+    assert subject.accounts == before
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEPS, max_size=15), st.integers(0, 14))
+def test_a_cancelled_key_is_never_done(steps: list[Step], number: int) -> None:
+    """After CancelSteps a step that did not stand before cannot be done, and one that stood is answered."""
+    subject = start()
+    outcome = one(subject, Cancel(TENANT, key(number)))
+    assert isinstance(outcome, Refused)
+    ledger.apply(subject, steps, NOW)
+    assert (TENANT, key(number)) not in subject.holds
+    assert isinstance(subject.outcomes[TENANT, key(number)], Refused)
+    assert ledger.journal_id(TENANT, key(number)) not in {
+        outcome.journal for outcome in subject.outcomes.values() if isinstance(outcome, Posted)
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEPS, max_size=25), st.integers(0, 25))
+def test_batches_of_any_size_come_to_the_same(steps: list[Step], cut: int) -> None:
+    """Where a batch ends does not matter: the outcomes are those of one step after the other."""
+    whole, parts = start(), start()
+    outcomes = ledger.apply(whole, steps, NOW)
+    split = ledger.apply(parts, steps[:cut], NOW) + ledger.apply(parts, steps[cut:], NOW)
+    assert [type(outcome) for outcome in outcomes] == [type(outcome) for outcome in split]
+    assert whole.accounts == parts.accounts
+
+
+# --- holds and replays ----------------------------------------------------------------------------------------
+
+
+def test_a_journal_consumes_the_hold_it_names() -> None:
+    """What the hold kept back pays the journal, in the same step."""
+    subject = book(account("a", 100), account("b"))
+    one(subject, place(1, "a", 100))
+    assert refusal(subject, post(2, ("a", -100), ("b", 100))) is errors.InsufficientFunds
+    posted = one(subject, post(3, ("a", -100), ("b", 100), hold=1))
+    assert isinstance(posted, Posted)
+    assert (subject.accounts[TENANT, "a"].posted, subject.accounts[TENANT, "a"].held) == (0, 0)
+    assert subject.holds[TENANT, key(1)].state is HoldState.CONSUMED
+    assert refusal(subject, post(4, ("b", -1), ("a", 1), hold=1)) is errors.HoldNotFound
+    one(subject, post(5, ("b", -50), ("a", 50)))
+    assert refusal(subject, post(6, ("a", -1), ("b", 1), hold=1)) is errors.HoldNotActive
+
+
+def test_a_released_hold_gives_back_and_stays_released() -> None:
+    """Releasing twice is releasing once; a consumed hold cannot be released."""
+    subject = book(account("a", 100), account("b"))
+    one(subject, place(1, "a", 60))
+    for _ in range(2):
+        outcome = one(subject, Release(TENANT, key(1)))
+        assert isinstance(outcome, Held)
+        assert outcome.hold.state is HoldState.RELEASED
+    assert subject.accounts[TENANT, "a"].held == 0
+    assert refusal(subject, post(2, ("a", -1), ("b", 1), hold=1)) is errors.HoldNotActive
+    one(subject, place(3, "a", 60))
+    one(subject, post(4, ("a", -60), ("b", 60), hold=3))
+    outcome = one(subject, Release(TENANT, key(3)))
+    assert isinstance(outcome, Refused)
+    assert isinstance(outcome.refusal, errors.HoldNotActive)
+
+
+def test_a_hold_released_before_it_was_placed_is_never_placed() -> None:
+    """ReleaseHolds of a hold that is not there stores STEP_CANCELLED under its key."""
+    subject = book(account("a", 100))
+    for step in (Release(TENANT, key(1)), place(1, "a", 10), Release(TENANT, key(1))):
+        outcome = one(subject, step)
+        assert isinstance(outcome, Refused)
+        assert isinstance(outcome.refusal, errors.StepCancelled)
+    assert subject.accounts[TENANT, "a"].held == 0
+
+
+def test_a_stored_outcome_is_answered_as_it_was_stored() -> None:
+    """A replay reads the store, whatever else the step says; it is not stored again."""
+    subject = book(account("a", 100), account("b"))
+    subject.outcomes[TENANT, key(1)] = Stored(TENANT, key(1), b"as it was")
+    assert one(subject, post(1, ("a", -1), ("b", 1))) == Stored(TENANT, key(1), b"as it was")
+    assert subject.fresh == []
+    assert not subject.accounts[TENANT, "a"].changed
+
+
+# --- refusals, in their order ---------------------------------------------------------------------------------
+
+
+def full_book() -> Book:
+    """Accounts with everything that can be refused."""
+    return book(
+        account("a", 100),
+        account("b", 100),
+        account("usd", 100, currency="USD"),
+        account("pending", 100, state=AccountState.PENDING),
+        account("frozen", 100, state=AccountState.FROZEN),
+        account("closed", state=AccountState.CLOSED),
+        account("full", ledger.POSTED_MAX),
+        bank(),
+    )
+
+
+PRECEDENCE = [
+    (errors.AccountNotFound, ("nobody", 1), ("a", -2), ("a", 3), ("usd", 4)),
+    (errors.AccountsIdentical, ("a", -2), ("a", 3), ("bank", -1), ("usd", 4)),
+    (errors.AccountTypeWrong, ("bank", -2), ("usd", 3)),
+    (errors.CurrencyMismatch, ("a", -2), ("usd", 3), ("pending", 4)),
+    (errors.JournalUnbalanced, ("a", -2), ("pending", 3)),
+    (errors.AccountPending, ("frozen", -1), ("closed", -1), ("pending", 2)),
+    (errors.AccountFrozen, ("closed", -1), ("frozen", 1)),
+    (errors.AccountClosed, ("a", -1), ("closed", 1)),
+    (errors.AmountOverflow, ("a", -101), ("full", 101)),
+    (errors.InsufficientFunds, ("a", -101), ("b", 101)),
+]
+
+
+@pytest.mark.parametrize("case", PRECEDENCE, ids=lambda case: case[0].__name__)
+def test_post_journals_refuses_in_the_documented_order(case: tuple[type[Exception], tuple[str, int]]) -> None:
+    """Each journal breaks one rule and some that stand after it: the first one is the answer."""
+    expected, *legs = case
+    assert refusal(full_book(), post(1, *legs)) is expected  # type: ignore[arg-type]
+
+
+def test_a_missing_hold_goes_before_missing_funds() -> None:
+    """HOLD_NOT_FOUND stands before AMOUNT_OVERFLOW and INSUFFICIENT_FUNDS, and after the states."""
+    assert refusal(full_book(), post(1, ("a", -101), ("b", 101), hold=9)) is errors.HoldNotFound
+    assert refusal(full_book(), post(1, ("a", -1), ("closed", 1), hold=9)) is errors.AccountClosed
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (place(1, "nobody", 1, currency="USD"), errors.AccountNotFound),
+        (place(1, "bank", 1, currency="USD"), errors.AccountTypeWrong),
+        (place(1, "pending", 1, currency="USD"), errors.CurrencyMismatch),
+        (place(1, "pending", 101), errors.AccountPending),
+        (place(1, "frozen", 101), errors.AccountFrozen),
+        (place(1, "closed", 101), errors.AccountClosed),
+        (place(1, "a", 101), errors.InsufficientFunds),
+    ],
+)
+def test_place_holds_refuses_in_the_documented_order(step: Place, expected: type[Exception]) -> None:
+    """Each hold breaks one rule and some that stand after it: the first one is the answer."""
+    assert refusal(full_book(), step) is expected
+
+
+def test_a_foreign_account_is_as_good_as_none() -> None:
+    """A customer debits own accounts alone; the text does not tell foreign from absent."""
+    subject = book(account("a", 100), account("b", 100))
+    stranger = Actor("b", may_fund=False)
+    foreign = one(subject, post(1, ("a", -1), ("b", 1), actor=stranger))
+    absent = one(subject, post(2, ("nobody", -1), ("b", 1), actor=stranger))
+    assert isinstance(foreign, Refused)
+    assert isinstance(absent, Refused)
+    assert str(foreign.refusal).replace("/a", "/X") == str(absent.refusal).replace("/nobody", "/X")
+    assert refusal(subject, place(3, "a", 1, actor=stranger)) is errors.AccountNotFound
+    assert isinstance(one(subject, post(4, ("b", -1), ("a", 1), actor=stranger)), Posted)
+
+
+def test_money_enters_from_settlement_accounts_by_those_who_may_fund() -> None:
+    """Funding debits a settlement account alone; a transfer from it needs the scope; a reversal does not."""
+    subject = book(account("a", 100), account("b"), bank())
+    assert refusal(subject, post(1, ("a", -1), ("b", 1), kind=JournalKind.FUNDING, actor=FUNDER)) is (
+        errors.AccountTypeWrong
+    )
+    assert refusal(subject, post(2, ("bank", -1), ("b", 1))) is errors.AccountTypeWrong
+    assert isinstance(one(subject, post(3, ("bank", -1), ("b", 1), actor=FUNDER)), Posted)
+    assert isinstance(one(subject, post(4, ("bank", -1), ("b", 1), kind=JournalKind.REVERSAL)), Posted)
+
+
+def test_a_zero_leg_is_refused() -> None:
+    """An entry adds something, always."""
+    assert refusal(full_book(), post(1, ("a", 0), ("b", 0))) is errors.JournalUnbalanced
+
+
+def test_balances_never_leave_64_bits() -> None:
+    """Overflow is refused on both sides, holds included, before it could reach a column."""
+    subject = book(account("a", ledger.POSTED_MAX - 1, overdraft_limit=10**15), bank(posted=-INT64_MAX))
+    assert subject.accounts[TENANT, "a"].available <= INT64_MAX
+    assert refusal(subject, post(1, ("bank", -5), ("a", 5), actor=FUNDER)) is errors.AmountOverflow
+    assert refusal(subject, post(2, ("bank", -2), ("a", 1), ("a", 1), actor=FUNDER)) is errors.AmountOverflow
+    assert refusal(subject, place(3, "bank", INT64_MAX, actor=FUNDER)) is errors.AmountOverflow
+
+
+def test_several_legs_on_one_account_count_together() -> None:
+    """Two debits that are covered one by one, but not together, are refused."""
+    subject = book(account("a", 100), account("b"))
+    assert refusal(subject, post(1, ("a", -60), ("a", -60), ("b", 120))) is errors.InsufficientFunds
+    posted = one(subject, post(2, ("a", -60), ("a", -40), ("b", 100)))
+    assert isinstance(posted, Posted)
+    assert [(leg.sequence, leg.balance_after) for leg in posted.legs] == [(1, 40), (2, 0), (1, 100)]
