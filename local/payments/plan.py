@@ -164,5 +164,6 @@ def violations(request: transfer_service_pb2.CreateTransferRequest) -> Sequence[
 
 
 def _sentence(violation: Any) -> str:
-    path = ".".join(element.field_name for element in violation.field.elements)
+    # A rule about a whole message names no field.
+    path = ".".join(element.field_name for element in violation.field.elements) if violation.field else ""
     return f"{path}: {violation.message}" if path else str(violation.message)
