@@ -6,6 +6,7 @@ Only this module begins and commits. Work must not await another service.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -103,9 +104,10 @@ class Database:
     async def _once(
         self, scope: str, work: Callable[[AsyncConnection], Awaitable[T]], *, durable: bool, read_only: bool
     ) -> T:
+        conn = self.engine.connect()
         with telemetry.POOL_WAIT.time():
-            conn = await self.engine.connect()
-        async with conn:
+            await conn.start()
+        async with contextlib.aclosing(conn):
             conn.info.pop("florin_events", None)
             async with conn.begin():
                 await conn.exec_driver_sql(

@@ -118,12 +118,12 @@ async def running[S: ServiceSettings](
             workers = [
                 asyncio.create_task(_keep_running(name, worker), name=name) for name, worker in parts.workers.items()
             ]
-            await server.start()
-            if parts.recover is not None:
-                await parts.recover()
-            await readiness.refresh()
-            workers.append(asyncio.create_task(_keep_running("readiness", readiness.poll), name="readiness"))
             try:
+                await server.start()
+                if parts.recover is not None:
+                    await parts.recover()
+                await readiness.refresh()
+                workers.append(asyncio.create_task(_keep_running("readiness", readiness.poll), name="readiness"))
                 yield Running(port, health_port, readiness, parts)
             finally:
                 await _stop(settings, server, readiness, parts, workers, drain_seconds)
