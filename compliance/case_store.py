@@ -90,7 +90,7 @@ async def save_resolution(conn: AsyncConnection, case: Case) -> None:
 async def expire(conn: AsyncConnection, cipher: Cipher, now: datetime, *, limit: int) -> list[Case]:
     """Ends open cases whose time has passed; those that somebody is resolving are left to them."""
     rows = await conn.exec_driver_sql(
-        "UPDATE cases SET state = %s, version = version + 1, resolve_time = %s WHERE (tenant, case_id) IN"
+        "UPDATE cases SET state = %s, version = version + 1, resolve_time = %s WHERE (tenant, case_id) IN"  # noqa: S608
         " (SELECT tenant, case_id FROM cases WHERE state = 1 AND expire_time <= %s"
         f" ORDER BY expire_time LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING {_COLUMNS}",
         (CaseState.EXPIRED.value, now, now, limit),
@@ -104,7 +104,7 @@ async def make_moot(
     """Ends the open cases of (tenant, transfer) that became final without them."""
     keys = sorted(transfers)
     rows = await conn.exec_driver_sql(
-        "UPDATE cases SET state = %s, version = version + 1, resolve_time = %s WHERE state = 1"
+        "UPDATE cases SET state = %s, version = version + 1, resolve_time = %s WHERE state = 1"  # noqa: S608
         " AND (tenant, transfer) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
         f" RETURNING {_COLUMNS}",
         (CaseState.MOOT.value, now, [key[0] for key in keys], [key[1] for key in keys]),

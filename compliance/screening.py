@@ -91,9 +91,8 @@ def decide(payment: Payment, known: Knowledge) -> Screened:
         *_check_watchlists(payment, known),
     ]
     outcome = overall(checks)
-    fresh = (payment.tenant, payment.transfer) not in known.reservations
     reservation = None
-    if outcome is not Outcome.DECLINE and fresh:
+    if outcome is not Outcome.DECLINE:
         day = local_day(known.now, known.of(payment.tenant).time_zone)
         reservation = Reservation(
             payment.tenant,
@@ -115,7 +114,7 @@ def decide(payment: Payment, known: Knowledge) -> Screened:
         outcome=outcome,
         checks=tuple(checks),
         refusal=_refusal(payment, checks, excesses) if outcome is Outcome.DECLINE else None,
-        has_case=outcome is Outcome.REVIEW and fresh,
+        has_case=outcome is Outcome.REVIEW,
         create_time=known.now,
     )
     return Screened(payment, decision, reservation)
@@ -138,10 +137,14 @@ def names_to_match(payment: Payment, known_profiles: Mapping[tuple[str, str], Ky
 
 
 def _check_end(payment: Payment, known: Knowledge) -> Iterator[Check]:
-    """A transfer that ended before its screening, for example because it was cancelled, may not go on."""
+    """A transfer that ended before its screening, for example because it was cancelled, may not go on.
+
+    Nor one that holds a reservation under another key: a transfer has one screening, so something is wrong.
+    """
     state = known.reservations.get((payment.tenant, payment.transfer))
-    if state in (ReservationState.CAPTURED, ReservationState.RELEASED):
-        yield Check("transfer", Outcome.DECLINE, facts={"state": "ended before it was screened"})
+    if state is not None:
+        why = "screened under another key" if state is ReservationState.LIVE else "ended before it was screened"
+        yield Check("transfer", Outcome.DECLINE, facts={"state": why})
 
 
 def _check_kyc(payment: Payment, known: Knowledge) -> Iterator[Check]:
@@ -162,8 +165,7 @@ def _check_limits(payment: Payment, known: Knowledge, excesses: list[LimitExcess
     policies = known.of(payment.tenant)
     for key in usage_keys(payment, known):
         usage = known.usage.get(key, Usage())
-        reserved_before = (payment.tenant, payment.transfer) in known.reservations
-        if usage.used + payment.amount > money.INT64_MAX and not reserved_before:
+        if usage.used + payment.amount > money.INT64_MAX:
             yield Check("limit:capacity", Outcome.DECLINE, facts={"customer": f"customers/{key.customer}"})
         for kind in LimitKind:
             limit = policies.limits.get((kind, payment.currency, key.customer)) or policies.limits.get(
@@ -171,8 +173,7 @@ def _check_limits(payment: Payment, known: Knowledge, excesses: list[LimitExcess
             )
             if limit is None:
                 continue
-            # A payment screened under another key before is part of what is used already.
-            used = 0 if kind is LimitKind.PER_PAYMENT else usage.used - (payment.amount if reserved_before else 0)
+            used = 0 if kind is LimitKind.PER_PAYMENT else usage.used
             exceeded = used + payment.amount > limit.maximum
             if exceeded:
                 excesses.append(LimitExcess(limit, key.customer, used, payment.amount))

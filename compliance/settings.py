@@ -28,7 +28,7 @@ class Settings(ServiceSettings):
         1.0, ge=0, description="How long SubmitKyc waits for the event of a customer that was just made."
     )
     watchlist_bytes_max: int = Field(
-        256 * 1024 * 1024, ge=1024, description="The files of one watchlist import may have this many bytes."
+        64 * 1024 * 1024, ge=1024, description="The files of one watchlist import may have this many bytes."
     )
     watchlist_poll_seconds: float = Field(
         2.0, gt=0, description="How often new versions of watchlists are looked for and read into memory."

@@ -1,0 +1,173 @@
+"""Screening as one durable transaction a batch, and what transfers' ends do to reservations and cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Protocol
+
+import psycopg
+from prometheus_client import Counter, Gauge
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from compliance import case_store, events, kyc_store, policy_store, screening, screening_store
+from compliance.model import (
+    Case,
+    CaseState,
+    Decision,
+    KycProfile,
+    Match,
+    Payment,
+    ReservationState,
+    Watchlist,
+)
+from compliance.screening import Knowledge, MatchKey, Policies, Screened
+from meshkit import clock, outbox
+from meshkit.cipher import Cipher
+from meshkit.database import Database
+
+SCREENED = Counter("florin_compliance_screened_total", "Payments decided, without repeats.", ["outcome"])
+LAPSED = Gauge("florin_compliance_reservations_lapsed", "Reservations past their lease whose transfer did not end.")
+IMBALANCED = Gauge(
+    "florin_compliance_limit_imbalances", "Rows of limit_usage that break INV-8; anything but 0 is a bug."
+)
+
+
+class Matcher(Protocol):
+    """What screening needs from whoever holds the watchlists."""
+
+    async def match(
+        self, wanted: Mapping[str, Iterable[str]], lists: Mapping[str, Sequence[Watchlist]]
+    ) -> dict[MatchKey, tuple[Match, ...]]:
+        """The matches of each tenant's names with each of its lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long things may take, from the settings."""
+
+    lease: timedelta
+    case_time: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class _Background:
+    """What does not depend on the order of payments, and is read before anything is locked."""
+
+    policies: Mapping[str, Policies]
+    profiles: Mapping[tuple[str, str], KycProfile]
+    matches: Mapping[MatchKey, tuple[Match, ...]]
+
+
+async def screen_transfers(
+    db: Database, matcher: Matcher, terms: Terms, payments: Sequence[Payment], *, validate_only: bool = False
+) -> list[Decision]:
+    """The decision about each payment, in their order; a key that was decided before gets that decision again.
+
+    Names are matched before the transaction that locks, since that may take milliseconds a name.
+    """
+    background = await _background(db, matcher, payments)
+    tenants = {payment.tenant for payment in payments}
+    now = clock.now()
+    fresh: list[Screened] = []
+
+    async def work(conn: AsyncConnection) -> dict[tuple[str, object], Decision]:
+        fresh.clear()
+        keys = sorted({(one.tenant, one.key) for one in payments})
+        transfers = sorted({(one.tenant, one.transfer) for one in payments})
+        stored, reservations = await screening_store.find_decisions(conn, keys, transfers)
+        decided: dict[tuple[str, object], Decision] = dict(stored)
+        known = Knowledge(background.policies, background.profiles, background.matches, {}, reservations, now)
+        undecided = [one for one in payments if (one.tenant, one.key) not in decided]
+        wanted = [key for one in undecided for key in screening.usage_keys(one, known)]
+        take = screening_store.read_usage if validate_only else screening_store.lock_usage
+        known.usage.update(await take(conn, wanted))
+        for payment in undecided:
+            if (payment.tenant, payment.key) in decided:
+                continue  # the same key twice in one batch
+            screened = screening.decide(payment, known)
+            decided[payment.tenant, payment.key] = screened.decision
+            fresh.append(screened)
+        if fresh and not validate_only:
+            await _store(conn, db.cipher, terms, fresh)
+        return decided
+
+    decided = await db.run(tenants, work, read_only=validate_only)
+    if not validate_only:
+        for screened in fresh:
+            SCREENED.labels(screened.decision.outcome.name).inc()
+    return [decided[one.tenant, one.key] for one in payments]
+
+
+async def _background(db: Database, matcher: Matcher, payments: Sequence[Payment]) -> _Background:
+    tenants = sorted({payment.tenant for payment in payments})
+    customers = sorted({(one.tenant, customer) for one in payments for customer in one.debit_customers})
+
+    async def read(conn: AsyncConnection) -> tuple[dict[str, Policies], dict[tuple[str, str], KycProfile]]:
+        policies = await policy_store.read_policies(conn, tenants, customers)
+        return policies, await kyc_store.read_profiles(conn, db.cipher, customers)
+
+    policies, profiles = await db.run(tenants, read, read_only=True)
+    wanted: dict[str, list[str]] = {tenant: [] for tenant in tenants}
+    for payment in payments:
+        wanted[payment.tenant].extend(screening.names_to_match(payment, profiles))
+    lists = {tenant: policy.watchlists for tenant, policy in policies.items()}
+    return _Background(policies, profiles, await matcher.match(wanted, lists))
+
+
+async def _store(conn: AsyncConnection, cipher: Cipher, terms: Terms, fresh: Sequence[Screened]) -> None:
+    decisions = [one.decision for one in fresh]
+    reservations = [one.reservation for one in fresh if one.reservation is not None]
+    cases = [_case(one, terms) for one in fresh if one.decision.has_case]
+    sealed = [
+        (case, case_store.seal_name(cipher, case.tenant, case.id, case.creditor_name))
+        for case in sorted(cases, key=lambda case: (case.tenant, case.id))
+    ]
+    told = [*map(events.decision_made, decisions), *map(events.case_opened, cases)]
+    if not await screening_store.store(conn, decisions, reservations, sealed, told, lease=terms.lease):
+        # As the server would say it, so that the whole transaction is run again and finds what the other one wrote.
+        raise psycopg.errors.SerializationFailure("another replica decided about one of these transfers meanwhile")
+
+
+def _case(screened: Screened, terms: Terms) -> Case:
+    payment, decision = screened.payment, screened.decision
+    return Case(
+        tenant=payment.tenant,
+        id=decision.key,
+        transfer=payment.transfer,
+        debit_account=payment.debit_account,
+        customer=payment.debit_customers[0] if payment.debit_customers else "",
+        currency=payment.currency,
+        amount=payment.amount,
+        creditor_name=payment.creditor_name,
+        state=CaseState.OPEN,
+        requested_by=payment.requested_by,
+        resolved_by="",
+        reason="",
+        version=1,
+        create_time=decision.create_time,
+        expire_time=decision.create_time + terms.case_time,
+        resolve_time=None,
+    )
+
+
+async def end_transfers(
+    conn: AsyncConnection, cipher: Cipher, ends: Mapping[tuple[str, str], ReservationState]
+) -> None:
+    """Confirms or gives back the reservations of transfers that became final, and ends cases nobody needs now."""
+    now = clock.now()
+    await screening_store.end_transfers(conn, ends, now)
+    # After the reservations: a screening that committed meanwhile has its case visible now.
+    moot = await case_store.make_moot(conn, cipher, list(ends), now)
+    await outbox.append(conn, [events.case_resolved(case) for case in moot])
+
+
+async def watch(conn: AsyncConnection, now: datetime) -> tuple[int, int]:
+    """Counts lapsed reservations, and rows of the last days that break INV-8, for the metrics."""
+    # Two days back covers every time zone's today and yesterday.
+    since: date = (now - timedelta(days=2)).date()
+    lapsed, imbalanced = await screening_store.watch(conn, now, since)
+    LAPSED.set(lapsed)
+    IMBALANCED.set(imbalanced)
+    return lapsed, imbalanced
