@@ -1,0 +1,176 @@
+"""Writes Envoy's configuration from the template beside it and from the contracts; it decides no policy of its own.
+
+What depends on a contract is made from the descriptors: the routes with their deadlines and retries, the scopes that
+each method asks for, the class of rate limit, the REST mapping. Internal services have no route.
+Run it by its path, or load it by its path and call `render`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# Its modules stand beside it: this folder is no package, because the wheel with the program has that name.
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.append(str(Path(__file__).parent))
+
+from edge_contracts import Contracts, load_contracts, routes, scope_policies, stats_services
+from edge_refusals import replies_source
+from edge_settings import (
+    SERVICES,
+    EdgeError,
+    EdgeSettings,
+    access_log,
+    bucket,
+    certificate,
+    clusters,
+    cross_origin,
+    loopback,
+    parse_upstreams,
+    socket_address,
+    subject_buckets,
+    token_rules,
+    tracing,
+)
+
+__all__ = ["EdgeError", "EdgeSettings", "load_contracts", "main", "render"]
+
+TEMPLATE = Path(__file__).with_name("edge.yaml")
+
+
+def render(settings: EdgeSettings, contracts: Contracts | None = None) -> str:
+    """The whole configuration as JSON, which Envoy reads as it reads YAML. Raises EdgeError."""
+    contracts = contracts or load_contracts()
+    missing = [service for service in SERVICES if not settings.upstreams.get(service)]
+    if missing:
+        raise EdgeError(f"No upstream is given for {', '.join(missing)}.")
+    longest_ms = max(method.deadline_ms for method in contracts.methods)
+    values: dict[str, Any] = {
+        "admin_address": socket_address(loopback(settings.admin)),
+        "listen_address": socket_address(settings.listen),
+        "server_certificates": [certificate(settings.tls_cert, settings.tls_key)],
+        "request_timeout": f"{longest_ms / 1000:g}s",
+        "streams_per_connection": settings.streams_per_connection,
+        "access_log": [access_log(settings.access_log)],
+        "tracing": tracing(settings),
+        "replies": replies_source(contracts),
+        "address_total_bucket": bucket(settings.rate_total),
+        "address_bucket": bucket(settings.rate_address),
+        "body_bytes": settings.body_bytes,
+        "response_bytes": settings.response_bytes,
+        "heap_bytes": settings.heap_bytes,
+        "connections": settings.connections,
+        "issuer": settings.issuer,
+        "audience": settings.audience,
+        "jwks_url": settings.issuer_jwks,
+        "token_rules": token_rules(settings),
+        "public_descriptors": base64.b64encode(contracts.public_descriptors).decode(),
+        "public_services": contracts.services,
+        "scope_policies": scope_policies(contracts),
+        "subject_total_bucket": bucket(settings.rate_total),
+        "subject_buckets": subject_buckets(settings),
+        "stats_services": stats_services(contracts),
+        "cross_origin": cross_origin(settings),
+        "routes": routes(contracts),
+        "clusters": list(clusters(settings, contracts.health_names)),
+    }
+    filled = _fill(yaml.safe_load(TEMPLATE.read_text()), values)
+    return json.dumps(filled, indent=1) + "\n"
+
+
+def _fill(node: Any, values: dict[str, Any]) -> Any:
+    """The template with every ${name} replaced; a key whose value becomes None is left out."""
+    if isinstance(node, dict):
+        filled = {key: _fill(value, values) for key, value in node.items()}
+        return {key: value for key, value in filled.items() if value is not None}
+    if isinstance(node, list):
+        return [_fill(value, values) for value in node]
+    if isinstance(node, str) and node.startswith("${") and node.endswith("}"):
+        return values[node[2:-1]]
+    return node
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="envoy/generate.py",
+        description="Writes the edge's Envoy configuration from envoy/edge.yaml and the contracts (`make gen`).",
+        epilog="Check it with: envoy --mode validate -c FILE",
+    )
+    need = parser.add_argument_group("needed")
+    need.add_argument("--output", required=True, metavar="FILE", help="where to write it; - is the standard output")
+    need.add_argument("--listen", required=True, metavar="HOST:PORT", help="where callers connect (TLS)")
+    need.add_argument("--admin", required=True, metavar="HOST:PORT", help="Envoy's own interface; loopback only")
+    need.add_argument(
+        "--upstream",
+        action="append",
+        required=True,
+        metavar="SERVICE=HOST:PORT[,HOST:PORT...]",
+        help=f"the replicas of a service, once for each of {', '.join(SERVICES)}; names are looked up again every 5 s",
+    )
+    need.add_argument("--issuer", required=True, metavar="URL", help="the `iss` of tokens")
+    need.add_argument("--issuer-jwks", required=True, metavar="URL", help="where the issuer's keys are")
+    need.add_argument("--tls-cert", required=True, metavar="FILE", help="the certificate that callers see")
+    need.add_argument("--tls-key", required=True, metavar="FILE", help="its key")
+    need.add_argument("--ca", required=True, metavar="FILE", help="what signs the services' certificates")
+    need.add_argument("--client-cert", required=True, metavar="FILE", help="the edge's own, spiffe://florin/edge")
+    need.add_argument("--client-key", required=True, metavar="FILE", help="its key")
+    may = parser.add_argument_group("optional")
+    default = {name: f.default for name, f in EdgeSettings.__dataclass_fields__.items()}
+    may.add_argument("--audience", default=default["audience"], help="the `aud` of tokens (%(default)s)")
+    may.add_argument("--access-log", default=default["access_log"], metavar="FILE", help="%(default)s if absent")
+    may.add_argument("--otlp", metavar="HOST:PORT", help="where traces go, OTLP over gRPC; none if absent")
+    may.add_argument("--trace-percent", type=float, default=default["trace_percent"], help="of calls (%(default)s)")
+    may.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        dest="cors_origins",
+        metavar="ORIGIN",
+        help="a web page's origin that may call, for example https://app.example; repeat for more",
+    )
+    for name, what in (
+        ("rate-read", "reads a second of one subject"),
+        ("rate-write", "writes a second of one subject"),
+        ("rate-batch", "batches a second of one subject"),
+        ("rate-admin", "administrative calls a second of one subject"),
+        ("rate-address", "calls a second from one address, whatever their tokens"),
+        ("rate-total", "calls a second from all"),
+        ("body-bytes", "the largest request that is not an upload"),
+        ("heap-bytes", "memory at which the edge refuses work"),
+        ("connections", "connections at a time"),
+        ("streams-per-connection", "calls at a time on one HTTP/2 connection"),
+    ):
+        may.add_argument(
+            f"--{name}", type=int, metavar="N", default=default[name.replace("-", "_")], help=f"{what} (%(default)s)"
+        )
+    may.add_argument("--open-reflection", action="store_true", help="describe the contracts without a token")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; the exit code is 2 for settings that cannot be used."""
+    options = vars(_parser().parse_args(arguments))
+    output = options.pop("output")
+    try:
+        upstreams = parse_upstreams(options.pop("upstream"))
+        options["cors_origins"] = tuple(options["cors_origins"])
+        text = render(EdgeSettings(upstreams=upstreams, **options))
+        if output == "-":
+            sys.stdout.write(text)
+        else:
+            Path(output).write_text(text)
+    except (EdgeError, OSError) as error:
+        print(f"envoy/generate.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
