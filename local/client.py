@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from florin.accounts.v1 import account_service_pb2_grpc
+from florin.accounts.v1 import account_service_pb2, account_service_pb2_grpc
 from florin.compliance.v1 import compliance_service_pb2_grpc
 from florin.notifications.v1 import notification_service_pb2_grpc
 from florin.transactions.v1 import transfer_service_pb2_grpc
@@ -179,6 +179,20 @@ async def connect(state: State, target: str) -> AsyncIterator[Edge]:
     )
     async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
         yield Edge(channel, state)
+
+
+async def ensure_tenant(state: State, port: int, tenant: str, *, time_zone: str = "UTC", home: str = "demo") -> None:
+    """Makes a tenant unless it exists; `home` is the tenant of the operator who does it. Raises Refused."""
+    async with connect(state, f"localhost:{port}") as edge:
+        operator = edge.session("operator", tenant=home)
+        request = account_service_pb2.CreateTenantRequest(
+            tenant_id=tenant, display_name=tenant, time_zone=time_zone, request_id=f"ensure-tenant-{tenant}"
+        )
+        try:
+            await operator.call(operator.accounts.CreateTenant, request)
+        except Refused as refused:
+            if refused.reason != "TENANT_EXISTS":
+                raise
 
 
 async def _patiently[A](
