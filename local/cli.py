@@ -1,0 +1,302 @@
+"""The `florin` command: one thin function a subcommand; everything heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from local.state import SERVICES, MeshError, State, default_root, is_locked, open_state
+
+app = typer.Typer(
+    help="Florin, a core-banking mesh: bring it up on this machine, look at it, work with it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+tenants = typer.Typer(help="Banks or brands on the mesh.", no_args_is_help=True)
+watchlist = typer.Typer(help="Lists of names that payments and customers are matched with.", no_args_is_help=True)
+rules = typer.Typer(help="Conditions that decline a payment or have it reviewed.", no_args_is_help=True)
+limits = typer.Typer(help="The most that may be paid, per payment and per day.", no_args_is_help=True)
+app.add_typer(tenants, name="tenants")
+app.add_typer(watchlist, name="watchlist")
+app.add_typer(rules, name="rules")
+app.add_typer(limits, name="limits")
+
+StateOption = Annotated[
+    Path | None,
+    typer.Option("--state", help="Folder of the mesh. Default: $FLORIN_STATE, or the usual place of your system."),
+]
+TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant to act in.")]
+
+
+def _state(path: Path | None) -> State:
+    return open_state(path if path is not None else default_root())
+
+
+def _scale(values: list[str]) -> dict[str, int]:
+    scale: dict[str, int] = {}
+    for value in values:
+        service, _, count = value.partition("=")
+        if service not in SERVICES or not count.isdigit() or not 1 <= int(count) <= 16:
+            raise MeshError(f"--scale {value}: write SERVICE=1 to SERVICE=16, SERVICE one of {', '.join(SERVICES)}.")
+        scale[service] = int(count)
+    return scale
+
+
+@app.command(epilog="Examples:  florin up --scale transactions=2    florin up --detach --port 9443 --state /tmp/second")
+def up(
+    port: Annotated[int, typer.Option(help="Port of the edge.")] = 8443,
+    scale: Annotated[list[str] | None, typer.Option(help="Replicas of a service, for example transactions=2.")] = None,
+    state: StateOption = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Give the terminal back once all is ready.")] = False,
+    otlp: Annotated[str | None, typer.Option(help="host:port that traces are sent to (OTLP over gRPC).")] = None,
+) -> None:
+    """Bring the whole mesh up, until Ctrl-C."""
+    from local import live, mesh
+
+    folder = _state(state)
+    wishes = mesh.Wishes(port=port, scale=_scale(scale or []), otlp=otlp)
+    if detach:
+        _detach(folder, port, scale or [], otlp)
+        return
+    live.run(folder, wishes)
+
+
+def _detach(folder: State, port: int, scale: list[str], otlp: str | None) -> None:
+    if is_locked(folder):
+        raise MeshError(f"A mesh runs in {folder.root} already; stop it with `florin down` or use another --state.")
+    command = [sys.argv[0], "up", "--port", str(port), "--state", str(folder.root)]
+    for value in scale:
+        command += ["--scale", value]
+    if otlp is not None:
+        command += ["--otlp", otlp]
+    log = folder.logs / "supervisor.log"
+    with log.open("wb") as output:
+        supervisor = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    while not folder.description.exists():
+        if supervisor.poll() is not None:
+            raise MeshError(log.read_text(errors="replace").strip().splitlines()[-1])
+        time.sleep(0.05)
+    description = folder.read_description()
+    typer.echo(
+        f"ready at https://{description['edge']} (CA {folder.ca}); stop it with: florin down --state {folder.root}"
+    )
+
+
+@app.command()
+def down(state: StateOption = None) -> None:
+    """Stop the mesh of a state folder; its data stays."""
+    from local import mesh
+
+    folder = _state(state)
+    typer.echo("stopped" if mesh.end(folder) else f"no mesh runs in {folder.root}")
+
+
+@app.command()
+def status(
+    state: StateOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show every process of the mesh and whether it takes work."""
+    from local import live
+
+    found = live.status(_state(state))
+    typer.echo(json.dumps(found, indent=2) if as_json else live.table(found))
+    if not all(process["ready"] for process in found["processes"].values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    service: Annotated[
+        str | None, typer.Argument(help="A process: accounts, envoy, postgres …; all if absent.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    state: StateOption = None,
+) -> None:
+    """Show the logs of the mesh."""
+    from local import live
+
+    live.show_logs(_state(state), service, follow=follow)
+
+
+@app.command(epilog='Example:  grpcurl -cacert $(florin ca) -H "authorization: Bearer $(florin token --as teller)" …')
+def token(
+    role: Annotated[str, typer.Option("--as", help="customer, teller, compliance, auditor or operator.")],
+    customer: Annotated[str | None, typer.Option(help="The customer of a customer's token.")] = None,
+    tenant: TenantOption = "demo",
+    subject: Annotated[str | None, typer.Option(help="Who it is (sub); the role's name if absent.")] = None,
+    lifetime: Annotated[int, typer.Option(help="Seconds until it expires; 3600 at most.")] = 1800,
+    state: StateOption = None,
+) -> None:
+    """Print a token of the development issuer."""
+    from local import issuer
+
+    minted = issuer.mint(
+        _state(state), role, tenant=tenant, subject=subject, customer=customer, lifetime_seconds=lifetime
+    )
+    typer.echo(minted)
+
+
+@app.command()
+def ca(state: StateOption = None) -> None:
+    """Print the file of the certificate that clients trust."""
+    typer.echo(str(_state(state).ca))
+
+
+@app.command()
+def verify(
+    state: StateOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Check the invariants INV-1 to INV-8 on a running mesh; exit 1 when one does not hold."""
+    from local import verify as checks
+
+    findings = checks.verify(_state(state))
+    typer.echo(json.dumps(checks.as_json(findings), indent=2) if as_json else checks.as_text(findings))
+    if any(finding.violations for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    state: StateOption = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the mesh and its folder for a look.")] = False,
+) -> None:
+    """Pay a payroll file with all that can go wrong in it, through a fresh mesh (or --state: a running one)."""
+    from local import demo as job
+
+    raise typer.Exit(job.run(state, keep=keep))
+
+
+@tenants.command("create")
+def tenants_create(
+    tenant: Annotated[str, typer.Argument(help="A short lower-case word.")],
+    time_zone: Annotated[str, typer.Option(help="IANA name; its days begin there.")] = "UTC",
+    state: StateOption = None,
+) -> None:
+    """Make a tenant."""
+    from local import rest
+
+    made = rest.ensure_tenant(_state(state), tenant, time_zone=time_zone)
+    typer.echo(f"tenants/{tenant} {'made' if made else 'exists already'}")
+
+
+@watchlist.command("import")
+def watchlist_import(
+    folder: Annotated[Path, typer.Argument(help="SDN.CSV, or the folder with SDN.CSV, ALT.CSV and ADD.CSV.")],
+    name: Annotated[str, typer.Option(help="The list's id.")] = "sdn",
+    tenant: TenantOption = "demo",
+    state: StateOption = None,
+) -> None:
+    """Replace a watchlist by files in OFAC SDN format."""
+    from local import watchlists
+
+    typer.echo(watchlists.import_files(_state(state), folder, name, tenant))
+
+
+@rules.command("get")
+def rules_get(
+    rule: Annotated[str | None, typer.Argument(help="A rule's id; all if absent.")] = None,
+    tenant: TenantOption = "demo",
+    state: StateOption = None,
+) -> None:
+    """Show one rule, or all."""
+    _show(state, f"/v1/rules/{rule}" if rule else "/v1/rules", tenant)
+
+
+@rules.command("set", epilog="Example:  florin rules set large 'payment.amount_minor_units > 1000000' --outcome review")
+def rules_set(
+    rule: Annotated[str, typer.Argument(help="The rule's id.")],
+    expression: Annotated[str, typer.Argument(help="A condition in CEL over `payment` and `debtor`.")],
+    outcome: Annotated[str, typer.Option(help="decline or review.")] = "review",
+    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    disabled: Annotated[bool, typer.Option("--disabled", help="Keep it without applying it.")] = False,
+    tenant: TenantOption = "demo",
+    state: StateOption = None,
+) -> None:
+    """Make a rule, or a new version of it."""
+    from local import rest
+
+    content = {
+        "expression": expression,
+        "outcome": f"RULE_OUTCOME_{outcome.upper()}",
+        "enabled": not disabled,
+        "description": description,
+    }
+    _print(rest.call(_state(state), "POST", "/v1/rules", {"ruleId": rule, "rule": content}, tenant=tenant))
+
+
+@limits.command("get")
+def limits_get(
+    limit: Annotated[str | None, typer.Argument(help="A limit's id; all if absent.")] = None,
+    tenant: TenantOption = "demo",
+    state: StateOption = None,
+) -> None:
+    """Show one limit, or all."""
+    _show(state, f"/v1/limits/{limit}" if limit else "/v1/limits", tenant)
+
+
+@limits.command("set", epilog="Example:  florin limits set per-day EUR 50000.00 --customer acme")
+def limits_set(
+    kind: Annotated[str, typer.Argument(help="per-payment or per-day.")],
+    currency: Annotated[str, typer.Argument(help="ISO 4217 code.")],
+    maximum: Annotated[str, typer.Argument(help="Amount, for example 50000.00.")],
+    customer: Annotated[str | None, typer.Option(help="For this customer; for all of the tenant if absent.")] = None,
+    tenant: TenantOption = "demo",
+    state: StateOption = None,
+) -> None:
+    """Set a limit; it holds for the payments that are screened from then on."""
+    from local import rest
+
+    body = {"limit": limit_message(kind, currency, maximum, customer)}
+    _print(rest.call(_state(state), "POST", "/v1/limits", body, tenant=tenant))
+
+
+def limit_message(kind: str, currency: str, maximum: str, customer: str | None) -> dict[str, Any]:
+    """A limit as the REST interface takes it. Raises MeshError when kind or amount make no sense."""
+    from meshkit import money
+    from meshkit.errors import CurrencyUnknown
+
+    kinds = {"per-payment": "LIMIT_KIND_PER_PAYMENT", "per-day": "LIMIT_KIND_PER_DAY"}
+    if kind not in kinds:
+        raise MeshError(f"{kind}: a limit is per-payment or per-day.")
+    try:
+        minor = money.parse(maximum, currency)
+    except (CurrencyUnknown, ValueError) as error:
+        raise MeshError(f"{maximum} {currency}: {error}.") from None
+    message: dict[str, Any] = {
+        "kind": kinds[kind],
+        "maximum": {"currencyCode": currency, "minorUnits": str(minor)},
+    }
+    if customer:
+        message["customer"] = customer if customer.startswith("customers/") else f"customers/{customer}"
+    return message
+
+
+def _show(state: Path | None, path: str, tenant: str) -> None:
+    from local import rest
+
+    _print(rest.call(_state(state), "GET", path, tenant=tenant))
+
+
+def _print(answer: dict[str, Any]) -> None:
+    typer.echo(json.dumps(answer, indent=2))
+
+
+def main() -> None:
+    """The entry point: what the person can mend is one sentence on stderr, without a traceback."""
+    try:
+        app()
+    except MeshError as error:
+        typer.secho(str(error), fg=typer.colors.RED, err=True)
+        raise SystemExit(1) from None

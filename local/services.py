@@ -1,0 +1,134 @@
+"""The four services as children: their ports, their environment, how they are probed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from local import issuer
+from local.postgres import Postgres
+from local.processes import Child, free_port, http_ok
+from local.state import SERVICES, State
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process of a service."""
+
+    service: str
+    number: int
+    grpc_port: int
+    health_port: int
+
+    @property
+    def name(self) -> str:
+        """The child's name: "transactions", "transactions-2" …"""
+        return self.service if self.number == 1 else f"{self.service}-{self.number}"
+
+    @property
+    def address(self) -> str:
+        """Where it answers gRPC."""
+        return f"127.0.0.1:{self.grpc_port}"
+
+
+def plan(scale: Mapping[str, int]) -> list[Replica]:
+    """The replicas of each service, each on ports of its own."""
+    return [
+        Replica(service, number, free_port(), free_port())
+        for service in SERVICES
+        for number in range(1, scale.get(service, 1) + 1)
+    ]
+
+
+def addresses(replicas: Sequence[Replica], service: str) -> list[str]:
+    """Where a service answers gRPC."""
+    return [replica.address for replica in replicas if replica.service == service]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the services are told of the rest of the mesh."""
+
+    state: State
+    postgres: Postgres
+    replicas: Sequence[Replica]
+    nats_port: int
+    jwks_port: int
+    extra: Mapping[str, str]
+    """Variables given on the command line; they go before ours."""
+
+    def environment(self, replica: Replica) -> dict[str, str]:
+        """A replica's variables. What the person set in the shell for a service wins."""
+        prefix = replica.service.upper()
+        certificate, key = self.state.certificate(replica.service)
+        runtime, owner = f"{replica.service}_runtime", f"{replica.service}_owner"
+        values = {
+            "GRPC_PORT": replica.grpc_port,
+            "HEALTH_PORT": replica.health_port,
+            "DATABASE_URL": self.postgres.url(replica.service, runtime).render_as_string(),
+            "DATABASE_PASSWORD_FILE": self.postgres.password_file(runtime),
+            "OWNER_DATABASE_URL": self.postgres.url(replica.service, owner).render_as_string(),
+            "OWNER_DATABASE_PASSWORD_FILE": self.postgres.password_file(owner),
+            "NATS_URL": f"tls://127.0.0.1:{self.nats_port}",
+            "TLS_CERT_FILE": certificate,
+            "TLS_KEY_FILE": key,
+            "TLS_CA_FILE": self.state.ca,
+            "JWT_ISSUER": issuer.ISSUER,
+            "JWT_AUDIENCE": issuer.AUDIENCE,
+            "JWKS_URL": f"http://127.0.0.1:{self.jwks_port}/jwks.json",
+            "ENCRYPTION_KEY_FILE": encryption_key(self.state, replica.service),
+            "DRAIN_SECONDS": "0.3",
+        }
+        if replica.service == "transactions":
+            values["ACCOUNTS_TARGET"] = "ipv4:" + ",".join(addresses(self.replicas, "accounts"))
+            values["COMPLIANCE_TARGET"] = "ipv4:" + ",".join(addresses(self.replicas, "compliance"))
+        if replica.service == "notifications":
+            # Only here: a webhook listener on this machine is what people try first.
+            values["WEBHOOK_ALLOW_LOOPBACK"] = "true"
+        named = {f"{prefix}_{name}": str(value) for name, value in values.items()}
+        return {**named, **{name: value for name, value in self.extra.items() if name.startswith(f"{prefix}_")}}
+
+    def child(self, replica: Replica) -> Child:
+        """A replica as a child of the supervisor."""
+
+        async def ready() -> bool:
+            return await http_ok(replica.health_port, "/readyz")
+
+        return Child(
+            name=replica.name,
+            program=[sys.executable, "-m", replica.service],
+            log=self.state.logs / f"{replica.name}.log",
+            probe=ready,
+            environment={"GRPC_ENABLE_FORK_SUPPORT": "0", **self.environment(replica)},
+            port=replica.grpc_port,
+        )
+
+
+def encryption_key(state: State, service: str) -> str:
+    """The file with a service's key for personal data; made at first use."""
+    path = state.secret(f"encryption-{service}", lambda: base64.urlsafe_b64encode(os.urandom(32)).decode())
+    return str(path)
+
+
+def overrides() -> dict[str, str]:
+    """Variables of the services that the person set in the shell."""
+    prefixes = tuple(f"{service.upper()}_" for service in SERVICES)
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+
+
+def migrate(postgres: Postgres) -> None:
+    """Brings all four schemas up, in one process: each alone would cost a second of imports."""
+    import subprocess
+
+    plan_ = {service: postgres.url(service, f"{service}_owner").render_as_string() for service in SERVICES}
+    passwords = {service: str(postgres.password_file(f"{service}_owner")) for service in SERVICES}
+    command = [sys.executable, "-m", "local.migrate", json.dumps(plan_), json.dumps(passwords)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        from local.state import MeshError
+
+        raise MeshError(f"The schemas could not be brought up:\n{done.stderr[-2000:]}")
