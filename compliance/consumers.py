@@ -22,6 +22,11 @@ from meshkit.inbox import Consumer
 
 _log = logs.get(__name__)
 
+_CUSTOMER_EVENTS: dict[str, type[accounts_pb.CustomerCreated | accounts_pb.CustomerUpdated]] = {
+    "florin.accounts.customer_created.v1": accounts_pb.CustomerCreated,
+    "florin.accounts.customer_updated.v1": accounts_pb.CustomerUpdated,
+}
+
 
 async def on_accounts(conn: AsyncConnection, incoming: Sequence[Incoming]) -> None:
     """Keeps tenants with their time zones, and the customers that there are."""
@@ -31,9 +36,9 @@ async def on_accounts(conn: AsyncConnection, incoming: Sequence[Incoming]) -> No
         if event.type == "florin.accounts.tenant_created.v1":
             created = accounts_pb.TenantCreated.FromString(event.data)
             tenants.append((event.tenant, _time_zone(created.time_zone), event.time))
-        elif event.type in ("florin.accounts.customer_created.v1", "florin.accounts.customer_updated.v1"):
+        elif event.type in _CUSTOMER_EVENTS:
             # CustomerUpdated as well: a stream may have lost the first event for good.
-            changed = accounts_pb.CustomerCreated.FromString(event.data)
+            changed = _CUSTOMER_EVENTS[event.type].FromString(event.data)
             customers.setdefault((event.tenant, changed.customer.removeprefix("customers/")), event.time)
     if tenants:
         await kyc_store.add_tenants(conn, tenants)
