@@ -55,7 +55,7 @@ async def receive(requests: AsyncIterator[pb.ImportWatchlistRequest], *, bytes_m
             if received > bytes_max:
                 raise WatchlistInvalid(file, 0, f"an import has at most {bytes_max} bytes")
             if file not in files:
-                files[file] = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))  # type: ignore[assignment]
+                files[file] = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))
             await asyncio.to_thread(files[file].write, request.chunk.data)
         if not watchlist_id:
             raise RequestInvalid([("watchlist_id", "it comes before the first chunk")])

@@ -28,7 +28,7 @@ async def read_policies(
 ) -> dict[str, Policies]:
     """What the tenants' payments are held against now; of customers' own limits, those of `customers` alone."""
     names = sorted(set(tenants))
-    zones = await conn.exec_driver_sql("SELECT tenant, time_zone FROM tenants WHERE tenant = ANY(%s)", (names,))
+    zones: Any = await conn.exec_driver_sql("SELECT tenant, time_zone FROM tenants WHERE tenant = ANY(%s)", (names,))
     time_zones = {row[0]: row[1] for row in zones}
     limits = await conn.exec_driver_sql(
         f"SELECT {_LIMIT_COLUMNS} FROM limits WHERE tenant = ANY(%s) AND customer = ''"  # noqa: S608
@@ -40,7 +40,7 @@ async def read_policies(
     rules = await conn.exec_driver_sql(f"{_RULES} WHERE r.tenant = ANY(%s) AND v.enabled ORDER BY 1, 2", (names,))
     found_rules = [_rule(row) for row in rules]
     lists = await conn.exec_driver_sql(f"{_WATCHLISTS} WHERE w.tenant = ANY(%s) ORDER BY 1, 2", (names,))
-    found_lists = [Watchlist(*row) for row in lists]
+    found_lists = [_watchlist(row) for row in lists]
     return {
         tenant: Policies(
             time_zone=time_zones.get(tenant, UNKNOWN_TENANT_ZONE),
@@ -180,7 +180,7 @@ async def lock_watchlist(conn: AsyncConnection, tenant: str, watchlist: str) -> 
         {"tenant": tenant, "watchlist": watchlist},
     )
     row = found.first()
-    return None if row is None else Watchlist(*row)
+    return None if row is None else _watchlist(row)
 
 
 async def add_watchlist_version(
@@ -239,7 +239,7 @@ async def add_watchlist_version(
 async def present_watchlists(conn: AsyncConnection) -> list[Watchlist]:
     """Every watchlist that the transaction may see, in its present version."""
     rows = await conn.exec_driver_sql(_WATCHLISTS)
-    return [Watchlist(*row) for row in rows]
+    return [_watchlist(row) for row in rows]
 
 
 async def list_watchlists(conn: AsyncConnection, tenant: str, *, after: str, limit: int) -> list[Watchlist]:
@@ -251,7 +251,7 @@ async def list_watchlists(conn: AsyncConnection, tenant: str, *, after: str, lim
         ),
         {"tenant": tenant, "after": after, "limit": limit},
     )
-    return [Watchlist(*row) for row in rows]
+    return [_watchlist(row) for row in rows]
 
 
 async def watchlist_names(conn: AsyncConnection, watchlist: Watchlist) -> list[ListedName]:
@@ -274,3 +274,7 @@ def _limit(row: Sequence[Any]) -> Limit:
 def _rule(row: Sequence[Any]) -> Rule:
     tenant, rule, version, expression, outcome, *rest = row
     return Rule(tenant, rule, version, expression, Outcome(outcome), *rest)
+
+
+def _watchlist(row: Sequence[Any]) -> Watchlist:
+    return Watchlist(*row)

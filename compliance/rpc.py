@@ -1,5 +1,7 @@
 """ComplianceService in: message to operation to message; it must not hold SQL or decisions."""
 
+# ruff: noqa: N802, ARG002 - gRPC gives the methods their names and their context
+
 from __future__ import annotations
 
 import asyncio
@@ -34,9 +36,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
         self._watchlists = watchlists
         self._settings = settings
 
-    async def SubmitKyc(  # noqa: N802 - named by the contract, like all below
-        self, request: pb.SubmitKycRequest, context: object
-    ) -> pb.SubmitKycResponse:
+    async def SubmitKyc(self, request: pb.SubmitKycRequest, context: object) -> pb.SubmitKycResponse:
         """See the contract."""
         call = identity.current()
         _refuse_nul(request)
@@ -52,9 +52,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
 
         return await idempotency.answer(self._db, call, pb.SubmitKycResponse, work)
 
-    async def GetKycProfile(  # noqa: N802
-        self, request: pb.GetKycProfileRequest, context: object
-    ) -> pb.GetKycProfileResponse:
+    async def GetKycProfile(self, request: pb.GetKycProfileRequest, context: object) -> pb.GetKycProfileResponse:
         """See the contract."""
         call = identity.current()
 
@@ -65,9 +63,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
         profile = await self._db.run(call.tenant, work, read_only=True)
         return pb.GetKycProfileResponse(profile=messages.kyc_profile(profile, call.who))
 
-    async def VerifyCustomer(  # noqa: N802
-        self, request: pb.VerifyCustomerRequest, context: object
-    ) -> pb.VerifyCustomerResponse:
+    async def VerifyCustomer(self, request: pb.VerifyCustomerRequest, context: object) -> pb.VerifyCustomerResponse:
         """See the contract."""
         call = identity.current()
 
@@ -78,9 +74,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
 
         return await idempotency.answer(self._db, call, pb.VerifyCustomerResponse, work)
 
-    async def RejectCustomer(  # noqa: N802
-        self, request: pb.RejectCustomerRequest, context: object
-    ) -> pb.RejectCustomerResponse:
+    async def RejectCustomer(self, request: pb.RejectCustomerRequest, context: object) -> pb.RejectCustomerResponse:
         """See the contract."""
         call = identity.current()
         _refuse_nul(request)
@@ -92,7 +86,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
 
         return await idempotency.answer(self._db, call, pb.RejectCustomerResponse, work)
 
-    async def SetLimit(self, request: pb.SetLimitRequest, context: object) -> pb.SetLimitResponse:  # noqa: N802
+    async def SetLimit(self, request: pb.SetLimitRequest, context: object) -> pb.SetLimitResponse:
         """See the contract."""
         call, limit = identity.current(), request.limit
         money.exponent(limit.maximum.currency_code)
@@ -105,7 +99,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
 
         return await idempotency.answer(self._db, call, pb.SetLimitResponse, work)
 
-    async def GetLimit(self, request: pb.GetLimitRequest, context: object) -> pb.GetLimitResponse:  # noqa: N802
+    async def GetLimit(self, request: pb.GetLimitRequest, context: object) -> pb.GetLimitResponse:
         """See the contract."""
         call = identity.current()
 
@@ -115,7 +109,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
         limit = await self._db.run(call.tenant, work, read_only=True)
         return pb.GetLimitResponse(limit=messages.limit(limit))
 
-    async def ListLimits(self, request: pb.ListLimitsRequest, context: object) -> pb.ListLimitsResponse:  # noqa: N802
+    async def ListLimits(self, request: pb.ListLimitsRequest, context: object) -> pb.ListLimitsResponse:
         """See the contract."""
         call, size, after = identity.current(), pages.size(request.page_size), _after("limits", request.page_token)
 
@@ -126,7 +120,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
         token = _next("limits", found, size, lambda one: one.name)
         return pb.ListLimitsResponse(limits=map(messages.limit, found[:size]), next_page_token=token)
 
-    async def SetRule(self, request: pb.SetRuleRequest, context: object) -> pb.SetRuleResponse:  # noqa: N802
+    async def SetRule(self, request: pb.SetRuleRequest, context: object) -> pb.SetRuleResponse:
         """See the contract."""
         call, rule = identity.current(), request.rule
         _refuse_nul(rule)
@@ -146,7 +140,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
 
         return await idempotency.answer(self._db, call, pb.SetRuleResponse, work)
 
-    async def GetRule(self, request: pb.GetRuleRequest, context: object) -> pb.GetRuleResponse:  # noqa: N802
+    async def GetRule(self, request: pb.GetRuleRequest, context: object) -> pb.GetRuleResponse:
         """See the contract."""
         call = identity.current()
 
@@ -155,7 +149,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
 
         return pb.GetRuleResponse(rule=messages.rule(await self._db.run(call.tenant, work, read_only=True)))
 
-    async def ListRules(self, request: pb.ListRulesRequest, context: object) -> pb.ListRulesResponse:  # noqa: N802
+    async def ListRules(self, request: pb.ListRulesRequest, context: object) -> pb.ListRulesResponse:
         """See the contract."""
         call, size, after = identity.current(), pages.size(request.page_size), _after("rules", request.page_token)
 
@@ -166,7 +160,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
         token = _next("rules", found, size, lambda one: one.name)
         return pb.ListRulesResponse(rules=map(messages.rule, found[:size]), next_page_token=token)
 
-    async def ImportWatchlist(  # noqa: N802
+    async def ImportWatchlist(
         self, requests: AsyncIterator[pb.ImportWatchlistRequest], context: object
     ) -> pb.ImportWatchlistResponse:
         """See the contract."""
@@ -188,9 +182,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
         await self._watchlists.load(imported)
         return pb.ImportWatchlistResponse(watchlist=messages.watchlist(imported))
 
-    async def ListWatchlists(  # noqa: N802
-        self, request: pb.ListWatchlistsRequest, context: object
-    ) -> pb.ListWatchlistsResponse:
+    async def ListWatchlists(self, request: pb.ListWatchlistsRequest, context: object) -> pb.ListWatchlistsResponse:
         """See the contract."""
         call, size = identity.current(), pages.size(request.page_size)
         after = _after("watchlists", request.page_token)
@@ -202,9 +194,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
         token = _next("watchlists", found, size, lambda one: one.name)
         return pb.ListWatchlistsResponse(watchlists=map(messages.watchlist, found[:size]), next_page_token=token)
 
-    async def GetDecision(  # noqa: N802
-        self, request: pb.GetDecisionRequest, context: object
-    ) -> pb.GetDecisionResponse:
+    async def GetDecision(self, request: pb.GetDecisionRequest, context: object) -> pb.GetDecisionResponse:
         """See the contract."""
         call = identity.current()
 
@@ -214,7 +204,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
 
         return await self._db.run(call.tenant, work, read_only=True)
 
-    async def GetCase(self, request: pb.GetCaseRequest, context: object) -> pb.GetCaseResponse:  # noqa: N802
+    async def GetCase(self, request: pb.GetCaseRequest, context: object) -> pb.GetCaseResponse:
         """See the contract."""
         call = identity.current()
 
@@ -223,7 +213,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
 
         return pb.GetCaseResponse(case=messages.case(await self._db.run(call.tenant, work, read_only=True)))
 
-    async def ListCases(self, request: pb.ListCasesRequest, context: object) -> pb.ListCasesResponse:  # noqa: N802
+    async def ListCases(self, request: pb.ListCasesRequest, context: object) -> pb.ListCasesResponse:
         """See the contract."""
         call, size = identity.current(), pages.size(request.page_size)
         _refuse_nul(request)
@@ -248,9 +238,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
             answer.next_page_token = pages.encode("cases", filter_text, [_micros(last.create_time), str(last.id)])
         return answer
 
-    async def ResolveCase(  # noqa: N802
-        self, request: pb.ResolveCaseRequest, context: object
-    ) -> pb.ResolveCaseResponse:
+    async def ResolveCase(self, request: pb.ResolveCaseRequest, context: object) -> pb.ResolveCaseResponse:
         """See the contract."""
         call = identity.current()
         _refuse_nul(request)

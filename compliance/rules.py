@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, cast
 
 from compliance.errors import RuleInvalid
 
@@ -82,7 +82,7 @@ def compiled(expression: str) -> Program:
     import cel
 
     try:
-        program: Program = cel.compile(expression)
+        program: Program = cast(Program, cel.compile(expression))
     except ValueError as error:
         found = _POSITION.search(str(error))
         if found is None:
@@ -105,13 +105,13 @@ def validate(expression: str) -> None:
             continue
         if not isinstance(value, bool):
             raise RuleInvalid(f"it gives a {type(value).__name__} where a bool belongs")
-    for error in failures:
-        unknown = _UNKNOWN.search(str(error))
+    for failure in failures:
+        unknown = _UNKNOWN.search(str(failure))
         if unknown is not None:
             raise RuleInvalid(f'there is no "{unknown[1]}"', **_position(expression, unknown[1])) from None
         # A division by zero may be the sample's fault; operands of the wrong types never are.
-        if isinstance(error, TypeError) or len(failures) == len(SAMPLES):
-            raise RuleInvalid(_first_sentence(error)) from None
+        if isinstance(failure, TypeError) or len(failures) == len(SAMPLES):
+            raise RuleInvalid(_first_sentence(failure)) from None
 
 
 def evaluate(expression: str, facts: Facts) -> Verdict:

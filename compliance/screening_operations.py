@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -72,12 +73,12 @@ async def screen_transfers(
     now = clock.now()
     fresh: list[Screened] = []
 
-    async def work(conn: AsyncConnection) -> dict[tuple[str, object], Decision]:
+    async def work(conn: AsyncConnection) -> dict[tuple[str, uuid.UUID], Decision]:
         fresh.clear()
         keys = sorted({(one.tenant, one.key) for one in payments})
         transfers = sorted({(one.tenant, one.transfer) for one in payments})
         stored, reservations = await screening_store.find_decisions(conn, keys, transfers)
-        decided: dict[tuple[str, object], Decision] = dict(stored)
+        decided = dict(stored)
         known = Knowledge(background.policies, background.profiles, background.matches, {}, reservations, now)
         undecided = [one for one in payments if (one.tenant, one.key) not in decided]
         wanted = [key for one in undecided for key in screening.usage_keys(one, known)]

@@ -1,5 +1,7 @@
 """ScreeningService in: steps to payments, their decisions back; it must not hold SQL or decisions."""
 
+# ruff: noqa: N802, ARG002 - gRPC gives the methods their names and their context
+
 from __future__ import annotations
 
 import re
@@ -32,9 +34,7 @@ class ScreeningService(pb_grpc.ScreeningServiceServicer):
             "screen", self._screen, batch_max=batch_max, concurrency=_BATCHES_AT_ONCE
         )
 
-    async def ScreenTransfers(  # noqa: N802 - named by the contract
-        self, request: pb.ScreenTransfersRequest, context: object
-    ) -> pb.ScreenTransfersResponse:
+    async def ScreenTransfers(self, request: pb.ScreenTransfersRequest, context: object) -> pb.ScreenTransfersResponse:
         """See the contract."""
         payments = [payment_of(step, f"steps[{at}]") for at, step in enumerate(request.steps)]
         if request.validate_only:

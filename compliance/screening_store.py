@@ -169,7 +169,7 @@ async def end_transfers(
     states = [ends[key].value for key in keys]
     found: Any = await driver.execute(_END, (now.date(), now, *_columns(keys, 2), states))
     rows = await found.fetchall()
-    ended = [Reservation(*row[:3], tuple(row[3]), *row[4:7]) for row in rows if row[2] is not None]
+    ended = [_reservation(row) for row in rows if row[2] is not None]
     back = added_usage([one for one in ended if ends[one.tenant, one.transfer] is ReservationState.RELEASED])
     if back:
         usage_keys = sorted(back)
@@ -259,6 +259,11 @@ def _case_columns(cases: Sequence[tuple[Case, bytes]]) -> list[list[object]]:
         for case, creditor_name in cases
     ]
     return _columns(rows, 11)
+
+
+def _reservation(row: Sequence[Any]) -> Reservation:
+    tenant, transfer, key, customers, currency, day, amount, _ = row
+    return Reservation(tenant, transfer, key, tuple(customers), currency, day, amount)
 
 
 def _decision(row: Sequence[Any]) -> Decision:
