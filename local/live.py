@@ -73,7 +73,7 @@ def status(state: State) -> dict[str, Any]:
     ports = {name: service["health"] for name, service in description["services"].items()}
 
     async def probe(name: str, pid: int | None) -> bool:
-        if pid is None or (not Path(f"/proc/{pid}").exists() and sys.platform == "linux"):
+        if pid is None or not _alive(pid):
             return False
         if name in ports:
             return await processes.http_ok(ports[name], "/readyz")
