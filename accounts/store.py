@@ -49,7 +49,10 @@ async def tenant_exists(conn: AsyncConnection, tenant: str) -> bool:
 async def add_tenant(conn: AsyncConnection, tenant: Tenant) -> bool:
     """Adds a tenant; False if it is there. Lets the running transaction see the new tenant's rows too."""
     await conn.execute(
-        text("SELECT set_config('florin.tenants', concat_ws(',', current_setting('florin.tenants'), :tenant), true)"),
+        text(
+            "SELECT set_config('florin.tenants',"
+            " concat_ws(',', current_setting('florin.tenants'), CAST(:tenant AS text)), true)"
+        ),
         {"tenant": tenant.id},
     )
     added = await conn.execute(
