@@ -124,7 +124,7 @@ def _service_cluster(
         **_http2(),
         "lb_policy": "LEAST_REQUEST",
         "per_connection_buffer_limit_bytes": 32768,
-        "transport_socket": _tls({"sni": identities[0], "common_tls_context": context}),
+        "transport_socket": _tls({"common_tls_context": context}),
         "circuit_breakers": {"thresholds": [threshold]},
         # A replica that fails three calls in a row is left alone for a while; at most half of them at a time.
         "outlier_detection": {

@@ -4,6 +4,7 @@
 -- It decides nothing. `REFUSALS` and `TITLES` stand before this text: generate.py writes them from errors.proto.
 
 local FILTER = "envoy.filters.http.lua"
+local GRPC_ONLY = { "grpc-status", "grpc-message", "grpc-status-details-bin" }
 local SPOOFABLE = { "x-auth-", "x-florin-", "x-jwt-" }
 
 function envoy_on_request(handle)
@@ -151,7 +152,8 @@ local function own_grpc_reason(code, text)
     return string.find(text, "Audiences in Jwt", 1, true) and "AUDIENCE_WRONG" or "SCOPE_MISSING"
   end
   if code == "8" and string.find(text, "larger than max", 1, true) then return "REQUEST_INVALID" end
-  if code == "13" and string.find(text, "Too Large", 1, true) then return "REQUEST_INVALID" end
+  -- 413 and 400 have no code of their own in gRPC: Envoy says UNKNOWN and INTERNAL.
+  if string.find(text, "too long", 1, true) or string.find(text, "too large", 1, true) then return "REQUEST_INVALID" end
   return REASON_OF_GRPC[code]
 end
 
@@ -196,8 +198,9 @@ local function from_service(status, rpc)
   return made, retry
 end
 
-local function answer_problem(handle, headers, status)
+local function answer_problem(handle, status)
   local body = handle:body(true)
+  local headers = handle:headers()  -- anew: waiting for the body ended the life of the one before
   local text = body and body:getBytes(0, body:length()) or ""
   local made, retry
   local parsed, rpc = pcall(decode, text)
@@ -215,7 +218,7 @@ local function answer_problem(handle, headers, status)
     retry = retry or refusal.retry_seconds
   end
   if retry and not headers:get("retry-after") then headers:add("retry-after", tostring(retry)) end
-  for _, name in ipairs({ "grpc-status", "grpc-message", "grpc-status-details-bin" }) do headers:remove(name) end
+  for _, name in ipairs(GRPC_ONLY) do headers:remove(name) end
   local bytes = encode(made)
   headers:replace("content-type", "application/problem+json")
   headers:replace("content-length", tostring(#bytes))
@@ -228,7 +231,11 @@ function envoy_on_response(handle)
   local headers = handle:headers()
   local status = tonumber(headers:get(":status")) or 0
   if kind == "rest" then
-    if status >= 400 then answer_problem(handle, headers, status) end
+    if status >= 400 then
+      answer_problem(handle, status)
+    else
+      for _, name in ipairs(GRPC_ONLY) do headers:remove(name) end
+    end
     return
   end
   local code = headers:get("grpc-status")
@@ -236,6 +243,7 @@ function envoy_on_response(handle)
   local reason = own_grpc_reason(code, headers:get("grpc-message") or "")
   local refusal = reason and REFUSALS[reason]
   if not refusal then return end
+  if kind == "grpc-web" then headers:replace(":status", "200") end
   headers:replace("grpc-status", tostring(refusal.code))
   headers:replace("grpc-message", refusal.message)
   headers:replace("grpc-status-details-bin", refusal.details)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import edge as edge_support
 from tests.support import parts as real
 
 
@@ -13,4 +14,11 @@ from tests.support import parts as real
 def parts() -> Iterator[real.Parts]:
     """PostgreSQL, NATS, certificates and an issuer for the session."""
     with real.running() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def stand_in_edge() -> Iterator[edge_support.Edge]:
+    """The real Envoy before stand-ins for the services, for the session."""
+    with edge_support.running() as started:
         yield started
