@@ -1,0 +1,332 @@
+"""Checks the numbered invariants on a running mesh, without stopping it; it reads and changes nothing.
+
+What one database can say is judged in one snapshot of it. What needs two is judged for transfers that have been final
+for ten seconds, and a finding counts only when a second reading finds it again.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import IsolationLevel
+
+from local.binaries import find
+from local.postgres import Postgres
+from local.state import SERVICES, State
+
+NAMESPACE = uuid.UUID("5f6c0c1e-8f0f-5b1e-9c53-0d6f2b0a7a11")  # meshkit.idempotency.NAMESPACE, without its imports
+SETTLED_SECONDS = 10
+_SHOWN_MAX = 5
+
+# How the services number states in their tables.
+_COUNTED = (1, 2)  # reservations: live, captured
+_RELEASED = 3
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(slots=True)
+class Finding:
+    """One invariant, how much was checked, and what breaks it."""
+
+    name: str
+    claim: str
+    checked: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def add(self, checked: int, violations: Sequence[str]) -> None:
+        """Adds what one check found."""
+        self.checked += checked
+        self.violations.extend(violations)
+
+
+CLAIMS = {
+    "INV-1": "the entries of a journal sum to zero per currency",
+    "INV-2": "a balance is the sum of its entries, numbered without a gap",
+    "INV-3": "no hold or posting makes the available balance negative",
+    "INV-4": "the services' roles cannot change or delete what is append-only",
+    "INV-5": "one request_id has one effect",
+    "INV-6": "a transfer has its journal exactly when it completed, and no hold outlives it",
+    "INV-7": "every change of state has exactly one event",
+    "INV-8": "a limit's use is the sum of its live and captured reservations",
+}
+
+
+def verify(state: State) -> list[Finding]:
+    """Checks all of them. Raises MeshError when no mesh runs in the folder."""
+    state.read_description()
+    postgres = Postgres(state, find())
+    findings = {name: Finding(name, claim) for name, claim in CLAIMS.items()}
+    connections = {service: _connect(postgres, service) for service in SERVICES}
+    try:
+        for name, service, statement in SINGLE:
+            violations = [str(row[0]) for row in connections[service].execute(statement)]
+            findings[name].add(0, violations)
+        for name, service, statement in COUNTS:
+            row = connections[service].execute(statement).fetchone()
+            findings[name].checked += row[0] if row else 0
+        for service, connection in connections.items():
+            findings["INV-4"].add(*_append_only(connection, service))
+            findings["INV-7"].add(*_event_ids(connection, service))
+        _twice(connections, findings)
+    finally:
+        for connection in connections.values():
+            connection.close()
+    return list(findings.values())
+
+
+def _connect(postgres: Postgres, service: str) -> Connection:
+    """A read-only snapshot of a service's database, as its owner."""
+    url = postgres.url(service, f"{service}_owner", with_password=True)
+    connection = psycopg.connect(
+        host=str(url.query["host"]),
+        port=str(url.query["port"]),
+        user=url.username,
+        password=url.password,
+        dbname=url.database,
+        options="-c florin.tenants=* -c timezone=UTC",
+    )
+    connection.isolation_level = IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+    return connection
+
+
+# (invariant, service, statement whose every row is a violation as text)
+SINGLE: tuple[tuple[str, str, str], ...] = (
+    (
+        "INV-1",
+        "accounts",
+        (
+            "SELECT tenant || '/journals/' || journal || ': ' || currency || ' sums to ' || sum(amount)"
+            " FROM entries GROUP BY tenant, journal, currency HAVING sum(amount) <> 0"
+        ),
+    ),
+    (
+        "INV-1",
+        "accounts",
+        (
+            "SELECT tenant || '/journals/' || journal || ' has fewer than two entries' FROM journals AS j"
+            " WHERE (SELECT count(*) FROM entries AS e WHERE e.tenant = j.tenant AND e.journal = j.journal) < 2"
+        ),
+    ),
+    (
+        "INV-2",
+        "accounts",
+        (
+            "SELECT a.tenant || '/accounts/' || a.account || ': posted ' || a.posted || ' at ' || a.sequence"
+            " || ', entries ' || coalesce(e.total, 0) || ' at ' || coalesce(e.last, 0)"
+            " FROM accounts AS a LEFT JOIN (SELECT tenant, account, sum(amount) AS total, max(sequence) AS last,"
+            " count(*) AS number FROM entries GROUP BY tenant, account) AS e USING (tenant, account)"
+            " WHERE a.posted <> coalesce(e.total, 0) OR a.sequence <> coalesce(e.last, 0)"
+            " OR coalesce(e.last, 0) <> coalesce(e.number, 0)"
+        ),
+    ),
+    (
+        "INV-2",
+        "accounts",
+        (
+            "SELECT tenant || '/accounts/' || account || ': entry ' || sequence || ' says ' || balance_after"
+            " || ', the sum is ' || running FROM (SELECT *, sum(amount) OVER"
+            " (PARTITION BY tenant, account ORDER BY sequence) AS running FROM entries) AS e"
+            " WHERE balance_after <> running"
+        ),
+    ),
+    (
+        "INV-3",
+        "accounts",
+        (
+            "SELECT a.tenant || '/accounts/' || a.account || ': held ' || a.held || ', holds ' || coalesce(h.total, 0)"
+            " FROM accounts AS a LEFT JOIN (SELECT tenant, account, sum(amount) AS total FROM holds"
+            " WHERE state = 1 GROUP BY tenant, account) AS h USING (tenant, account)"
+            " WHERE a.held <> coalesce(h.total, 0)"
+        ),
+    ),
+    (
+        "INV-3",
+        "accounts",
+        (
+            "SELECT tenant || '/accounts/' || account || ': available ' || posted - held + overdraft_limit FROM accounts"
+            " WHERE type = 1 AND posted - held + overdraft_limit < 0"
+        ),
+    ),
+    (
+        "INV-5",
+        "transactions",
+        (
+            "SELECT tenant || ': request ' || min(request_id) || ' made ' || count(*) || ' transfers' FROM transfers"
+            " GROUP BY tenant, request_key HAVING count(*) > 1"
+        ),
+    ),
+    (
+        "INV-6",
+        "transactions",
+        (
+            "SELECT tenant || '/transfers/' || id || ' is ' || state || ' with journal [' || journal || ']' FROM transfers"
+            " WHERE (state IN ('COMPLETED', 'REVERSED')) <> (journal <> '')"
+        ),
+    ),
+    (
+        "INV-8",
+        "compliance",
+        (
+            "SELECT coalesce(u.tenant, r.tenant) || '/' || coalesce(u.customer, r.customer) || ' '"
+            " || coalesce(u.currency, r.currency) || ' on ' || coalesce(u.day, r.day) || ': used '"
+            " || coalesce(u.used, 0) || ', reservations ' || coalesce(r.total, 0)"
+            " FROM limit_usage AS u FULL JOIN (SELECT tenant, customer, currency, day, sum(amount) AS total"
+            " FROM reservations, unnest(customers) AS customer WHERE state IN (1, 2)"
+            " GROUP BY tenant, customer, currency, day) AS r USING (tenant, customer, currency, day)"
+            " WHERE coalesce(u.used, 0) <> coalesce(r.total, 0)"
+        ),
+    ),
+)
+
+COUNTS: tuple[tuple[str, str, str], ...] = (
+    ("INV-1", "accounts", "SELECT count(*) FROM journals"),
+    ("INV-2", "accounts", "SELECT count(*) FROM entries"),
+    ("INV-3", "accounts", "SELECT count(*) FROM accounts"),
+    ("INV-5", "transactions", "SELECT count(*) FROM transfers WHERE request_id <> ''"),
+    ("INV-8", "compliance", "SELECT count(*) FROM reservations"),
+)
+
+
+def _append_only(connection: Connection, service: str) -> tuple[int, list[str]]:
+    """Whether the service's role lacks the right to change each append-only table of its policy."""
+    from meshkit import policy
+
+    tables = policy.load(service).append_only
+    role = f"{service}_runtime"
+    violations = []
+    for table in tables:
+        for right in ("UPDATE", "DELETE", "TRUNCATE"):
+            row = connection.execute("SELECT has_table_privilege(%s, %s, %s)", (role, table, right)).fetchone()
+            if row is None or row[0]:
+                violations.append(f"{role} may {right} {table}")
+    return len(tables), violations
+
+
+def _event_ids(connection: Connection, service: str) -> tuple[int, list[str]]:
+    """Whether each kept event has the id that its aggregate and version give, and versions leave no gap."""
+    checked, violations = 0, []
+    with connection.cursor(name="outbox") as cursor:
+        cursor.itersize = 5000
+        cursor.execute("SELECT tenant, aggregate, version, event_id FROM outbox ORDER BY tenant, aggregate, version")
+        before: tuple[str, str, int] | None = None
+        for tenant, aggregate, version, event_id in cursor:
+            checked += 1
+            if event_id != uuid.uuid5(NAMESPACE, f"{tenant}/{aggregate}#{version}"):
+                violations.append(f"{service}: {tenant}/{aggregate} version {version} has another event id")
+            if before is not None and before[:2] == (tenant, aggregate) and version != before[2] + 1:
+                violations.append(f"{service}: {tenant}/{aggregate} jumps from version {before[2]} to {version}")
+            before = (tenant, aggregate, version)
+    return checked, violations
+
+
+def _twice(connections: dict[str, Connection], findings: dict[str, Finding]) -> None:
+    """The checks across services; only what two readings find is a violation."""
+    checks: tuple[tuple[str, Callable[[dict[str, Connection]], tuple[int, set[str]]]], ...] = (
+        ("INV-6", _journals_of_transfers),
+        ("INV-7", _events_of_transfers),
+        ("INV-8", _reservations_of_transfers),
+    )
+    for name, check in checks:
+        checked, suspects = _afresh(connections, check)
+        if suspects:
+            time.sleep(2)
+            _, again = _afresh(connections, check)
+            suspects &= again
+        findings[name].add(checked, sorted(suspects))
+
+
+def _afresh(
+    connections: dict[str, Connection], check: Callable[[dict[str, Connection]], tuple[int, set[str]]]
+) -> tuple[int, set[str]]:
+    """Runs a check on new snapshots: transfers first, so that what they name must be in the later ones."""
+    for connection in connections.values():
+        connection.rollback()
+    return check(connections)
+
+
+def _settled(connections: dict[str, Connection]) -> list[tuple[Any, ...]]:
+    return (
+        connections["transactions"]
+        .execute(
+            "SELECT tenant, id, state, journal, version, stand_in, reversal_of FROM transfers"
+            " WHERE state IN ('COMPLETED', 'DECLINED', 'REVERSED') AND update_time < now() - make_interval(secs => %s)",
+            (SETTLED_SECONDS,),
+        )
+        .fetchall()
+    )
+
+
+def _journals_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str]]:
+    transfers = _settled(connections)
+    posted: dict[tuple[str, str], list[str]] = {}
+    for tenant, origin, journal in connections["accounts"].execute(
+        "SELECT tenant, origin, journal FROM journals WHERE origin LIKE 'transfers/%'"
+    ):
+        posted.setdefault((tenant, origin), []).append(f"journals/{journal}")
+    holds = {
+        (row[0], row[1]) for row in connections["accounts"].execute("SELECT tenant, origin FROM holds WHERE state = 1")
+    }
+    suspects: set[str] = set()
+    for tenant, id_, state, journal, *_ in transfers:
+        name = f"transfers/{id_}"
+        wanted = [journal] if state != "DECLINED" else []
+        found = posted.get((tenant, name), [])
+        if found != wanted:
+            suspects.add(f"{tenant}/{name} is {state}: journals {found}, expected {wanted}")
+        if (tenant, name) in holds:
+            suspects.add(f"{tenant}/{name} is {state} and still has a hold")
+    return len(transfers), suspects
+
+
+def _events_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str]]:
+    rows = connections["transactions"].execute(
+        "SELECT t.tenant || '/transfers/' || t.id || ' has version ' || t.version || ' and events up to '"
+        " || coalesce(max(o.version), 0) FROM transfers AS t LEFT JOIN outbox AS o"
+        " ON o.tenant = t.tenant AND o.aggregate = 'transfers/' || t.id"
+        " WHERE t.update_time > now() - interval '1 day'"
+        " GROUP BY t.tenant, t.id, t.version HAVING t.version <> coalesce(max(o.version), 0)"
+    )
+    return 0, {row[0] for row in rows}
+
+
+def _reservations_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str]]:
+    transfers = _settled(connections)
+    states = {
+        (row[0], row[1]): row[2]
+        for row in connections["compliance"].execute("SELECT tenant, transfer, state FROM reservations")
+    }
+    suspects: set[str] = set()
+    for tenant, id_, state, *_ in transfers:
+        reservation = states.get((tenant, f"transfers/{id_}"))
+        if state == "DECLINED" and reservation in _COUNTED:
+            suspects.add(f"{tenant}/transfers/{id_} is DECLINED and its reservation still counts")
+        if state != "DECLINED" and reservation == _RELEASED:
+            suspects.add(f"{tenant}/transfers/{id_} is {state} and its reservation was given back")
+    return len(transfers), suspects
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    """One line an invariant, and the first violations below it."""
+    lines = []
+    for finding in findings:
+        verdict = "holds" if not finding.violations else f"BROKEN {len(finding.violations)}×"
+        lines.append(f"{finding.name}  {verdict:<12} {finding.checked:>9,} checked   {finding.claim}")
+        lines += [f"        {violation}" for violation in finding.violations[:_SHOWN_MAX]]
+    return "\n".join(lines)
+
+
+def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """For programs."""
+    return {
+        "holds": not any(finding.violations for finding in findings),
+        "invariants": [
+            {"name": f.name, "claim": f.claim, "checked": f.checked, "violations": f.violations} for f in findings
+        ],
+    }
