@@ -80,7 +80,7 @@ class LedgerClient:
         """Holds each transfer's amount on its debit account."""
         request = ledger_service_pb2.PlaceHoldsRequest(steps=[_hold_step(transfer) for transfer in transfers])
         response = await channels.call(self._stub.PlaceHolds, request, service="accounts", timeout_s=self._timeout_s)
-        return [_outcome(outcome) for outcome in response.outcomes]
+        return [_hold_outcome(outcome) for outcome in response.outcomes]
 
     async def release(self, transfers: Sequence[Transfer]) -> list[Outcome]:
         """Gives each transfer's hold back, or makes sure that it is never placed."""
@@ -185,6 +185,13 @@ def _outcome(outcome: ledger_service_pb2.StepOutcome) -> Outcome:
         effective_time=journal.effective_time.ToDatetime(tzinfo=UTC),
         balances_after=tuple(balance.minor_units for balance in journal.balances_after),
     )
+
+
+def _hold_outcome(outcome: ledger_service_pb2.StepOutcome) -> Outcome:
+    """A hold that was released already cannot be placed again: somebody cancelled the transfer."""
+    if outcome.HasField("hold") and outcome.hold.state == journal_pb2.HOLD_STATE_RELEASED:
+        return Outcome(refusal=errors.TransferCancelled().to_status())
+    return _outcome(outcome)
 
 
 def _decision(outcome: screening_service_pb2.ScreenTransfersResponse.ScreeningOutcome) -> Outcome:

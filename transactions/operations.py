@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from google.rpc import status_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from meshkit import audit, iban, idempotency, money, pages
+from meshkit import audit, iban, idempotency, logs, money, pages
 from meshkit.batching import Batcher
 from meshkit.database import Database
 from meshkit.errors import DeadlineExceeded, DomainError, RecordedRefusal, RequestIdReused
@@ -23,6 +24,8 @@ from transactions.passes import Passes, crash
 from transactions.ports import Ledger
 from transactions.settings import Settings
 from transactions.waiters import Waiters
+
+_log = logs.get(__name__)
 
 ANSWER_BEFORE_DEADLINE_SECONDS = 0.05
 """The present state is answered this long before the caller's deadline, so that the answer arrives."""
@@ -59,12 +62,9 @@ class Transfers:
         """
         order = Order(transfer)
         answer = asyncio.ensure_future(self.batcher.submit(order, deadline=deadline))
-        await asyncio.wait({answer}, timeout=deadline - time.monotonic() - ANSWER_BEFORE_DEADLINE_SECONDS)
-        if answer.done():
+        if await _done_before(answer, deadline):
             return answer.result()
-        if order.recorded is None:
-            raise DeadlineExceeded
-        return order.recorded
+        return _or_raise(_present(order))
 
     async def create_batch(
         self, transfers: Sequence[Transfer | DomainError], deadline: float
@@ -72,11 +72,10 @@ class Transfers:
         """As `create`, for many; a refusal stands in its item's place."""
         orders = [Order(item) for item in transfers if isinstance(item, Transfer)]
         answers = asyncio.ensure_future(self.batcher.submit_all(orders, deadline=deadline))
-        await asyncio.wait({answers}, timeout=deadline - time.monotonic() - ANSWER_BEFORE_DEADLINE_SECONDS)
-        if answers.done():
+        if await _done_before(answers, deadline):
             results = [_as_result(answer) for answer in answers.result()]
         else:
-            results = [order.recorded if order.recorded is not None else DeadlineExceeded() for order in orders]
+            results = [_present(order) for order in orders]
         in_order = iter(results)
         return [next(in_order) if isinstance(item, Transfer) else item for item in transfers]
 
@@ -87,10 +86,12 @@ class Transfers:
         """
 
         async def record(conn: AsyncConnection) -> Transfer:
-            made = await store.find_by_request(conn, self._db.cipher, [reversal.request_key], [])
+            # Locked first: copies of a request that come at once are answered one after the other.
+            original = await store.get(conn, self._db.cipher, reversal.tenant, original_id, lock=True)
+            asked = (reversal.tenant, reversal.request_key, reversal.id)
+            made = await store.find_by_request(conn, self._db.cipher, [asked])
             if made:
                 return _same_request(made[0], reversal)
-            original = await store.get(conn, self._db.cipher, reversal.tenant, original_id, lock=True)
             if original is None:
                 raise errors.TransferNotFound(f"transfers/{original_id}")
             live = await store.live_reversal(conn, self._db.cipher, reversal.tenant, original_id)
@@ -122,11 +123,10 @@ class Transfers:
         recorded = await self._db.run(reversal.tenant, record)
         if recorded.is_final:
             return recorded
-        (advanced,) = await asyncio.shield(asyncio.ensure_future(self._passes.advance([recorded])))
-        answer = _final_answer(advanced)
-        if isinstance(answer, DomainError):
-            raise answer
-        return answer
+        answer = asyncio.ensure_future(self._passes.advance([recorded]))
+        if await _done_before(answer, call.deadline):
+            (recorded,) = answer.result()
+        return _or_raise(_final_answer(recorded))
 
     async def cancel(self, call: Call, id_: str) -> Transfer:
         """Declines a transfer that is not final; once this gives it back, its money will not move.
@@ -136,7 +136,11 @@ class Transfers:
         cannot promise it now.
         """
         await idempotency.claim(self._db, call, f"transfers/{id_}")
-        transfer = await self.get(call.who, id_)
+        # Once the posting is made impossible the rest has to follow, also when the caller goes away.
+        return await asyncio.shield(asyncio.ensure_future(self._cancel(call.who, id_)))
+
+    async def _cancel(self, principal: Principal, id_: str) -> Transfer:
+        transfer = await self.get(principal, id_)
         if transfer.state is State.DECLINED and _was_cancelled(transfer):
             return transfer
         if transfer.is_final:
@@ -212,7 +216,12 @@ class Transfers:
                     open_[result.step_key("post")] = result
         crash(self._settings, "after-intent")
         if open_:
-            advanced = await self._passes.advance(list(open_.values()))
+            try:
+                advanced = await self._passes.advance(list(open_.values()))
+            except DomainError as error:
+                # The intents are durable: whatever failed here, recovery finishes them.
+                _log.warning("a pass is left to recovery", cause=error.message, count=len(open_))
+                advanced = []
             present = {transfer.step_key("post"): transfer for transfer in advanced}
             results = [
                 present.get(result.step_key("post"), result) if isinstance(result, Transfer) else result
@@ -233,7 +242,7 @@ class Transfers:
             missing = [transfer for transfer in new if (transfer.tenant, transfer.id) not in inserted]
             if missing:
                 known += await store.find_by_request(
-                    conn, self._db.cipher, [t.request_key for t in missing], [t.id for t in missing]
+                    conn, self._db.cipher, [(t.tenant, t.request_key, t.id) for t in missing]
                 )
             return known
 
@@ -279,6 +288,30 @@ class Declined(RecordedRefusal):
     def __init__(self, transfer: Transfer, status: status_pb2.Status) -> None:
         super().__init__(status)
         self.transfer = transfer
+
+
+async def _done_before(answer: asyncio.Future[Any], deadline: float) -> bool:
+    """Whether an answer came in time to be sent. One that did not goes on by itself."""
+    answer.add_done_callback(_read)
+    await asyncio.wait({answer}, timeout=max(deadline - time.monotonic() - ANSWER_BEFORE_DEADLINE_SECONDS, 0))
+    return answer.done()
+
+
+def _read(answer: asyncio.Future[Any]) -> None:
+    """Looks at a refusal whose caller was answered before, so that it is not reported as never retrieved."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+def _present(order: Order) -> Transfer | DomainError:
+    """What is known of an order whose pass is still under way."""
+    return DeadlineExceeded() if order.recorded is None else _final_answer(order.recorded)
+
+
+def _or_raise(answer: Transfer | DomainError) -> Transfer:
+    if isinstance(answer, DomainError):
+        raise answer
+    return answer
 
 
 def _as_result(answer: Transfer | BaseException) -> Transfer | DomainError:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+import grpc
 from google.rpc import status_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from florin.common.v1 import errors_pb2
 from meshkit import clock, logs
 from meshkit.database import Database
-from meshkit.errors import RecordedRefusal, Unavailable, reason_of
+from meshkit.errors import DomainError, RecordedRefusal, Unavailable, reason_of
 from transactions import errors, saga, store
 from transactions.model import State, Transfer, Verdict
 from transactions.ports import Account, Decision, Ledger, Outcome, Screening
@@ -28,6 +29,7 @@ from transactions.settings import Settings
 
 _log = logs.get(__name__)
 _RETRY_SECONDS = 0.5
+_RETRY_SECONDS_MAX = 4.0  # doubled up to this: what was down may have come back, and people wait
 
 
 @dataclass(slots=True)
@@ -38,6 +40,13 @@ class Progress:
     """Step key of "post" → the transfer in its new state."""
     stuck: bool = False
     """Whether a dependency did not answer."""
+
+    def wait(self, error: DomainError, count: int) -> None:
+        """Notes that `count` transfers wait for a service. Raises the error again when trying again cannot help."""
+        if isinstance(error, RecordedRefusal) and error.recorded_code is grpc.StatusCode.INVALID_ARGUMENT:
+            raise error
+        self.stuck = True
+        _log.warning("transfers wait", part=error.metadata.get("part"), cause=error.message, count=count)
 
     def settle(
         self, transfer: Transfer, answer: Answer, *, update_time: datetime | None = None, **changes: Any
@@ -72,15 +81,36 @@ class Passes:
 
     async def advance(self, transfers: Sequence[Transfer]) -> list[Transfer]:
         """Brings each transfer as far as it gets; gives them as they are then, in the same order."""
+        try:
+            present = await self._pass(transfers)
+        except RecordedRefusal as refusal:
+            # A whole call was refused as invalid: one item breaks the contract, and must not hold up the others.
+            if len(transfers) == 1:
+                _log.error("a transfer cannot be passed on", transfer=transfers[0].name, cause=refusal.message)
+                return list(transfers)
+            middle = len(transfers) // 2
+            return [*await self.advance(transfers[:middle]), *await self.advance(transfers[middle:])]
+        # A stand-in decision is noted durably before money moves: nobody could derive it again.
+        noted = [
+            now
+            for before, now in zip(transfers, present, strict=True)
+            if before.state is State.ACCEPTED and now.state is State.SCREENED and now.stand_in
+        ]
+        if not noted:
+            return present
+        posted = {transfer.step_key("post"): transfer for transfer in await self.advance(noted)}
+        return [posted.get(transfer.step_key("post"), transfer) for transfer in present]
+
+    async def _pass(self, transfers: Sequence[Transfer]) -> list[Transfer]:
+        """Each transfer's next action, in batches by action, then all outcomes in one transaction."""
         progress = Progress()
         by_action: dict[Action, list[Transfer]] = {}
         for transfer in transfers:
             by_action.setdefault(saga.next_action(transfer), []).append(transfer)
         try:
             await self._screen(by_action.get(Action.SCREEN, []), by_action.setdefault(Action.POST, []), progress)
-        except Unavailable as error:
-            progress.stuck = True
-            _log.warning("transfers wait", part=error.metadata.get("part"), count=len(by_action[Action.SCREEN]))
+        except DomainError as error:
+            progress.wait(error, len(by_action[Action.SCREEN]))
         for action, step in (
             (Action.POST, self._post),
             (Action.POST_HELD, self._post),
@@ -91,9 +121,8 @@ class Passes:
                 continue
             try:
                 await step(waiting, progress)
-            except Unavailable as error:
-                progress.stuck = True
-                _log.warning("transfers wait", part=error.metadata.get("part"), count=len(waiting))
+            except DomainError as error:
+                progress.wait(error, len(waiting))
                 for transfer in waiting:
                     # Allowed, and not posted: noted, so that compliance is not asked again.
                     if transfer.state is State.ACCEPTED and transfer.decision:
@@ -102,11 +131,16 @@ class Passes:
 
     async def decline_cancelled(self, transfer: Transfer) -> Transfer:
         """Ends a transfer whose posting was made impossible; gives it as it is then."""
-        await self._ledger.release([transfer])
-        progress = Progress()
         refusal = errors.naming(errors.TransferCancelled().to_status(), transfer.name)
-        progress.settle(transfer, Answer.REFUSED, refusal=refusal)
-        return (await self._record([transfer], progress))[0]
+        while not transfer.is_final:
+            # A pass may record something between our read and our write; it cannot post any more.
+            (released,) = await self._ledger.release([transfer])
+            if not given_back(transfer, released):
+                return transfer
+            progress = Progress()
+            progress.settle(transfer, Answer.REFUSED, refusal=refusal)
+            (transfer,) = await self._record([transfer], progress)
+        return transfer
 
     async def _screen(self, transfers: list[Transfer], allowed: list[Transfer], progress: Progress) -> None:
         """Resolves and screens; what may be posted at once is added to `allowed`."""
@@ -129,15 +163,17 @@ class Passes:
         for (transfer, _, _), outcome in zip(screened, outcomes, strict=True):
             known = replace(transfer, decision=outcome.decision_name, case=outcome.case)
             match outcome.decision:
+                case Decision.ALLOW if outcome.decision_name == STAND_IN:
+                    progress.settle(known, Answer.ALLOWED, stand_in=True)
                 case Decision.ALLOW:
-                    allowed.append(replace(known, stand_in=outcome.decision_name == STAND_IN))
+                    allowed.append(known)
                 case Decision.REVIEW:
                     review.append(known)
                 case Decision.DECLINE:
                     refusal = outcome.refusal or errors.PaymentDeclined().to_status()
                     progress.settle(known, Answer.REFUSED, refusal=errors.naming(refusal, known.name))
                 case None:
-                    continue
+                    progress.stuck = True
         await self._hold(review, progress)
 
     async def _decide(self, screened: Sequence[tuple[Transfer, Account, Account]]) -> list[Outcome]:
@@ -190,13 +226,15 @@ class Passes:
             else:
                 progress.settle(transfer, Answer.REFUSED, refusal=_refusal(outcome.refusal, transfer))
         if refused:
-            await self._ledger.release([transfer for transfer, _ in refused])
-            for transfer, refusal in refused:
-                progress.settle(transfer, Answer.REFUSED, refusal=refusal)
+            released = await self._ledger.release([transfer for transfer, _ in refused])
+            for (transfer, refusal), outcome in zip(refused, released, strict=True):
+                if given_back(transfer, outcome):
+                    progress.settle(transfer, Answer.REFUSED, refusal=refusal)
 
     async def _release(self, transfers: list[Transfer], progress: Progress) -> None:
-        await self._ledger.release(transfers)
-        for transfer in transfers:
+        for transfer, outcome in zip(transfers, await self._ledger.release(transfers), strict=True):
+            if not given_back(transfer, outcome):
+                continue
             expired = transfer.verdict is Verdict.EXPIRED
             refusal = (errors.ReviewExpired() if expired else errors.PaymentDeclined()).to_status()
             progress.settle(transfer, Answer.REFUSED, refusal=errors.naming(refusal, transfer.name))
@@ -210,14 +248,17 @@ class Passes:
         durable = any(transfer.state is not State.COMPLETED for transfer in changed)
         lost: list[Transfer] = []
 
-        async def work(conn: AsyncConnection) -> set[tuple[str, str]]:
-            written = await store.record_outcomes(conn, await self._with_originals(conn, changed)) if changed else set()
+        async def work(conn: AsyncConnection) -> None:
+            written = await store.record_outcomes(conn, changed) if changed else set()
+            # A completed reversal changes its original in the same transaction.
+            originals = await self._originals(conn, [t for t in changed if (t.tenant, t.id) in written])
+            if originals:
+                await store.record_outcomes(conn, originals)
             missing = [(t.tenant, t.id) for t in changed if (t.tenant, t.id) not in written]
             lost[:] = await store.present(conn, self._db.cipher, missing) if missing else []
             waiting = [t for t in transfers if t.step_key("post") not in progress.changed and not t.is_final]
             if waiting and progress.stuck:
-                await store.postpone(conn, waiting, _RETRY_SECONDS)
-            return written
+                await store.postpone(conn, waiting, _RETRY_SECONDS, _RETRY_SECONDS_MAX)
 
         if changed or progress.stuck:
             await self._db.run({transfer.tenant for transfer in transfers}, work, durable=durable)
@@ -226,14 +267,14 @@ class Passes:
         self._on_change([*changed, *lost])
         return [present[key] for key in keys]
 
-    async def _with_originals(self, conn: AsyncConnection, changed: list[Transfer]) -> list[Transfer]:
-        """A completed reversal changes its original in the same transaction."""
-        result = list(changed)
+    async def _originals(self, conn: AsyncConnection, changed: list[Transfer]) -> list[Transfer]:
+        """The originals of completed reversals, REVERSED."""
+        reversed_: list[Transfer] = []
         for reversal in changed:
             if reversal.reversal_of and reversal.state is State.COMPLETED:
                 original = await store.get(conn, self._db.cipher, reversal.tenant, reversal.reversal_of, lock=True)
                 if original is not None and original.state is State.COMPLETED:
-                    result.append(
+                    reversed_.append(
                         replace(
                             original,
                             state=saga.after(original, Answer.REVERSED),
@@ -242,7 +283,7 @@ class Passes:
                             update_time=reversal.update_time,
                         )
                     )
-        return result
+        return reversed_
 
 
 STAND_IN = "stand-in"
@@ -269,10 +310,13 @@ def admit(
     return None, (debit, credit)
 
 
-def raise_refusal(transfer: Transfer) -> None:
-    """Raises the refusal of a declined transfer as it is stored."""
-    if transfer.state is State.DECLINED and transfer.refusal is not None:
-        raise RecordedRefusal(transfer.refusal)
+def given_back(transfer: Transfer, released: Outcome) -> bool:
+    """Whether nothing is held for a transfer any more. A hold that a journal consumed means that money moved: INV-6
+    would be broken by declining, so the transfer stays open and a person has to look."""
+    if released.refusal is None or reason_of(released.refusal) != errors_pb2.REASON_HOLD_NOT_ACTIVE:
+        return True
+    _log.error("INV-6: a transfer that is to be declined was posted", transfer=transfer.name)
+    return False
 
 
 def crash(settings: Settings, point: str) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import logs, telemetry
 from meshkit.database import ALL_TENANTS, Database
-from meshkit.errors import Overloaded, Unavailable
+from meshkit.errors import DomainError
 from transactions import store
 from transactions.model import Transfer
 from transactions.passes import Passes
@@ -53,8 +53,8 @@ class Recovery:
                 _log.info("recovered", taken=len(taken), finished=len(finished))
                 if not finished:
                     return
-        except (Unavailable, Overloaded):
-            _log.warning("recovery goes on in the background")
+        except DomainError:
+            _log.warning("recovery goes on in the background", exc_info=True)
 
     async def run(self) -> None:
         """Recovers until it is cancelled."""

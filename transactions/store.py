@@ -65,12 +65,17 @@ async def insert_intents(
 
 
 async def find_by_request(
-    conn: AsyncConnection, cipher: Cipher, keys: Sequence[uuid.UUID], ids: Sequence[str]
+    conn: AsyncConnection, cipher: Cipher, wanted: Sequence[tuple[str, uuid.UUID, str]]
 ) -> list[Transfer]:
-    """Transfers that stand under one of the request keys, or under one of the ids."""
+    """Transfers that stand under one of the request keys, or under one of the ids; asked by (tenant, key, id)."""
+    tenants = [tenant for tenant, _, _ in wanted]
     rows: Any = await conn.exec_driver_sql(
-        f"SELECT {COLUMNS} FROM transfers WHERE request_key = ANY(%s::uuid[]) OR id = ANY(%s::text[])",  # noqa: S608
-        (list(keys), list(ids)),
+        # Two joins, each by a unique index; an OR over both would read the whole table.
+        f"SELECT {COLUMNS} FROM transfers"  # noqa: S608
+        " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, request_key) USING (tenant, request_key)"
+        f" UNION SELECT {COLUMNS} FROM transfers"
+        " JOIN unnest(%s::text[], %s::text[]) AS k(tenant, id) USING (tenant, id)",
+        (tenants, [key for _, key, _ in wanted], tenants, [id_ for _, _, id_ in wanted]),
     )
     return [transfer_from(row, cipher) for row in rows]
 
@@ -116,14 +121,17 @@ async def take_due(
     return [transfer_from(row, cipher) for row in rows]
 
 
-async def postpone(conn: AsyncConnection, transfers: Sequence[Transfer], seconds: float) -> None:
-    """Makes transfers due again soon: a dependency was down, and it may be back in a moment."""
+async def postpone(conn: AsyncConnection, transfers: Sequence[Transfer], seconds: float, seconds_max: float) -> None:
+    """Makes transfers due again soon, and later with every attempt: a dependency was down, and it may be back in a
+    moment."""
     ordered = sorted(transfers, key=lambda transfer: (transfer.tenant, transfer.id))
+    keys = ([t.tenant for t in ordered], [t.id for t in ordered])
+    await conn.exec_driver_sql(_LOCK, keys)
     await conn.exec_driver_sql(
-        "UPDATE transfers AS t SET due_time = now() + make_interval(secs => %s)"
+        "UPDATE transfers AS t SET due_time = now() + make_interval(secs => least(%s * 2 ^ least(attempts, 10), %s))"
         " FROM unnest(%s::text[], %s::text[]) AS k(tenant, id) WHERE t.tenant = k.tenant AND t.id = k.id"
         " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW') AND t.due_time IS NOT NULL",
-        (seconds, [t.tenant for t in ordered], [t.id for t in ordered]),
+        (seconds, seconds_max, *keys),
     )
 
 

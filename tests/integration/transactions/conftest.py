@@ -1,0 +1,127 @@
+"""One replica of transactions on a real database, with accounts and compliance in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from meshkit.database import ALL_TENANTS, Database
+from meshkit.identity import Call, Principal
+from tests.integration.transactions.fakes import FakeLedger, FakeScreening
+from tests.support.parts import Parts, fresh_database, settings_for
+from tests.unit.transactions.making import TELLER
+from transactions import store
+from transactions.model import Transfer, Verdict
+from transactions.operations import Transfers
+from transactions.passes import Passes
+from transactions.recovery import Recovery
+from transactions.settings import Settings
+from transactions.waiters import Waiters
+
+
+@dataclass
+class Replica:
+    """The parts of one replica, wired as app.py does."""
+
+    db: Database
+    settings: Settings
+    ledger: FakeLedger
+    screening: FakeScreening
+    waiters: Waiters = field(default_factory=Waiters)
+
+    def __post_init__(self) -> None:
+        self.passes = Passes(self.db, self.ledger, self.screening, self.settings, on_change=self.waiters.changed)
+        self.transfers = Transfers(self.db, self.passes, self.ledger, self.waiters, self.settings)
+        self.recovery = Recovery(self.db, self.passes, self.settings)
+
+    async def create(self, transfer: Transfer, seconds: float = 5.0) -> Transfer:
+        """CreateTransfer with a deadline of some seconds."""
+        return await self.transfers.create(transfer, time.monotonic() + seconds)
+
+    async def row(self, transfer: Transfer) -> Transfer:
+        """The transfer as it is stored."""
+        (found,) = await self.db.run(
+            transfer.tenant,
+            lambda conn: store.present(conn, self.db.cipher, [(transfer.tenant, transfer.id)]),
+            read_only=True,
+        )
+        return found
+
+    async def verdict(self, transfer: Transfer, verdict: Verdict) -> None:
+        """What the consumer does with a CaseResolved."""
+        await self.db.run(
+            transfer.tenant, lambda conn: store.record_verdict(conn, [(transfer.tenant, transfer.id, verdict)])
+        )
+
+    async def query(self, statement: str) -> list[Any]:
+        """Rows over all tenants."""
+
+        async def work(conn: Any) -> list[Any]:
+            return list(await conn.exec_driver_sql(statement))
+
+        return await self.db.run(ALL_TENANTS, work)
+
+    async def hurry(self) -> None:
+        """Makes every open transfer due now, as if its lease was over."""
+        await self.query("UPDATE transfers SET due_time = now() WHERE due_time IS NOT NULL RETURNING 1")
+
+
+def call_of(principal: Principal = TELLER, request_id: str = "", method: str = "/test/Method") -> Call:
+    """A call as the interceptor makes it."""
+    return Call(method, "edge", principal, request_id, b"f" * 32, time.monotonic() + 5)
+
+
+@asynccontextmanager
+async def serving(replica: Replica) -> AsyncIterator[Replica]:
+    """The replica with its batcher running, and no recovery worker."""
+    worker = asyncio.create_task(replica.transfers.batcher.run())
+    try:
+        yield replica
+    finally:
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+
+
+@pytest.fixture(scope="session")
+def database(parts: Parts) -> Iterator[str]:
+    """One database for all tests of the service: they use transfers of their own."""
+    with fresh_database(parts, "transactions") as name:
+        yield name
+
+
+@pytest.fixture
+async def replica(parts: Parts, database: str) -> AsyncIterator[Replica]:
+    """A replica over an empty table; accounts/a has 10,000.00 EUR, accounts/b nothing."""
+    settings = settings_for(
+        parts, Settings, database, accounts_target="unused", compliance_target="unused", recovery_lease_ms=2000
+    )
+    ledger = FakeLedger()
+    ledger.open("a", 1_000_000)
+    ledger.open("b")
+    ledger.open("poor")
+    ledger.open("anna", 50_000, customers=("customers/anna",))
+    ledger.open("yen", 50_000, currency="JPY")
+    async with Database.open(settings) as db:
+        made = Replica(db, settings, ledger, FakeScreening())
+        await _empty(parts, database)
+        async with serving(made):
+            yield made
+
+
+async def _empty(parts: Parts, database: str) -> None:
+    import psycopg
+
+    url = parts.url(database, f"{database}_owner").set(drivername="postgresql")
+    async with await psycopg.AsyncConnection.connect(url.render_as_string(hide_password=False)) as conn:
+        await conn.execute("TRUNCATE transfers, outbox, requests, audit")
+
+
+def states(transfers: Sequence[Transfer]) -> list[str]:
+    """Their states."""
+    return [transfer.state.value for transfer in transfers]
