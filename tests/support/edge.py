@@ -100,22 +100,31 @@ class StandIn:
 
     def __init__(self, state: State, service: str, replica: str, seen: list[Seen]) -> None:
         self.service, self.replica, self.seen = service, replica, seen
-        self.server = grpc.server(ThreadPoolExecutor(16))
+        certificate, key = state.certificate(service)
+        self._credentials = grpc.ssl_server_credentials(
+            [(key.read_bytes(), certificate.read_bytes())], state.ca.read_bytes(), require_client_auth=True
+        )
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Serves, after a stop on the same port."""
+        # Without SO_REUSEPORT a port that is still held is an error here, not a second listener.
+        self.server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(_Accounts(self), self.server)
         transfer_service_pb2_grpc.add_TransferServiceServicer_to_server(_Transfers(self), self.server)
         notification_service_pb2_grpc.add_NotificationServiceServicer_to_server(_Notifications(self), self.server)
         checks = health.HealthServicer()
-        names = ("", *(f"florin.{s}.v1.{n}" for s, n in _HEALTH_NAMES))
-        for name in names:
+        for name in ("", *(f"florin.{service}.v1.{rpc}" for service, rpc in _HEALTH_NAMES)):
             checks.set(name, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(checks, self.server)
         _reflect(self.server)
-        certificate, key = state.certificate(service)
-        credentials = grpc.ssl_server_credentials(
-            [(key.read_bytes(), certificate.read_bytes())], state.ca.read_bytes(), require_client_auth=True
-        )
-        self.port = self.server.add_secure_port("127.0.0.1:0", credentials)
+        self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", self._credentials)
         self.server.start()
+
+    def stop(self) -> None:
+        """Closes the port and every connection at once."""
+        self.server.stop(0).wait()
 
     def note(self, method: str, request: Any, context: Any) -> dict[str, str]:
         """Records the call and gives its metadata."""
@@ -322,7 +331,7 @@ def running() -> Iterator[Edge]:
                 process.terminate()
                 process.wait(15)
                 for stand_in in [one for group in edge.stand_ins.values() for one in group]:
-                    stand_in.server.stop(None)
+                    stand_in.stop()
 
 
 async def _never() -> bool:
