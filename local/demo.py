@@ -1,0 +1,286 @@
+"""The main job, end to end: a payroll file through a mesh, everything that can go wrong in it, judged at the end.
+
+It must not reach behind the edge: what it does, any client can do. Only `verify` looks into the databases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from florin.compliance.v1 import compliance_service_pb2, decision_pb2
+from local import client, demo_bank, demo_listener, demo_outcome, mesh
+from local.client import Edge, Refused
+from local.demo_bank import Bank, Party
+from local.demo_listener import Listener
+from local.demo_report import Screen, sums
+from local.pay import Fate, Outcome, pay, wait_final
+from local.payments import pain001, plan
+from local.payments.errors import PaymentFileRefused
+from local.payments.plan import PlannedPayment
+from local.state import MeshError, State, open_state
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+PAYROLL = EXAMPLES / "payroll.xml"
+WATCHLIST = EXAMPLES / "watchlist"
+_WEBHOOK_SECONDS = 60.0
+_STAGE_SECONDS = 60.0
+_COMPLETED = "florin.transactions.transfer_completed.v1"
+
+
+def run(folder: Path | None, *, keep: bool = False, file: Path = PAYROLL) -> int:
+    """Runs the demo on a mesh of its own, or on the one that runs in `folder`; the command's exit code.
+
+    With `keep`, a mesh of its own goes on until Ctrl-C and its folder stays. Raises MeshError.
+    """
+    return asyncio.run(_interruptible(folder, keep, file))
+
+
+async def _interruptible(folder: Path | None, keep: bool, file: Path) -> int:
+    """Ctrl-C and SIGTERM end the demo in order: what it started is stopped, what it made is removed."""
+    work = asyncio.ensure_future(_run(folder, keep, file))
+    loop = asyncio.get_running_loop()
+    interrupted = False
+
+    def stop() -> None:
+        nonlocal interrupted
+        # A second one must not interrupt the tidying up.
+        if not interrupted:
+            interrupted = True
+            work.cancel()
+
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(name, stop)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        return 130
+    except (Refused, TimeoutError) as error:
+        raise MeshError(f"The demo cannot go on: {error}") from None
+
+
+async def _run(folder: Path | None, keep: bool, file: Path) -> int:
+    screen = Screen()
+    try:
+        planned = _plan(file)
+    except (PaymentFileRefused, OSError) as refused:
+        raise MeshError(f"{file} is refused, nothing of it is paid: {refused}") from None
+    screen.step(f"read {file.name}: {len(planned)} payments, {_kinds(planned)}; the schema and all sums hold")
+    async with _mesh(folder, screen, keep) as (state, port):
+        async with client.connect(state, f"localhost:{port}") as edge, demo_listener.listening() as listener:
+            good = await _job(screen, state, port, edge, listener, planned)
+        if keep and folder is None:
+            screen.step(f"the mesh goes on at https://localhost:{port}, state {state.root}; Ctrl-C ends it")
+            await asyncio.Event().wait()
+    screen.step(f"{'everything came out as it had to' if good else 'NOT everything came out as it had to'}")
+    return 0 if good else 1
+
+
+@asynccontextmanager
+async def _mesh(folder: Path | None, screen: Screen, keep: bool) -> AsyncIterator[tuple[State, int]]:
+    """The mesh that runs in `folder`, or a new one in a folder of its own, gone afterwards."""
+    if folder is not None:
+        state = open_state(folder)
+        yield state, int(state.read_description()["port"])
+        return
+    root = Path(tempfile.mkdtemp(prefix="florin-demo-"))
+    try:
+        state = open_state(root)
+        async with mesh.running(state, mesh.Wishes(port=0), screen.step) as running:
+            screen.step(f"the mesh is ready at https://localhost:{running.port}")
+            yield state, running.port
+    finally:
+        if keep:
+            screen.step(f"the state folder stays: {root}")
+        else:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def _plan(file: Path) -> tuple[PlannedPayment, ...]:
+    return plan.plan(pain001.read(file), today=datetime.now(UTC).date())
+
+
+def _kinds(planned: Sequence[PlannedPayment]) -> str:
+    currencies = sorted({item.payment.currency_code for item in planned})
+    return f"{len({item.instruction.id for item in planned})} payers, currencies {', '.join(currencies)}"
+
+
+async def _job(
+    screen: Screen,
+    state: State,
+    port: int,
+    edge: Edge,
+    listener: Listener,
+    planned: Sequence[PlannedPayment],
+) -> bool:
+    """The job itself; whether everything came out as it had to."""
+    tenant = f"payroll-{secrets.token_hex(3)}"
+    await client.ensure_tenant(state, port, tenant, time_zone="Europe/Vienna")
+    bank = demo_bank.staff(edge, tenant)
+    parties = demo_bank.parties(planned)
+    wanted = demo_outcome.expected(planned, parties)
+    await _prepare(screen, bank, listener, parties)
+
+    screen.step("paying the file through the edge, as a teller")
+    started = time.monotonic()
+    with screen.progress(len(planned)) as on_batch:
+        outcomes = await pay(bank.teller, planned, on_batch=on_batch)
+    seconds = time.monotonic() - started
+    screen.outcomes(outcomes)
+    problems = demo_outcome.surprises(outcomes, wanted)
+
+    outcomes = await _review(screen, bank, outcomes)
+    problems += [
+        f"{outcome.end_to_end_id} is {outcome.fate} after its review"
+        for outcome in outcomes
+        if wanted[outcome.item.number].fate is Fate.IN_REVIEW and outcome.fate is not Fate.COMPLETED
+    ]
+    problems += await _money(screen, bank, outcomes, parties)
+    problems += await _webhooks(screen, listener, outcomes)
+    problems += await _verify(screen, state)
+    for problem in problems:
+        screen.problem(problem)
+    screen.step(
+        f"{len(planned)} payments in {seconds:.2f} s: {len(planned) / seconds:.0f} payments/s; "
+        f"{screen.seconds():.1f} s in all"
+    )
+    return not problems
+
+
+async def _prepare(screen: Screen, bank: Bank, listener: Listener, parties: Sequence[Party]) -> None:
+    screen.step(f"tenant {bank.tenant} is there; it has nothing but what follows")
+    count = await demo_bank.set_limits(bank)
+    listed = await demo_bank.import_watchlist(bank.operator, WATCHLIST)
+    screen.step(
+        f"{count} limits are set; {listed.name} version {listed.version} has {listed.entry_count} entries "
+        f"under {listed.name_count} names"
+    )
+    endpoint = await demo_listener.register(bank.operator, listener)
+    screen.step(f"{endpoint} sends to {listener.url}")
+    await demo_bank.open_customers(bank, parties)
+    screen.step(f"{len(parties)} customers are recorded by a teller and verified by a compliance officer")
+    pending = await demo_bank.until_active(bank, parties, _STAGE_SECONDS)
+    screen.step(f"{len(parties)} accounts are active ({pending} of them waited for the event of their verification)")
+    funds = await demo_bank.fund(bank, parties)
+    screen.step(f"the payers have {sums(funds)}, from the bank's settlement accounts")
+
+
+async def _review(screen: Screen, bank: Bank, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    """A compliance officer looks at what is in review, and approves it."""
+    officer = bank.compliance
+    settled = []
+    for outcome in outcomes:
+        if outcome.fate is not Fate.IN_REVIEW or outcome.transfer is None:
+            settled.append(outcome)
+            continue
+        name = outcome.transfer.name
+        case = await _case(bank, name)
+        decision = await officer.call(
+            officer.compliance.GetDecision, compliance_service_pb2.GetDecisionRequest(name=case.decision)
+        )
+        screen.step(f"{case.name}: {outcome.item.payment.creditor_name} {_facts(decision.decision)}")
+        resolution = compliance_service_pb2.ResolveCaseRequest(
+            name=case.name,
+            resolution=compliance_service_pb2.ResolveCaseRequest.RESOLUTION_APPROVE,
+            reason="Another person of a similar name",
+            request_id=f"resolve-{case.name}",
+        )
+        await officer.call(officer.compliance.ResolveCase, resolution)
+        transfer = await wait_final(bank.teller, name, _STAGE_SECONDS, through_review=True)
+        done = Outcome(outcome.item, _fate(transfer.state), transfer=transfer)
+        screen.step(f"approved by a compliance officer: {outcome.end_to_end_id} is {done.fate}")
+        settled.append(done)
+    return tuple(settled)
+
+
+async def _case(bank: Bank, transfer: str) -> decision_pb2.Case:
+    officer = bank.compliance
+    patience = client.Patience(_STAGE_SECONDS)
+    while True:
+        request = compliance_service_pb2.ListCasesRequest(state=decision_pb2.CASE_STATE_OPEN, transfer=transfer)
+        page = await officer.call(officer.compliance.ListCases, request)
+        if page.cases:
+            return page.cases[0]
+        if not await patience.wait():
+            raise TimeoutError(f"there is no open case of {transfer}")
+
+
+def _facts(decision: decision_pb2.Decision) -> str:
+    checks = [check for check in decision.trace.checks if check.outcome != decision_pb2.DECISION_OUTCOME_ALLOW]
+    return "; ".join(
+        f"{check.check} version {check.version}: "
+        + ", ".join(f"{name} {value}" for name, value in sorted(check.facts.items()))
+        for check in checks
+    )
+
+
+def _fate(state: int) -> Fate:
+    from florin.transactions.v1 import transfer_pb2
+
+    fates: Mapping[int, Fate] = {
+        transfer_pb2.TRANSFER_STATE_COMPLETED: Fate.COMPLETED,
+        transfer_pb2.TRANSFER_STATE_DECLINED: Fate.DECLINED,
+        transfer_pb2.TRANSFER_STATE_IN_REVIEW: Fate.IN_REVIEW,
+    }
+    return fates.get(state, Fate.OPEN)
+
+
+async def _money(screen: Screen, bank: Bank, outcomes: Sequence[Outcome], parties: Sequence[Party]) -> list[str]:
+    """Every balance against what the completed payments make of it."""
+    accounts = await demo_bank.list_accounts(bank.teller)
+    problems = []
+    for name, minor in demo_outcome.balances(outcomes, parties).items():
+        balance = accounts[name].balance
+        if balance.posted.minor_units != minor or balance.held.minor_units != 0:
+            problems.append(
+                f"{name} has {balance.posted.minor_units} posted and {balance.held.minor_units} held, expected {minor}"
+            )
+    totals: dict[str, int] = {}
+    for account in accounts.values():
+        totals[account.currency_code] = totals.get(account.currency_code, 0) + account.balance.posted.minor_units
+    problems += [f"all accounts in {code} sum to {total}, not zero" for code, total in totals.items() if total]
+    if not problems:
+        screen.step(
+            f"{sums(demo_outcome.moved(outcomes))} moved; each of {len(parties)} balances is what it has to be, "
+            "and all accounts sum to zero"
+        )
+    return problems
+
+
+async def _webhooks(screen: Screen, listener: Listener, outcomes: Sequence[Outcome]) -> list[str]:
+    """Waits until the event of each completed payment arrived."""
+    wanted = {
+        outcome.transfer.name for outcome in outcomes if outcome.fate is Fate.COMPLETED and outcome.transfer is not None
+    }
+    await listener.until(lambda: wanted <= listener.subjects(_COMPLETED), _WEBHOOK_SECONDS)
+    screen.webhooks(listener)
+    arrived = listener.subjects(_COMPLETED)
+    problems = []
+    if wanted - arrived:
+        problems.append(f"{len(wanted - arrived)} completed payments have no webhook after {_WEBHOOK_SECONDS:.0f} s")
+    if arrived - wanted:
+        problems.append(f"{len(arrived - wanted)} webhooks tell of payments that were not completed here")
+    if listener.unsigned:
+        problems.append(f"{listener.unsigned} webhooks had no valid signature")
+    if not problems:
+        again = f"; {listener.repeated} deliveries came twice, under the same id" if listener.repeated else ""
+        screen.step(f"each of {len(wanted)} completed payments was told by a signed webhook{again}")
+    return problems
+
+
+async def _verify(screen: Screen, state: State) -> list[str]:
+    """The numbered invariants, looked up in the databases."""
+    from local import verify
+
+    findings = await asyncio.to_thread(verify.verify, state)
+    for line in verify.as_text(findings).splitlines():
+        screen.step(line)
+    return [f"{violation}" for finding in findings for violation in finding.violations]
