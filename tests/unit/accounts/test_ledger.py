@@ -28,6 +28,7 @@ from accounts.book import (
     Stored,
 )
 from accounts.model import AccountState, AccountType, HoldState, JournalKind
+from meshkit.idempotency import NAMESPACE
 from meshkit.money import INT64_MAX
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -372,6 +373,12 @@ def test_money_enters_from_settlement_accounts_by_those_who_may_fund() -> None:
     assert refusal(subject, post(2, ("bank", -1), ("b", 1))) is errors.AccountTypeWrong
     assert isinstance(one(subject, post(3, ("bank", -1), ("b", 1), actor=FUNDER)), Posted)
     assert isinstance(one(subject, post(4, ("bank", -1), ("b", 1), kind=JournalKind.REVERSAL)), Posted)
+
+
+def test_a_journals_id_is_uuid5_of_its_key() -> None:
+    """The same on every replica, and what the standard library makes of the same name."""
+    expected = uuid.uuid5(NAMESPACE, f"{TENANT}/journals/{key(1)}")
+    assert ledger.journal_id(TENANT, key(1)) == str(expected)
 
 
 def test_a_zero_leg_is_refused() -> None:
