@@ -21,7 +21,7 @@ _SOUND_SCORE = 0.9
 _SOUND_LETTERS_MIN = 3
 # Enough that a name is found among thousands that share its commonest token, few enough for a millisecond.
 _CANDIDATES_MAX = 400
-_ALIGNED_MAX = 15
+_ALIGNED_MAX = 10
 _PREFILTER_CUTOFF = 55.0
 _MATCHES_MAX = 5
 NAME_TOKENS_MAX = 24

@@ -6,7 +6,6 @@ The files have no header. A field that is absent reads "-0-". OFAC ends its file
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -20,6 +19,8 @@ _END = "\x1a"
 _SDN_COLUMNS, _ALT_COLUMNS, _ADD_COLUMNS = 12, 5, 6
 NAME_LENGTH_MAX = 400
 """The longest name that is taken; OFAC allows 350."""
+LINE_BYTES_MAX = 64 * 1024
+"""OFAC's longest lines have some 2 KB."""
 ENTRIES_MAX = 500_000
 """More names than this are no watchlist; the largest public ones have a tenth."""
 
@@ -67,9 +68,7 @@ def _rows(file: str, data: BinaryIO | None, columns: int) -> Iterator[tuple[int,
     if data is None:
         return
     data.seek(0)
-    # The wrapper must not close the file below: it belongs to the caller.
-    text = io.TextIOWrapper(data, encoding="utf-8-sig", errors="strict", newline="")
-    reader = csv.reader(text, strict=True)
+    reader = csv.reader(_lines(file, data), strict=True)
     try:
         for row in reader:
             if not row or row == [_END]:
@@ -79,12 +78,21 @@ def _rows(file: str, data: BinaryIO | None, columns: int) -> Iterator[tuple[int,
             if any("\x00" in value for value in row):
                 raise WatchlistInvalid(file, reader.line_num, "a NUL character")
             yield reader.line_num, row
-    except UnicodeDecodeError:
-        raise WatchlistInvalid(file, reader.line_num + 1, "bytes that are not UTF-8") from None
     except csv.Error as error:
         raise WatchlistInvalid(file, max(reader.line_num, 1), str(error)) from None
-    finally:
-        text.detach()
+
+
+def _lines(file: str, data: BinaryIO) -> Iterator[str]:
+    """A file's lines, decoded one by one so that a mistake is found on its own line, and none too long for memory."""
+    number = 0
+    while line := data.readline(LINE_BYTES_MAX):
+        number += 1
+        if len(line) == LINE_BYTES_MAX:
+            raise WatchlistInvalid(file, number, f"the line is longer than {LINE_BYTES_MAX} bytes")
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise WatchlistInvalid(file, number, "bytes that are not UTF-8") from None
 
 
 def _text(value: str) -> str:
