@@ -32,7 +32,7 @@ def to_message(outcome: Outcome) -> pb.StepOutcome:
 def timestamp(moment: datetime) -> Timestamp:
     """A datetime as the contract's timestamp; to be put into messages, which copy it, never to be changed.
 
-    Kept, since all of a batch share one moment and the conversion was a third of the work on a journal's messages.
+    Kept, since all of a batch share one moment and the conversion was most of the work on a journal's messages.
     """
     message = Timestamp()
     message.FromDatetime(moment)
