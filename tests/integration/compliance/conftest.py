@@ -101,7 +101,9 @@ class Service:
             await self.call("SubmitKyc", submission, "teller")
             await self.call("VerifyCustomer", pb.VerifyCustomerRequest(name=f"kycProfiles/{name}"), "compliance")
 
-    async def limit(self, kind: policy_pb2.LimitKind, maximum: int, customer: str = "", currency: str = "EUR") -> Any:
+    async def limit(
+        self, kind: policy_pb2.LimitKind.ValueType, maximum: int, customer: str = "", currency: str = "EUR"
+    ) -> Any:
         """Sets a limit."""
         limit = policy_pb2.Limit(
             kind=kind,
@@ -110,7 +112,7 @@ class Service:
         )
         return (await self.call("SetLimit", pb.SetLimitRequest(limit=limit))).limit
 
-    async def rule(self, expression: str, outcome: policy_pb2.RuleOutcome, rule_id: str = "r") -> Any:
+    async def rule(self, expression: str, outcome: policy_pb2.RuleOutcome.ValueType, rule_id: str = "r") -> Any:
         """Sets an enabled rule."""
         rule = policy_pb2.Rule(expression=expression, outcome=outcome, enabled=True)
         return (await self.call("SetRule", pb.SetRuleRequest(rule_id=rule_id, rule=rule))).rule
