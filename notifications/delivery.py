@@ -1,0 +1,150 @@
+"""The delivery worker: takes due deliveries under a lease, sends them, records what came of it.
+
+It must not hold a database transaction while it sends. A crash between an answer and its record leads to the same
+event once more, under the same id, when the lease is over; nothing else does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from google.protobuf.message import DecodeError
+from prometheus_client import Counter as Meter
+from prometheus_client import Gauge
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from meshkit import clock, logs
+from meshkit.batching import Batcher
+from meshkit.database import ALL_TENANTS, Database
+from meshkit.errors import DomainError
+from notifications import operations, signing
+from notifications.arrivals import wait_at_most
+from notifications.model import DeliveryState, DueDelivery, Outcome, Reply
+from notifications.settings import Settings
+
+_LEASE_MARGIN_SECONDS = 30.0
+"""Beyond the longest attempt: for recording it while the database is slow."""
+_GATHER_SECONDS = 0.01
+"""Lets a few attempts end before the table is asked again."""
+
+ATTEMPTS = Meter("florin_webhook_attempts_total", "Attempts to deliver, by what came of them.", ["outcome"])
+IN_FLIGHT = Gauge("florin_webhook_attempts_in_flight", "Attempts that wait for their receiver.")
+
+_log = logs.get(__name__)
+
+
+class DeliveryWorker:
+    """Delivers; any number of replicas may run one. Order across events is not kept: a failed one does not hold up
+    those after it."""
+
+    def __init__(
+        self,
+        db: Database,
+        sender: operations.Sender,
+        settings: Settings,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._db = db
+        self._sender = sender
+        self._settings = settings
+        self._chance = chance or random.SystemRandom()
+        self._wake = asyncio.Event()
+        self._busy: Counter[tuple[str, str]] = Counter()
+
+    def wake(self) -> None:
+        """There may be something due."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Delivers until it is cancelled; then lets attempts in flight end and records them."""
+        batcher: Batcher[Outcome, None] = Batcher("deliveries", self._settle, batch_max=200)
+        recording = asyncio.create_task(batcher.run(), name="record-deliveries")
+        in_flight: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                await self._round(batcher, in_flight)
+        finally:
+            if in_flight:
+                await asyncio.wait(in_flight, timeout=self._settings.webhook_timeout_seconds)
+            for task in in_flight:
+                task.cancel()
+            recording.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await recording
+
+    async def _round(self, batcher: Batcher[Outcome, None], in_flight: set[asyncio.Task[None]]) -> None:
+        """Takes what is due and there is room for; waits when that was nothing."""
+        self._wake.clear()
+        room = self._settings.webhook_concurrency_max - len(in_flight)
+        taken = await self._take(room) if room > 0 else []
+        for due in taken:
+            self._busy[due.tenant, due.endpoint] += 1
+            task = asyncio.create_task(self._deliver(due, batcher), name=f"deliver-{due.id}")
+            in_flight.add(task)
+            task.add_done_callback(in_flight.discard)
+        IN_FLIGHT.set(len(in_flight))
+        if not taken:
+            await wait_at_most(self._wake, self._settings.webhook_poll_seconds)
+            await asyncio.sleep(_GATHER_SECONDS)
+
+    async def _take(self, room: int) -> list[DueDelivery]:
+        busy = dict(self._busy)
+
+        async def work(conn: AsyncConnection) -> list[DueDelivery]:
+            return await operations.take_deliveries(
+                conn,
+                limit=room,
+                per_endpoint=self._settings.webhook_endpoint_concurrency_max,
+                busy=busy,
+                lease_seconds=self._settings.webhook_timeout_seconds + _LEASE_MARGIN_SECONDS,
+            )
+
+        return await self._db.run(ALL_TENANTS, work)
+
+    async def _deliver(self, due: DueDelivery, batcher: Batcher[Outcome, None]) -> None:
+        try:
+            reply = await self._attempt(due)
+            outcome = self._settings.backoff().judge(due, reply, self._chance)
+            await batcher.submit(outcome)
+            ATTEMPTS.labels(outcome.state.name.lower()).inc()
+        except DomainError as refusal:
+            # The lease runs out and the event is sent once more, under the same id.
+            _log.warning("an attempt could not be recorded", delivery=str(due.id), cause=repr(refusal))
+        except Exception:  # noqa: BLE001 - one delivery's failure is logged and must not end the worker of all
+            _log.exception("an attempt failed here", delivery=str(due.id))
+        finally:
+            self._busy[due.tenant, due.endpoint] -= 1
+            if not self._busy[due.tenant, due.endpoint]:
+                del self._busy[due.tenant, due.endpoint]
+            self.wake()
+
+    async def _attempt(self, due: DueDelivery) -> Reply:
+        try:
+            body = signing.body(due.tenant, due.event)
+            purpose = signing.sealing_purpose(due.tenant, due.endpoint)
+            sealed = [due.secret, *([due.previous_secret] if due.previous_secret is not None else [])]
+            keys = [self._db.cipher.decrypt(secret, purpose) for secret in sealed]
+        except (KeyError, ValueError, DecodeError):
+            # A key that was taken away too early, a type this release does not know: no fault of the receiver's.
+            _log.exception("an event cannot be prepared for sending", delivery=str(due.id))
+            return Reply(clock.now(), 0, "the event could not be prepared for sending", 0)
+        headers = signing.headers(str(due.event.id), clock.now(), body, keys)
+        return await self._sender.send(due.url, headers, body)
+
+    async def _settle(self, outcomes: Sequence[Outcome]) -> Sequence[None]:
+        async def work(conn: AsyncConnection) -> list[tuple[str, str]]:
+            return await operations.settle_deliveries(conn, outcomes)
+
+        tenants = {outcome.delivery.tenant for outcome in outcomes}
+        for tenant, endpoint in await self._db.run(tenants, work):
+            _log.warning("a webhook endpoint is gone (410) and was disabled", tenant=tenant, endpoint=endpoint)
+        for outcome in outcomes:
+            if outcome.state is DeliveryState.FAILED:
+                _log.warning(
+                    "a delivery is given up", tenant=outcome.delivery.tenant, delivery=str(outcome.delivery.id)
+                )
+        return [None] * len(outcomes)
