@@ -84,6 +84,10 @@ def tenant_table(table: str, role: str, *, append_only: bool = False) -> list[st
 
 def kit_tables_v1(role: str) -> list[str]:
     """Statements that create what every service has: outbox, inbox, requests (idempotency) and audit."""
+    return [*_event_tables_v1(role), *_request_tables_v1(role)]
+
+
+def _event_tables_v1(role: str) -> list[str]:
     return [
         """
         CREATE TABLE outbox (
@@ -118,6 +122,11 @@ def kit_tables_v1(role: str) -> list[str]:
         """,
         "CREATE INDEX inbox_update_time ON inbox (update_time)",
         *tenant_table("inbox", role),
+    ]
+
+
+def _request_tables_v1(role: str) -> list[str]:
+    return [
         """
         CREATE TABLE requests (
             tenant text NOT NULL,
