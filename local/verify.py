@@ -150,8 +150,8 @@ SINGLE: tuple[tuple[str, str, str], ...] = (
         "INV-3",
         "accounts",
         (
-            "SELECT tenant || '/accounts/' || account || ': available ' || posted - held + overdraft_limit FROM accounts"
-            " WHERE type = 1 AND posted - held + overdraft_limit < 0"
+            "SELECT tenant || '/accounts/' || account || ': available ' || posted - held + overdraft_limit"
+            " FROM accounts WHERE type = 1 AND posted - held + overdraft_limit < 0"
         ),
     ),
     (
@@ -166,8 +166,8 @@ SINGLE: tuple[tuple[str, str, str], ...] = (
         "INV-6",
         "transactions",
         (
-            "SELECT tenant || '/transfers/' || id || ' is ' || state || ' with journal [' || journal || ']' FROM transfers"
-            " WHERE (state IN ('COMPLETED', 'REVERSED')) <> (journal <> '')"
+            "SELECT tenant || '/transfers/' || id || ' is ' || state || ' with journal [' || journal || ']'"
+            " FROM transfers WHERE (state IN ('COMPLETED', 'REVERSED')) <> (journal <> '')"
         ),
     ),
     (
