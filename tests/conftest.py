@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support import edge as edge_support
+from tests.support import mesh as whole
 from tests.support import parts as real
 
 
@@ -21,4 +22,11 @@ def parts() -> Iterator[real.Parts]:
 def stand_in_edge() -> Iterator[edge_support.Edge]:
     """The real Envoy before stand-ins for the services, for the session."""
     with edge_support.running() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def mesh() -> Iterator[whole.Mesh]:
+    """The whole mesh behind the real Envoy, for the session; tests use customers and accounts of their own."""
+    with whole.running() as started:
         yield started

@@ -1,0 +1,259 @@
+"""The whole mesh as its users have it: `florin up` in a process and a folder of its own, called through the edge."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from florin.accounts.v1 import account_pb2, account_service_pb2, account_service_pb2_grpc
+from florin.common.v1 import money_pb2
+from florin.compliance.v1 import compliance_service_pb2, compliance_service_pb2_grpc
+from florin.notifications.v1 import notification_service_pb2_grpc
+from florin.transactions.v1 import transfer_service_pb2, transfer_service_pb2_grpc
+from local import issuer
+from local.processes import tail
+from local.state import State, open_state
+from tests.support.edge import Answer
+from tests.support.parts import wait_until
+
+FLORIN = Path(sys.executable).with_name("florin")
+START_SECONDS = 90.0
+
+
+@dataclass(slots=True)
+class Stubs:
+    """The public services for one token."""
+
+    accounts: account_service_pb2_grpc.AccountServiceStub
+    transfers: transfer_service_pb2_grpc.TransferServiceStub
+    compliance: compliance_service_pb2_grpc.ComplianceServiceStub
+    notifications: notification_service_pb2_grpc.NotificationServiceStub
+
+
+@dataclass(slots=True)
+class Mesh:
+    """A mesh that runs."""
+
+    state: State
+    supervisor: subprocess.Popen[bytes]
+    channel: grpc.Channel
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What runs where, as the supervisor tells it now: ports, process ids, restarts."""
+        return self.state.read_description()
+
+    @property
+    def port(self) -> int:
+        """The edge's port."""
+        return int(self.description["port"])
+
+    def token(self, role: str = "teller", **options: Any) -> str:
+        """A good token of a role; options as `issuer.mint` takes them."""
+        return issuer.mint(self.state, role, **options)
+
+    def metadata(self, role: str = "teller", **options: Any) -> list[tuple[str, str]]:
+        """The call metadata with a good token."""
+        return [("authorization", f"Bearer {self.token(role, **options)}")]
+
+    def stubs(self) -> Stubs:
+        """Blocking stubs through the edge; give `metadata=` with each call."""
+        return Stubs(
+            account_service_pb2_grpc.AccountServiceStub(self.channel),
+            transfer_service_pb2_grpc.TransferServiceStub(self.channel),
+            compliance_service_pb2_grpc.ComplianceServiceStub(self.channel),
+            notification_service_pb2_grpc.NotificationServiceStub(self.channel),
+        )
+
+    def http(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | str | Mapping[str, Any] | None = None,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One HTTP/1.1 call on a connection of its own; a mapping is sent as JSON."""
+        context = ssl.create_default_context(cafile=str(self.state.ca))
+        connection = http.client.HTTPSConnection("localhost", self.port, context=context, timeout=15)
+        sent = {**({"authorization": f"Bearer {token}"} if token else {}), **(headers or {})}
+        if isinstance(body, Mapping):
+            body = json.dumps(body)
+            sent.setdefault("content-type", "application/json")
+        try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+                # Refused before it is all sent: the answer is there to be read all the same.
+                connection.request(method, path, body=body, headers=sent)
+            response = connection.getresponse()
+            return Answer(
+                response.status, {key.lower(): value for key, value in response.getheaders()}, response.read()
+            )
+        finally:
+            connection.close()
+
+    def florin(self, *arguments: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """The `florin` command on this mesh."""
+        return florin(*arguments, "--state", str(self.state.root), seconds=seconds)
+
+    def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> int:
+        """Signals a process of the mesh by its name; gives its process id."""
+        pid = int(self.description["processes"][name])
+        os.kill(pid, how)
+        return pid
+
+    def wait_all_ready(self, seconds: float = 60.0) -> None:
+        """Waits until `florin status` finds every process ready."""
+        from local import live
+
+        def ready() -> bool:
+            return all(process["ready"] for process in live.status(self.state)["processes"].values())
+
+        wait_until(ready, seconds)
+
+    def customer(self, *, tenant: str = "demo", verified: bool = True) -> str:
+        """A new customer, its identity verified unless told otherwise. Gives its name."""
+        stubs, teller = self.stubs(), self.metadata(tenant=tenant)
+        new = account_service_pb2.CreateCustomerRequest(
+            customer_id=f"c-{secrets.token_hex(6)}", display_name="Ada Beispiel", request_id=secrets.token_hex(8)
+        )
+        name: str = stubs.accounts.CreateCustomer(new, metadata=teller, timeout=10).customer.name
+        submission = compliance_service_pb2.SubmitKycRequest(
+            customer=name, legal_name="Ada Beispiel", country_code="DE", request_id=secrets.token_hex(8)
+        )
+        if verified:
+            # Compliance learns of a customer by an event.
+            once_known(lambda: stubs.compliance.SubmitKyc(submission, metadata=teller, timeout=10))
+            verification = compliance_service_pb2.VerifyCustomerRequest(
+                name=f"kycProfiles/{name.removeprefix('customers/')}", request_id=secrets.token_hex(8)
+            )
+            officer = self.metadata("compliance", tenant=tenant)
+            stubs.compliance.VerifyCustomer(verification, metadata=officer, timeout=10)
+        return name
+
+    def account(
+        self, customer: str | None = None, *, currency: str = "EUR", funds: int = 0, tenant: str = "demo"
+    ) -> str:
+        """A new active account with so many minor units in it, of a new customer if none is given. Gives its name."""
+        stubs, teller = self.stubs(), self.metadata(tenant=tenant)
+        new = account_service_pb2.CreateAccountRequest(
+            account_id=f"a-{secrets.token_hex(6)}",
+            customers=[customer or self.customer(tenant=tenant)],
+            type=account_pb2.ACCOUNT_TYPE_CUSTOMER,
+            currency_code=currency,
+            request_id=secrets.token_hex(8),
+        )
+        name: str = stubs.accounts.CreateAccount(new, metadata=teller, timeout=10).account.name
+
+        def active() -> bool:
+            request = account_service_pb2.GetAccountRequest(name=name)
+            state: int = stubs.accounts.GetAccount(request, metadata=teller, timeout=10).account.state
+            return state == account_pb2.ACCOUNT_STATE_ACTIVE
+
+        wait_until(active, 20)
+        if funds:
+            self.fund(name, funds, currency=currency, tenant=tenant)
+        return name
+
+    def fund(self, account: str, minor_units: int, *, currency: str = "EUR", tenant: str = "demo") -> None:
+        """Brings money into an account from the currency's settlement account, which is made at first use."""
+        stubs, operator = self.stubs(), self.metadata("operator", tenant=tenant)
+        settlement = f"settlement-{currency.lower()}"
+        made = account_service_pb2.CreateAccountRequest(
+            account_id=settlement,
+            type=account_pb2.ACCOUNT_TYPE_SETTLEMENT,
+            currency_code=currency,
+            request_id=f"test-{settlement}",
+        )
+        stubs.accounts.CreateAccount(made, metadata=operator, timeout=10)
+        funding = account_service_pb2.FundAccountRequest(
+            account=account,
+            settlement_account=f"accounts/{settlement}",
+            amount=money_pb2.Money(currency_code=currency, minor_units=minor_units),
+            request_id=secrets.token_hex(8),
+        )
+        stubs.accounts.FundAccount(funding, metadata=operator, timeout=10)
+
+    def balance(self, account: str, *, tenant: str = "demo") -> account_pb2.Balance:
+        """An account's balance as a teller sees it."""
+        request = account_service_pb2.GetBalanceRequest(name=account)
+        answer = self.stubs().accounts.GetBalance(request, metadata=self.metadata(tenant=tenant), timeout=10)
+        return answer.balance
+
+    def transfer(
+        self, debit: str, credit: str, minor_units: int, *, currency: str = "EUR", request_id: str = "", **more: Any
+    ) -> transfer_service_pb2.CreateTransferRequest:
+        """A request for a transfer, with a request_id of its own unless one is given."""
+        return transfer_service_pb2.CreateTransferRequest(
+            debit_account=debit,
+            credit_account=credit,
+            amount=money_pb2.Money(currency_code=currency, minor_units=minor_units),
+            request_id=request_id or secrets.token_hex(8),
+            **more,
+        )
+
+
+def once_known(call: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Makes a call until what it names is known to the service, which learns of it by an event."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def florin(*arguments: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """The `florin` command, run to its end."""
+    return subprocess.run([FLORIN, *arguments], capture_output=True, text=True, timeout=seconds, check=False)
+
+
+@contextmanager
+def running(*options: str, environment: Mapping[str, str] | None = None) -> Iterator[Mesh]:
+    """A mesh of its own on a free port, gone afterwards with its folder; options as `florin up` takes them."""
+    folder = Path(tempfile.mkdtemp(prefix="florin-mesh-"))
+    folder.chmod(0o755)
+    state = open_state(folder / "state")
+    log = folder / "supervisor.log"
+    command = [FLORIN, "up", "--port", "0", "--state", str(state.root), *options]
+    with log.open("wb") as output:
+        supervisor = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(environment or {})}
+        )
+    try:
+
+        def up() -> bool:
+            if supervisor.poll() is not None:
+                raise AssertionError(f"florin up ended:\n{tail(log, 30)}")
+            return state.description.exists()
+
+        wait_until(up, START_SECONDS)
+        credentials = grpc.ssl_channel_credentials(state.ca.read_bytes())
+        options_of_channel = [("grpc.max_receive_message_length", 16 * 1024 * 1024)]
+        with grpc.secure_channel(
+            f"localhost:{state.read_description()['port']}", credentials, options=options_of_channel
+        ) as channel:
+            yield Mesh(state, supervisor, channel)
+    finally:
+        supervisor.terminate()
+        supervisor.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
