@@ -24,10 +24,12 @@ tenants = typer.Typer(help="Banks or brands on the mesh.", no_args_is_help=True)
 watchlist = typer.Typer(help="Lists of names that payments and customers are matched with.", no_args_is_help=True)
 rules = typer.Typer(help="Conditions that decline a payment or have it reviewed.", no_args_is_help=True)
 limits = typer.Typer(help="The most that may be paid, per payment and per day.", no_args_is_help=True)
+events = typer.Typer(help="Events told again, and those that a consumer gave up.", no_args_is_help=True)
 app.add_typer(tenants, name="tenants")
 app.add_typer(watchlist, name="watchlist")
 app.add_typer(rules, name="rules")
 app.add_typer(limits, name="limits")
+app.add_typer(events, name="events")
 
 StateOption = Annotated[
     Path | None,
@@ -260,6 +262,70 @@ def limits_set(
 
     body = {"limit": limit_message(kind, currency, maximum, customer)}
     _print(rest.call(_state(state), "POST", "/v1/limits", body, tenant=tenant))
+
+
+@events.command(
+    "replay", epilog="Example:  florin events replay transactions 2026-01-31T08:00:00Z 2026-01-31T09:00:00Z"
+)
+def events_replay(
+    service: Annotated[str, typer.Argument(help="Whose events.")],
+    start: Annotated[str, typer.Argument(help="From this time on (ISO 8601).")],
+    end: Annotated[str, typer.Argument(help="Up to this time, without it.")],
+    again_for: Annotated[
+        str | None, typer.Option(help="A consumer that handles them although it has seen them; others skip those.")
+    ] = None,
+    state: StateOption = None,
+) -> None:
+    """Publish a service's events of a time range once more, in order and under their ids."""
+    from local import events as work
+
+    typer.echo(work.replay(_state(state), service, start, end, again_for))
+
+
+@events.command("dead")
+def events_dead(
+    state: StateOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List the events that a consumer could not handle."""
+    import asyncio
+
+    from local import events as work
+
+    letters = asyncio.run(work.dead(_state(state)))
+    shown = ("number", "consumer", "subject", "event_id", "tenant", "aggregate", "failure", "time")
+    if as_json:
+        typer.echo(json.dumps([{name: getattr(letter, name) for name in shown} for letter in letters], indent=2))
+        return
+    for letter in letters:
+        typer.echo("  ".join(str(getattr(letter, name)) for name in shown))
+    typer.echo(f"{len(letters)} dead letters")
+
+
+@events.command("redrive")
+def events_redrive(
+    number: Annotated[int | None, typer.Argument(help="Its number in the list; all if absent.")] = None,
+    state: StateOption = None,
+) -> None:
+    """Send dead letters to their consumers once more."""
+    import asyncio
+
+    from local import events as work
+
+    typer.echo(f"{asyncio.run(work.redrive(_state(state), number))} sent once more")
+
+
+@events.command("drop")
+def events_drop(
+    number: Annotated[int, typer.Argument(help="Its number in the list.")],
+    state: StateOption = None,
+) -> None:
+    """Take a dead letter away for good."""
+    import asyncio
+
+    from local import events as work
+
+    typer.echo(f"{asyncio.run(work.drop(_state(state), number))} dropped")
 
 
 def limit_message(kind: str, currency: str, maximum: str, customer: str | None) -> dict[str, Any]:

@@ -34,8 +34,8 @@ _log = logs.get(__name__)
 
 PUBLISH_TIMEOUT_SECONDS = 2.0
 DEAD_LETTERS = "deadletters"
-REPLAYED = "florin-replayed"
-"""Header of an event that was sent again on purpose: the inbox lets it pass once more to its handler."""
+AGAIN_FOR = "florin-again-for"
+"""Header that names the one consumer whose inbox lets an event pass that it has seen, or went on without."""
 
 # What a broker keeps of each stream: the outboxes keep at least as much, so a lost stream can be filled again.
 STREAM_MAX_AGE_SECONDS = 7 * 24 * 3600
@@ -56,7 +56,8 @@ class Incoming:
     time: datetime
     traceparent: str
     data: bytes
-    replayed: bool
+    again: bool
+    """Sent again on purpose, for this consumer: it is handled whatever the inbox says."""
 
     def message(self) -> Message:
         """The event's message, by its type. Raises Undecodable."""
@@ -79,6 +80,7 @@ class Bus:
         self._source = f"//florin/{source}"
         self.connections = 0
         """Counts reconnections, so that consumers know when to bind again."""
+        self._connecting: asyncio.Task[None] | None = None
 
     @staticmethod
     @asynccontextmanager
@@ -115,7 +117,7 @@ class Bus:
             "disconnected_cb": disconnected,
         }
         connector = _Connector(client, options)
-        connector.start()
+        bus._connecting = connector.start()
         try:
             yield bus
         finally:
@@ -124,13 +126,23 @@ class Bus:
                 await client.flush(timeout=1)
             await client.close()
 
+    async def connected(self, seconds: float) -> None:
+        """Waits for the first connection. Raises Unavailable when there is none in time."""
+        if self._connecting is not None:
+            await asyncio.wait([self._connecting], timeout=seconds)
+        await self.check()
+
     async def check(self) -> None:
         """Raises Unavailable when there is no connection."""
         if not self.client.is_connected:
             raise Unavailable("the broker")
 
-    async def publish_row(self, row: OutboxRow, *, replayed: bool = False) -> None:
-        """Publishes one event and waits until the stream has it. Raises Unavailable, or what JetStream says."""
+    async def publish_row(self, row: OutboxRow, *, replay: bool = False, again_for: str = "") -> None:
+        """Publishes one event and waits until the stream has it. Raises Unavailable, or what JetStream says.
+
+        A `replay` is kept even if the stream had the event a moment ago; consumers skip what they have seen, but for
+        the one that `again_for` names.
+        """
         await self.check()
         headers = {
             "ce-specversion": "1.0",
@@ -145,9 +157,9 @@ class Bus:
         }
         if row.traceparent:
             headers["traceparent"] = row.traceparent
-        if replayed:
-            headers[REPLAYED] = "1"
-        else:
+        if again_for:
+            headers[AGAIN_FOR] = again_for
+        if not replay:
             headers["Nats-Msg-Id"] = str(row.event_id)
         await self.jetstream.publish(row.subject, row.data, headers=headers)
         telemetry.EVENTS_PUBLISHED.labels(row.subject).inc()
@@ -167,14 +179,16 @@ class _Connector:
     def __init__(self, client: Client, options: dict[str, Any]) -> None:
         self._client = client
         self._options = options
-        self._task: Any = None
+        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    def start(self) -> asyncio.Task[None]:
         self._task = asyncio.create_task(self._connect(), name="bus-connect")
+        return self._task
 
     async def stop(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _connect(self) -> None:
         while True:
@@ -186,8 +200,8 @@ class _Connector:
                 await asyncio.sleep(0.5)
 
 
-def incoming(subject: str, headers: Mapping[str, str] | None, data: bytes) -> Incoming:
-    """Reads a message of the bus. Raises Undecodable when it is no event of the contracts."""
+def incoming(subject: str, headers: Mapping[str, str] | None, data: bytes, *, consumer: str) -> Incoming:
+    """Reads a message of the bus as `consumer`. Raises Undecodable when it is no event of the contracts."""
     values = headers or {}
     try:
         event = Incoming(
@@ -200,7 +214,7 @@ def incoming(subject: str, headers: Mapping[str, str] | None, data: bytes) -> In
             time=datetime.fromisoformat(values["ce-time"]),
             traceparent=values.get("traceparent", ""),
             data=data,
-            replayed=REPLAYED in values,
+            again=values.get(AGAIN_FOR) == consumer,
         )
     except (KeyError, ValueError) as error:
         raise Undecodable(f"the headers are not those of a CloudEvent: {error!r}") from error

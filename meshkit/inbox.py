@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import logs, telemetry
 from meshkit.bus import DEAD_LETTERS, Bus, Incoming, Undecodable, incoming
 from meshkit.database import ALL_TENANTS, Database
+from meshkit.dead_letters import FAILURE, ORIGINAL_SUBJECT
 
 Handler = Callable[[AsyncConnection, Sequence[Incoming]], Awaitable[None]]
 
@@ -69,7 +70,7 @@ def sort(
     for position, event in enumerate(events):
         key = (event.tenant, event.source, event.aggregate)
         last = present.get(key, 0)
-        if event.replayed:
+        if event.again:
             result.fresh.append(event)
         elif event.version <= last:
             continue
@@ -148,7 +149,9 @@ class Consumer:
         readable: list[tuple[Msg, Incoming]] = []
         for message in messages:
             try:
-                readable.append((message, incoming(message.subject, message.headers, message.data)))
+                readable.append(
+                    (message, incoming(message.subject, message.headers, message.data, consumer=self._durable))
+                )
             except Undecodable as error:
                 await self._bury(message, str(error))
         try:
@@ -227,8 +230,8 @@ class Consumer:
         """Keeps a message that cannot be handled where it can be looked at and sent again, then ends it."""
         headers = {
             **{key: value for key, value in (message.headers or {}).items() if key != "Nats-Msg-Id"},
-            "florin-original-subject": message.subject,
-            "florin-failure": why,
+            ORIGINAL_SUBJECT: message.subject,
+            FAILURE: why,
         }
         subject = f"florin.{DEAD_LETTERS}.{self._durable}.{self._stream}"
         await self._bus.jetstream.publish(subject, message.data, headers=headers)

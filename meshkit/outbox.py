@@ -221,8 +221,11 @@ def rounds(rows: Sequence[OutboxRow]) -> list[list[OutboxRow]]:
     return turns
 
 
-async def replay(db: Database, bus: Bus, *, start: datetime, end: datetime) -> int:
-    """Publishes events of a time range again, under their ids, and gives their count."""
+async def replay(db: Database, bus: Bus, *, start: datetime, end: datetime, again_for: str = "") -> int:
+    """Publishes the events of [start, end) again, in order and under their ids; gives their count.
+
+    Consumers skip what they have seen; the one that `again_for` names handles everything once more.
+    """
     count, after = 0, 0
     while True:
 
@@ -230,7 +233,7 @@ async def replay(db: Database, bus: Bus, *, start: datetime, end: datetime) -> i
             rows = await conn.execute(
                 text(
                     f"SELECT {_COLUMNS} FROM outbox WHERE time >= :start AND time < :end AND id > :after"  # noqa: S608
-                    " ORDER BY id LIMIT 500"
+                    " AND published_at IS NOT NULL ORDER BY id LIMIT 500"
                 ),
                 {"start": start, "end": end, "after": after},
             )
@@ -240,5 +243,5 @@ async def replay(db: Database, bus: Bus, *, start: datetime, end: datetime) -> i
         if not page:
             return count
         for turn in rounds(page):
-            await asyncio.gather(*(bus.publish_row(row, replayed=True) for row in turn))
+            await asyncio.gather(*(bus.publish_row(row, replay=True, again_for=again_for) for row in turn))
         count, after = count + len(page), page[-1].id

@@ -32,7 +32,7 @@ def incoming(tenant: str, aggregate: str, message: Message) -> Incoming:
         time=clock.now(),
         traceparent="",
         data=message.SerializeToString(),
-        replayed=False,
+        again=False,
     )
 
 

@@ -168,7 +168,7 @@ def incoming(tenant: str, message: Message) -> Incoming:
         time=clock.now(),
         traceparent="",
         data=message.SerializeToString(),
-        replayed=False,
+        again=False,
     )
 
 

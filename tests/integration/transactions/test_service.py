@@ -259,7 +259,7 @@ async def test_a_resolved_case_finishes_its_transfer(service: Service, parts: re
         time=clock.now(),
         traceparent="",
         data=message.SerializeToString(),
-        replayed=False,
+        again=False,
     )
     async with Database.open(service.settings) as db:
         await db.run("service", lambda conn: consumers.handle(conn, [event, event]))

@@ -15,7 +15,7 @@ from meshkit.bus import Incoming
 _TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def _event(aggregate: str, version: int, *, replayed: bool = False) -> Incoming:
+def _event(aggregate: str, version: int, *, again: bool = False) -> Incoming:
     return Incoming(
         id=uuid.uuid5(uuid.NAMESPACE_URL, f"{aggregate}{version}"),
         type="florin.accounts.account_opened.v1",
@@ -26,7 +26,7 @@ def _event(aggregate: str, version: int, *, replayed: bool = False) -> Incoming:
         time=_TIME,
         traceparent="",
         data=b"",
-        replayed=replayed,
+        again=again,
     )
 
 
@@ -60,6 +60,6 @@ def test_an_event_whose_predecessor_never_comes_is_let_through_in_the_end() -> N
 
 def test_an_event_sent_again_on_purpose_is_handled_again() -> None:
     """A redrive or replay reaches its handler, and does not move the version back."""
-    outcome = inbox.sort([_event("a", 1, replayed=True)], {("demo", "//florin/accounts", "a"): 4}, lambda _e: True)
+    outcome = inbox.sort([_event("a", 1, again=True)], {("demo", "//florin/accounts", "a"): 4}, lambda _e: True)
     assert [event.version for event in outcome.fresh] == [1]
     assert outcome.versions == {}
