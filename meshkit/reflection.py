@@ -15,6 +15,24 @@ PUBLIC_DESCRIPTORS = Path(policy_pb2.__file__).resolve().parents[3] / "public.bi
 """Written with the stubs: the contracts without internal services and without Florin's own options."""
 
 
+class _Contracts:
+    """A pool that finds methods by their names too, as `grpcurl describe SERVICE.METHOD` asks; protobuf's does not."""
+
+    def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - the pool's name for it
+        """The file that declares a symbol. Raises KeyError when none does."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            return self._pool.FindServiceByName(service).methods_by_name[method].containing_service.file
+
+
 def add(server: grpc.aio.Server) -> None:
     """Registers both versions of reflection. v1 differs from v1alpha in its name alone, so one servicer serves both."""
     contracts = descriptor_pb2.FileDescriptorSet.FromString(PUBLIC_DESCRIPTORS.read_bytes())
@@ -23,7 +41,7 @@ def add(server: grpc.aio.Server) -> None:
         pool.Add(file)
     names = [f"{file.package}.{service.name}" for file in contracts.file for service in file.service]
     names += ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME]
-    servicer: Any = reflection.aio.ReflectionServicer(service_names=names, pool=pool)
+    servicer: Any = reflection.aio.ReflectionServicer(service_names=names, pool=_Contracts(pool))
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         reflection_pb2.ServerReflectionRequest.FromString,
