@@ -33,6 +33,8 @@ class EdgeSettings:
     client_cert: str
     client_key: str
     audience: str = "florin"
+    issuer_ca: str = "/etc/ssl/certs/ca-certificates.crt"
+    """What an https issuer's certificate must come from; Debian's place of the system's authorities."""
     access_log: str = "/dev/stdout"
     otlp: str | None = None
     trace_percent: float = 1.0
@@ -93,7 +95,7 @@ def clusters(settings: EdgeSettings, health_names: Mapping[str, str]) -> Iterato
     port = issuer.port or (443 if issuer.scheme == "https" else 80)
     cluster = _cluster("issuer", [f"{issuer.hostname}:{port}"])
     if issuer.scheme == "https":
-        roots = {"trusted_ca": {"filename": "/etc/ssl/certs/ca-certificates.crt"}}
+        roots = {"trusted_ca": {"filename": settings.issuer_ca}}
         names = [{"san_type": "DNS", "matcher": {"exact": issuer.hostname}}]
         context = {"validation_context": {**roots, "match_typed_subject_alt_names": names}}
         cluster["transport_socket"] = _tls({"sni": issuer.hostname, "common_tls_context": context})

@@ -124,6 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     may = parser.add_argument_group("optional")
     default = {name: f.default for name, f in EdgeSettings.__dataclass_fields__.items()}
     may.add_argument("--audience", default=default["audience"], help="the `aud` of tokens (%(default)s)")
+    may.add_argument(
+        "--issuer-ca",
+        default=default["issuer_ca"],
+        metavar="FILE",
+        help="what signs an https issuer's certificate (%(default)s)",
+    )
     may.add_argument("--access-log", default=default["access_log"], metavar="FILE", help="%(default)s if absent")
     may.add_argument("--otlp", metavar="HOST:PORT", help="where traces go, OTLP over gRPC; none if absent")
     may.add_argument("--trace-percent", type=float, default=default["trace_percent"], help="of calls (%(default)s)")

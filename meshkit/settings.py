@@ -43,6 +43,9 @@ class ServiceSettings(BaseSettings):
     jwt_audience: str = Field("florin", description="The `aud` that tokens must have.")
     jwks_url: str | None = Field(None, description="Where the issuer's keys are fetched from.")
     jwks_file: FilePath | None = Field(None, description="A file with the issuer's keys, instead of jwks_url.")
+    jwks_ca_file: FilePath | None = Field(
+        None, description="Authorities that the issuer's certificate must come from; the system's if absent."
+    )
 
     encryption_key_file: FilePath = Field(..., description="Keys for personal data, base64url, one a line.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import time
 from collections import OrderedDict
 from typing import Any
@@ -37,6 +38,8 @@ class Verifier:
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
         self._url = settings.jwks_url
+        ca = settings.jwks_ca_file
+        self._tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca is not None else True
         self._keys: jwk.KeySet | None = None
         self._fetched_at = float("-inf")
         self._lock = asyncio.Lock()
@@ -110,7 +113,7 @@ class Verifier:
                 timeout = aiohttp.ClientTimeout(total=2)
                 async with (
                     aiohttp.ClientSession(timeout=timeout) as session,
-                    session.get(self._url) as answer,
+                    session.get(self._url, ssl=self._tls) as answer,
                 ):
                     answer.raise_for_status()
                     self._keys = jwk.KeySet.import_key_set(await answer.json(content_type=None))
