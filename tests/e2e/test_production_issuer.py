@@ -1,4 +1,4 @@
-"""A production issuer: RS256, EdDSA and ES256 keys over https from a private authority, for the edge and the services."""
+"""A production issuer: RS256, EdDSA and ES256 keys over https from a private authority, for edge and services."""
 
 from __future__ import annotations
 
