@@ -9,7 +9,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from compliance import case_store, imports, kyc_store, messages, operations, policy_store, rules
@@ -21,7 +20,7 @@ from florin.compliance.v1 import compliance_service_pb2 as pb
 from florin.compliance.v1 import compliance_service_pb2_grpc as pb_grpc
 from meshkit import idempotency, identity, money, pages
 from meshkit.database import Database
-from meshkit.errors import RequestInvalid
+from meshkit.errors import PageTokenInvalid
 from meshkit.identity import Call
 
 _FIRST_CASE = (datetime(1, 1, 1, tzinfo=UTC), uuid.UUID(int=0))
@@ -39,7 +38,6 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
     async def SubmitKyc(self, request: pb.SubmitKycRequest, context: object) -> pb.SubmitKycResponse:
         """See the contract."""
         call = identity.current()
-        _refuse_nul(request)
         submission = Submission(
             request.customer.removeprefix("customers/"), request.legal_name, request.country_code, request.birth_date
         )
@@ -77,7 +75,6 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
     async def RejectCustomer(self, request: pb.RejectCustomerRequest, context: object) -> pb.RejectCustomerResponse:
         """See the contract."""
         call = identity.current()
-        _refuse_nul(request)
 
         async def work(conn: AsyncConnection) -> pb.RejectCustomerResponse:
             customer = request.name.removeprefix("kycProfiles/")
@@ -123,7 +120,6 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
     async def SetRule(self, request: pb.SetRuleRequest, context: object) -> pb.SetRuleResponse:
         """See the contract."""
         call, rule = identity.current(), request.rule
-        _refuse_nul(rule)
         await asyncio.to_thread(rules.validate, rule.expression)
 
         async def work(conn: AsyncConnection) -> pb.SetRuleResponse:
@@ -216,7 +212,6 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
     async def ListCases(self, request: pb.ListCasesRequest, context: object) -> pb.ListCasesResponse:
         """See the contract."""
         call, size = identity.current(), pages.size(request.page_size)
-        _refuse_nul(request)
         filter_text = f"{int(request.state)} {request.transfer}"
         after = _after_case(filter_text, request.page_token)
 
@@ -241,7 +236,6 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
     async def ResolveCase(self, request: pb.ResolveCaseRequest, context: object) -> pb.ResolveCaseResponse:
         """See the contract."""
         call = identity.current()
-        _refuse_nul(request)
 
         async def work(conn: AsyncConnection) -> pb.ResolveCaseResponse:
             case = await operations.resolve_case(
@@ -286,13 +280,6 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
         ]
 
 
-def _refuse_nul(message: Message) -> None:
-    """PostgreSQL's text cannot hold a NUL character."""
-    fields = [field.name for field, value in message.ListFields() if isinstance(value, str) and "\0" in value]
-    if fields:
-        raise RequestInvalid([(field, "it holds a NUL character") for field in fields])
-
-
 def _after(kind: str, token: str) -> str:
     key = pages.decode(kind, "", token, [str])
     return "" if key is None else str(key[0])
@@ -306,7 +293,12 @@ def _next[T](kind: str, found: Sequence[T], size: int, name: Callable[[T], str])
 
 def _after_case(filter_text: str, token: str) -> tuple[datetime, uuid.UUID]:
     key = pages.decode("cases", filter_text, token, [int, str])
-    return _FIRST_CASE if key is None else (_from_micros(int(key[0])), uuid.UUID(str(key[1])))
+    if key is None:
+        return _FIRST_CASE
+    try:
+        return _from_micros(int(key[0])), uuid.UUID(str(key[1]))
+    except (ValueError, OverflowError):
+        raise PageTokenInvalid from None  # made up: it names no time or no case
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

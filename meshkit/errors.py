@@ -19,6 +19,14 @@ from florin.common.v1 import errors_pb2
 DOMAIN = "florin"
 Reason = errors_pb2.Reason
 
+TEXT_MAX = 256
+"""Characters of a refusal's sentence and of each of its values, which may quote the caller.
+
+A refusal travels in trailers: gRPC's clients drop it whole above 8 KiB, and a character may take 12 bytes of them.
+"""
+VIOLATIONS_BYTES_MAX = 3_000
+"""What the violations of one refusal may take, for the same reason; 4,000 once they are encoded."""
+
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -44,8 +52,8 @@ class DomainError(Exception):
         details: Sequence[Message] = (),
     ) -> None:
         super().__init__(message)
-        self.message = message
-        self.metadata = dict(metadata or {})
+        self.message = _short(message)
+        self.metadata = {name: _short(value) for name, value in (metadata or {}).items()}
         self.details = tuple(details)
 
     def to_status(self) -> status_pb2.Status:
@@ -99,22 +107,26 @@ def reason_of(status: status_pb2.Status) -> int:
 
 
 class RequestInvalid(DomainError):
-    """The request breaks rules of the contract; `violations` are pairs of field path and sentence, all of them."""
+    """The request breaks rules of the contract; `violations` are pairs of field path and sentence, all of them.
+
+    The answer lists as many as a caller can receive; its metadata say how many there are.
+    """
 
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = errors_pb2.REASON_REQUEST_INVALID
 
     def __init__(self, violations: Sequence[tuple[str, str]]) -> None:
-        bad_request = error_details_pb2.BadRequest(
-            field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(field=field, description=sentence)
-                for field, sentence in violations
-            ]
-        )
+        bad_request, room = error_details_pb2.BadRequest(), VIOLATIONS_BYTES_MAX
+        for field, sentence in violations:
+            one = error_details_pb2.BadRequest.FieldViolation(field=field, description=_short(sentence))
+            room -= one.ByteSize() + 4  # the tag and the length of an item
+            if room < 0:
+                break
+            bad_request.field_violations.append(one)
         first = "; ".join(f"{field}: {sentence}" if field else sentence for field, sentence in violations[:3])
         more = f" (and {len(violations) - 3} more)" if len(violations) > 3 else ""
         super().__init__(
-            f"The request is invalid: {first}{more}.",
+            f"The request is invalid: {first[:200]}{more}.",
             metadata={"violations": str(len(violations))},
             details=[bad_request],
         )
@@ -315,6 +327,10 @@ class TenantNotFound(DomainError):
         super().__init__(
             f'The tenant "{tenant}" does not exist; it is made by CreateTenant.', metadata={"tenant": tenant}
         )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TEXT_MAX else f"{text[: TEXT_MAX - 1]}…"
 
 
 def internal_status(error_id: str) -> status_pb2.Status:

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from meshkit import identity, logs, telemetry
+from meshkit import identity, logs, storable, telemetry
 from meshkit.errors import (
     CallerNotAllowed,
     DeadlineExceeded,
@@ -284,9 +284,11 @@ def peer(context: Any) -> str:
 
 def validate(message: Message) -> None:
     """Checks a message against the rules of its contract. Raises RequestInvalid with every violation."""
-    violations = protovalidate.collect_violations(message)
+    broken = protovalidate.collect_violations(message)
+    violations = [(_path(violation.proto), violation.proto.message) for violation in broken]
+    violations += storable.violations(message)
     if violations:
-        raise RequestInvalid([(_path(violation.proto), violation.proto.message) for violation in violations])
+        raise RequestInvalid(violations)
 
 
 def fingerprint(request: Message) -> bytes:

@@ -28,7 +28,8 @@ def encode(kind: str, filter_text: str, key: Sequence[str | int]) -> str:
 def decode(kind: str, filter_text: str, token: str, shape: Sequence[type] | None = None) -> list[str | int] | None:
     """The keyset values in a token; None for the first page. Raises PageTokenInvalid for any other token.
 
-    `shape` gives the types of the values (str or int), so that a made-up token cannot reach the database.
+    `shape` gives the types of the values (str or int), so that a made-up token cannot reach the database. A value
+    that stands for something else (a time, a UUID) may still be none: whoever converts it refuses it in the same way.
     """
     if not token:
         return None
@@ -40,11 +41,18 @@ def decode(kind: str, filter_text: str, token: str, shape: Sequence[type] | None
         key = json.loads(body)
     except (binascii.Error, ValueError):
         raise PageTokenInvalid from None
-    if not isinstance(key, list) or not all(isinstance(part, str | int) for part in key):
+    if not isinstance(key, list) or not all(_storable(part) for part in key):
         raise PageTokenInvalid
     if shape is not None and [type(part) for part in key] != list(shape):
         raise PageTokenInvalid
     return key
+
+
+def _storable(part: object) -> bool:
+    """Whether a database can be asked with it; tokens can be made up by those who read this file."""
+    if isinstance(part, str):
+        return "\0" not in part
+    return isinstance(part, int) and -(2**63) <= part < 2**63
 
 
 def _tag(kind: str, filter_text: str, body: bytes) -> bytes:

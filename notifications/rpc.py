@@ -17,7 +17,7 @@ from florin.notifications.v1 import notification_service_pb2_grpc as pb_grpc
 from florin.notifications.v1 import webhook_pb2
 from meshkit import clock, idempotency, identity, pages
 from meshkit.database import Database
-from meshkit.errors import RequestInvalid, UpdateMaskInvalid
+from meshkit.errors import PageTokenInvalid, RequestInvalid, UpdateMaskInvalid
 from notifications import operations
 from notifications.model import Delivery, Endpoint, EndpointChange
 from notifications.settings import Settings
@@ -143,7 +143,7 @@ class NotificationService(pb_grpc.NotificationServiceServicer):
             # First whether there is such an endpoint, then the page token: the contract's order of precedence.
             endpoint = await operations.get_webhook_endpoint(conn, call, request.endpoint)
             key = pages.decode("deliveries", filter_text, request.page_token, [int, int])
-            before = _FIRST_DELIVERY if key is None else (_from_micros(int(key[0])), int(key[1]))
+            before = _FIRST_DELIVERY if key is None else _position(int(key[0]), int(key[1]))
             return await operations.list_deliveries(
                 conn, endpoint, state=int(request.state), before=before, limit=size + 1
             )
@@ -282,6 +282,14 @@ _MICRO = timedelta(microseconds=1)
 
 def _micros(time: datetime) -> int:
     return (time - _EPOCH) // _MICRO
+
+
+def _position(micros: int, number: int) -> tuple[datetime, int]:
+    """Where a page begins. Raises PageTokenInvalid when a made-up token names no time."""
+    try:
+        return _from_micros(micros), number
+    except OverflowError:
+        raise PageTokenInvalid from None
 
 
 def _from_micros(micros: int) -> datetime:

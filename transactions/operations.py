@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import audit, iban, idempotency, logs, money, pages
 from meshkit.batching import Batcher
 from meshkit.database import Database
-from meshkit.errors import DeadlineExceeded, DomainError, RecordedRefusal, RequestIdReused
+from meshkit.errors import DeadlineExceeded, DomainError, PageTokenInvalid, RecordedRefusal, RequestIdReused
 from meshkit.identity import Call, Principal
 from transactions import errors, store
 from transactions import filter as filters
@@ -185,7 +185,7 @@ class Transfers:
         conditions = filters.parse(filter_text)
         scope = f"{principal.tenant}\0{principal.customer or ''}\0{filter_text}"
         position = pages.decode("transfers", scope, page_token, shape=(str, str))
-        after = (datetime.fromisoformat(str(position[0])), str(position[1])) if position else None
+        after = _position(position) if position else None
         limit = pages.size(page_size)
 
         async def read(conn: AsyncConnection) -> list[Transfer]:
@@ -273,6 +273,17 @@ def check(transfer: Transfer) -> None:
             raise errors.IdentifierInvalid(name)
     if transfer.debit_account == transfer.credit_account:
         raise errors.AccountsIdentical
+
+
+def _position(values: Sequence[str | int]) -> tuple[datetime, str]:
+    """Where a page begins. Raises PageTokenInvalid when a made-up token names no time."""
+    try:
+        moment = datetime.fromisoformat(str(values[0]))
+    except ValueError:
+        raise PageTokenInvalid from None
+    if moment.tzinfo is None:
+        raise PageTokenInvalid
+    return moment, str(values[1])
 
 
 def _final_answer(transfer: Transfer) -> Transfer | DomainError:

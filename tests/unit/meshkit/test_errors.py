@@ -38,3 +38,15 @@ def test_every_reason_of_the_kit_is_in_the_contract() -> None:
     """No class names a reason that callers could not look up."""
     for refusal in errors.DomainError.__subclasses__():
         assert errors.reason_name(refusal.reason)
+
+
+def test_a_refusal_fits_into_the_trailers_of_a_call() -> None:
+    """gRPC's clients drop a refusal above 8 KiB and tell their caller of a lack of resources instead."""
+    violations = [(f"requests[{number}].debit_account", "does not match a long pattern") for number in range(3_000)]
+    refusal = errors.RequestInvalid(violations)
+    assert refusal.metadata["violations"] == "3000"
+    assert 20 < len(refusal.details[0].field_violations) < 3_000  # type: ignore[attr-defined]
+    assert refusal.to_status().ByteSize() < 4_000
+    quoting = errors.UpdateMaskInvalid("x" * 100_000, ["display_name"])
+    assert quoting.to_status().ByteSize() < 1_000
+    assert quoting.message.endswith("…")
