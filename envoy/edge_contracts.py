@@ -140,6 +140,9 @@ def _route(method: PublicMethod) -> dict[str, Any]:
     streaming = method.client_streaming or method.server_streaming
     if method.server_streaming:
         action["idle_timeout"] = "0s"  # a quiet stream is not a dead one: HTTP/2 pings find those
+        # The service ends a stream at its caller's deadline, with a status. Envoy could only break it off: once a
+        # stream has begun there is no other answer left to it.
+        del action["max_stream_duration"]["grpc_timeout_header_max"]
     if method.idempotent and not streaming:
         action["retry_policy"] = _RETRIES
     route: dict[str, Any] = {

@@ -122,6 +122,7 @@ def test_a_routes_time_is_its_contracts_deadline_and_a_little_more(rendered: Any
     assert get["max_stream_duration"] == get["grpc_timeout_header_max"] == "2.2s"
     stream = made["/florin.notifications.v1.NotificationService/StreamEvents"]["route"]
     assert stream["max_stream_duration"]["max_stream_duration"] == "0s"
+    assert "grpc_timeout_header_max" not in stream["max_stream_duration"]
     assert stream["idle_timeout"] == "0s"
 
 
