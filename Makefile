@@ -11,9 +11,12 @@ PYTHON := $(shell for p in python3.12 python3.13 python3.14 python3 python $$HOM
 
 BIN := .venv/bin
 CACHE := $(or $(FLORIN_CACHE),$(HOME)/.cache/florin)
-CONTRACTS := $(shell find protos -type f)
+CONTRACTS := $(shell find protos -name '*.proto') protos/generate.py
 SERVICE ?=
 PORT ?= 8443
+# Programs of other toolchains, pinned in tests/tools; a changed pin changes the path.
+BUF := $(CACHE)/buf/$(firstword $(shell cksum tests/tools/package-lock.json))/node_modules/.bin/buf
+GRPCURL := $(CACHE)/grpcurl/$(firstword $(shell cksum tests/tools/go.sum))/grpcurl
 
 .PHONY: help
 help: ## This list
@@ -79,3 +82,32 @@ lint: setup ## Style, types, and the direction of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy meshkit accounts transactions compliance notifications local
 	@$(BIN)/lint-imports
+
+.PHONY: check
+check: setup $(BUF) ## Contracts by buf: format, style, nothing broken; the edge's configuration by Envoy
+	@status=0; \
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python protos/check.py --buf "$(BUF)" || status=1; \
+	$(BIN)/python envoy/check.py || status=1; \
+	exit $$status
+
+.PHONY: e2e-tools
+e2e-tools: setup $(GRPCURL) ## A real grpcurl and curl through the mesh, and the README's first calls
+	@command -v curl >/dev/null || { echo "make e2e-tools needs curl (Debian: apt-get install curl)." >&2; exit 1; }
+	@PATH="$(dir $(GRPCURL)):$$PATH" $(BIN)/pytest -q tests/e2e_tools
+
+# Both are made beside their place and then moved there: an interrupted installation leaves nothing half done.
+$(BUF):
+	@command -v npm >/dev/null || { echo "make check needs npm, which brings buf (Debian: apt-get install npm)." >&2; exit 1; }
+	@echo "installing buf into $(CACHE)"
+	@mkdir -p "$(CACHE)/buf"; new=$$(mktemp -d "$(CACHE)/buf/new.XXXXXX"); trap 'rm -rf "$$new"' EXIT; \
+	cp tests/tools/package.json tests/tools/package-lock.json "$$new"; \
+	(cd "$$new" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2); \
+	place="$(patsubst %/node_modules/.bin/buf,%,$(BUF))"; [ -d "$$place" ] || mv "$$new" "$$place"
+
+$(GRPCURL):
+	@command -v go >/dev/null || { echo "make e2e-tools needs Go 1.21 or newer, which builds grpcurl (go.dev/doc/install)." >&2; exit 1; }
+	@echo "building grpcurl into $(CACHE)"
+	@mkdir -p "$(dir $(GRPCURL))"; new=$$(mktemp -d "$(CACHE)/grpcurl/new.XXXXXX"); trap 'rm -rf "$$new"' EXIT; \
+	(cd tests/tools && package=github.com/fullstorydev/grpcurl && version=$$(go list -m -f '{{.Version}}' $$package) && \
+	  go build -trimpath -ldflags "-X main.version=$$version" -o "$$new/grpcurl" $$package/cmd/grpcurl); \
+	mv "$$new/grpcurl" "$(GRPCURL)"

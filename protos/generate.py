@@ -11,6 +11,7 @@ import importlib
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -82,31 +83,48 @@ def run_protoc(*arguments: str) -> None:
         sys.exit("protoc refused the contracts; its message is above")
 
 
+def contracts_of(protos: Path) -> list[str]:
+    """The contracts in a folder, by the names that imports use."""
+    return sorted(path.relative_to(protos).as_posix() for path in protos.rglob("*.proto"))
+
+
+def sources(protos: Path, scratch: Path) -> list[str]:
+    """Tells protoc where contracts and their imports are; the rules' descriptor is written into the scratch folder."""
+    rules = scratch / "validate.binpb"
+    rules.write_bytes(rules_descriptor_set().SerializeToString())
+    google_root = Path(next(iter(google.api.__path__))).parent.parent
+    bundled = Path(grpc_tools.__file__).parent / "_proto"
+    return [f"-I{protos}", f"-I{google_root}", f"-I{bundled}", f"--descriptor_set_in={rules}"]
+
+
+def describe(protos: Path, output: Path, *flags: str) -> None:
+    """Writes the descriptor set of a folder of contracts, with imports and comments."""
+    with tempfile.TemporaryDirectory() as scratch:
+        run_protoc(
+            *sources(protos, Path(scratch)),
+            *flags,
+            f"--descriptor_set_out={output}",
+            "--include_imports",
+            "--include_source_info",
+            *contracts_of(protos),
+            # What a status may carry: the edge needs it to write details as JSON.
+            "google/rpc/error_details.proto",
+        )
+
+
 def generate() -> None:
     """Writes everything anew, so that a deleted contract leaves no stub behind."""
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir(parents=True)
-    rules = OUTPUT / "validate.binpb"
-    rules.write_bytes(rules_descriptor_set().SerializeToString())
-    google_root = Path(next(iter(google.api.__path__))).parent.parent
-    bundled = Path(grpc_tools.__file__).parent / "_proto"
-    contracts = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.rglob("*.proto"))
+    contracts = contracts_of(PROTOS)
     services = [name for name in contracts if name.endswith("_service.proto")]
-    sources = [f"-I{PROTOS}", f"-I{google_root}", f"-I{bundled}", f"--descriptor_set_in={rules}"]
     # The type stubs' plug-ins stand beside the interpreter that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    run_protoc(*sources, f"--python_out={OUTPUT}", f"--mypy_out=quiet:{OUTPUT}", *contracts, RULES)
-    run_protoc(*sources, f"--grpc_python_out={OUTPUT}", f"--mypy_grpc_out=quiet:{OUTPUT}", *services)
-    run_protoc(
-        *sources,
-        f"--descriptor_set_out={OUTPUT / 'descriptors.binpb'}",
-        "--include_imports",
-        "--include_source_info",
-        *contracts,
-        # What a status may carry: the edge needs it to write details as JSON.
-        "google/rpc/error_details.proto",
-    )
-    rules.unlink()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = sources(PROTOS, Path(scratch))
+        run_protoc(*found, f"--python_out={OUTPUT}", f"--mypy_out=quiet:{OUTPUT}", *contracts, RULES)
+        run_protoc(*found, f"--grpc_python_out={OUTPUT}", f"--mypy_grpc_out=quiet:{OUTPUT}", *services)
+    describe(PROTOS, OUTPUT / "descriptors.binpb")
     sys.path.insert(0, str(OUTPUT))
     contracts_set = descriptor_pb2.FileDescriptorSet.FromString((OUTPUT / "descriptors.binpb").read_bytes())
     (OUTPUT / "public.binpb").write_bytes(public_descriptors(contracts_set).SerializeToString())
