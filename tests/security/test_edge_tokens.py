@@ -2,90 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
-from joserfc import jwk, jwt
 
 from florin.accounts.v1 import account_service_pb2, account_service_pb2_grpc
 from local import issuer
 from tests.support.edge import Edge, error_info
-
-Forge = Callable[[Edge, dict[str, Any]], str]
-
-
-def claims(**changes: Any) -> dict[str, Any]:
-    """Claims that are good but for the changes; None takes one out."""
-    now = int(time.time())
-    made = {
-        "iss": issuer.ISSUER,
-        "aud": issuer.AUDIENCE,
-        "sub": "mallory",
-        "iat": now,
-        "nbf": now,
-        "exp": now + 600,
-        "tenant": "demo",
-        "scope": "accounts:read",
-        **changes,
-    }
-    return {key: value for key, value in made.items() if value is not None}
-
-
-def _part(value: Any) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
-
-
-def _signed(**changes: Any) -> Forge:
-    return lambda edge, _: issuer.sign(edge.state, claims(**changes))
-
-
-def _foreign_key(edge: Edge, public: dict[str, Any]) -> str:
-    key = jwk.ECKey.generate_key("P-256", {"alg": "ES256", "kid": public["kid"]})
-    return jwt.encode({"alg": "ES256", "kid": public["kid"]}, claims(), key)
-
-
-def _key_in_the_header(edge: Edge, public: dict[str, Any]) -> str:
-    key = jwk.ECKey.generate_key("P-256", {"alg": "ES256"})
-    head = {"alg": "ES256", "jwk": key.as_dict(private=False), "jku": "https://evil.example/jwks.json"}
-    return jwt.encode(head, claims(), key)
-
-
-def _no_algorithm(edge: Edge, public: dict[str, Any]) -> str:
-    return f"{_part({'alg': 'none', 'typ': 'JWT', 'kid': public['kid']})}.{_part(claims())}."
-
-
-def _key_confusion(edge: Edge, public: dict[str, Any]) -> str:
-    """HS256 with the public key's bytes as the secret."""
-    signed = f"{_part({'alg': 'HS256', 'typ': 'JWT', 'kid': public['kid']})}.{_part(claims())}"
-    mac = hmac.new(json.dumps(public).encode(), signed.encode(), hashlib.sha256).digest()
-    return f"{signed}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
-
-
-def _tampered(edge: Edge, public: dict[str, Any]) -> str:
-    head, _, signature = issuer.sign(edge.state, claims()).split(".")
-    return f"{head}.{_part(claims(scope='tenants:write accounts:read'))}.{signature}"
-
-
-WRONG: dict[str, Forge] = {
-    "rubbish": lambda edge, _: "abc",
-    "of another key": _foreign_key,
-    "with a key of its own": _key_in_the_header,
-    "tampered with": _tampered,
-    "alg none": _no_algorithm,
-    "key confusion": _key_confusion,
-    "expired": _signed(exp=int(time.time()) - 3600, iat=int(time.time()) - 7200, nbf=int(time.time()) - 7200),
-    "without an end": _signed(exp=None),
-    "not yet valid": _signed(nbf=int(time.time()) + 3600, exp=int(time.time()) + 3700),
-    "too long-lived": _signed(exp=int(time.time()) + 90_000),
-    "of another issuer": _signed(iss="https://evil.example"),
-}
+from tests.support.tokens import WRONG, claims
 
 
 def call(edge: Edge, token: str | None) -> grpc.RpcError:
@@ -101,8 +26,7 @@ def call(edge: Edge, token: str | None) -> grpc.RpcError:
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_token_is_refused_in_one_form(stand_in_edge: Edge, kind: str) -> None:
     """UNAUTHENTICATED or 401 with TOKEN_INVALID and one text, whatever is wrong; the service never sees the call."""
-    public = json.loads((stand_in_edge.state.root / "jwks.json").read_text())["keys"][0]
-    token = WRONG[kind](stand_in_edge, public)
+    token = WRONG[kind](stand_in_edge.state)
     refusal = call(stand_in_edge, token)
     info = error_info(refusal)
     assert info is not None

@@ -21,15 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
 from florin.accounts.v1 import account_pb2, account_service_pb2, account_service_pb2_grpc
 from florin.common.v1 import money_pb2
 from florin.compliance.v1 import compliance_service_pb2, compliance_service_pb2_grpc
 from florin.notifications.v1 import notification_service_pb2_grpc
 from florin.transactions.v1 import transfer_service_pb2, transfer_service_pb2_grpc
-from local import issuer
+from local import issuer, rest
 from local.processes import tail
 from local.state import State, open_state
+from tests.support import protocols
 from tests.support.edge import Answer
 from tests.support.parts import wait_until
 
@@ -81,6 +83,16 @@ class Mesh:
             compliance_service_pb2_grpc.ComplianceServiceStub(self.channel),
             notification_service_pb2_grpc.NotificationServiceStub(self.channel),
         )
+
+    def call(self, name: str, request: Message, role: str = "teller", *, protocol: str = "gRPC", **options: Any) -> Any:
+        """A call by its short name ("AccountService.GetAccount") with a good token of a role. Raises Refused."""
+        return protocols.call(self, protocol, name, request, token=self.token(role, **options))
+
+    def tenant(self) -> str:
+        """A tenant of its own, for what holds for a whole tenant: limits, rules, lists."""
+        name = f"t-{secrets.token_hex(6)}"
+        rest.ensure_tenant(self.state, name)
+        return name
 
     def http(
         self,
