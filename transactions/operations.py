@@ -108,7 +108,9 @@ class Transfers:
                 end_to_end_id=original.end_to_end_id,
                 customers=original.customers,
             )
-            await store.insert_intents(conn, self._db.cipher, [order], self._lease_seconds)
+            if not await store.insert_intents(conn, self._db.cipher, [order], self._lease_seconds):
+                # The same request_id reversed another transfer since we looked: there was no lock to wait for.
+                return _same_request((await store.find_by_request(conn, self._db.cipher, [asked]))[0], reversal)
             await audit.record(
                 conn,
                 call,
