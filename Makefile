@@ -76,6 +76,10 @@ test: setup ## All tests that need Python alone (SERVICE=accounts for one servic
 	  $(BIN)/pytest -q tests/unit tests/tidy tests/integration tests/contract tests/e2e tests/security; \
 	fi
 
+.PHONY: faults
+faults: setup ## Everything killed, stopped and taken away under load (FLORIN_SEED=… repeats a run)
+	@$(BIN)/pytest -q tests/fault
+
 .PHONY: lint
 lint: setup ## Style, types, and the direction of imports
 	@$(BIN)/ruff format --check .
