@@ -58,6 +58,8 @@ class Incoming:
     data: bytes
     again: bool
     """Sent again on purpose, for this consumer: it is handled whatever the inbox says."""
+    stream_sequence: int = 0
+    """Where it stands in its stream."""
 
     def message(self) -> Message:
         """The event's message, by its type. Raises Undecodable."""
@@ -200,7 +202,9 @@ class _Connector:
                 await asyncio.sleep(0.5)
 
 
-def incoming(subject: str, headers: Mapping[str, str] | None, data: bytes, *, consumer: str) -> Incoming:
+def incoming(
+    subject: str, headers: Mapping[str, str] | None, data: bytes, *, consumer: str, stream_sequence: int
+) -> Incoming:
     """Reads a message of the bus as `consumer`. Raises Undecodable when it is no event of the contracts."""
     values = headers or {}
     try:
@@ -215,6 +219,7 @@ def incoming(subject: str, headers: Mapping[str, str] | None, data: bytes, *, co
             traceparent=values.get("traceparent", ""),
             data=data,
             again=values.get(AGAIN_FOR) == consumer,
+            stream_sequence=stream_sequence,
         )
     except (KeyError, ValueError) as error:
         raise Undecodable(f"the headers are not those of a CloudEvent: {error!r}") from error

@@ -1,7 +1,8 @@
 """Consumes events at most once each, in order per aggregate: the record stands in the transaction of the effect.
 
 The inbox keeps the last version of each aggregate: what is not newer was seen, what leaves a gap waits for the gap
-to fill (`event_gap_seconds` at most: a stream may have lost it for good).
+to fill. A stream may have lost an event for good, so the waiting ends: after `event_gap_seconds`, but not while the
+stream holds anything earlier that no replica has finished, since that may be the missing event, however late.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,10 @@ from meshkit.dead_letters import FAILURE, ORIGINAL_SUBJECT
 Handler = Callable[[AsyncConnection, Sequence[Incoming]], Awaitable[None]]
 
 _FETCH = 256
+_IDLE_SECONDS = 2.0
+_GATHER_SECONDS = 0.01  # after the first event, so that those that travel with it share its transaction
+_PATIENCE_FACTOR = 20
+"""An event waits so many `event_gap_seconds` at most, should the broker's account of what is finished be no help."""
 _DELIVERIES_MAX = 12  # with the delays below some five minutes, then a person has to look
 _log = logs.get(__name__)
 
@@ -106,6 +111,9 @@ class Consumer:
         self._gap_seconds = gap_seconds
         self._after_commit = after_commit
         self._gaps: dict[tuple[str, str, str, int], float] = {}
+        self._floor = 0
+        """Everything in the stream up to here is finished by some replica; as the broker told last."""
+        self._waiting = False
 
     async def run(self) -> None:
         """Consumes until it is cancelled; binds again whenever the broker was away."""
@@ -127,13 +135,10 @@ class Consumer:
         observe_again = 0.0
         try:
             while bound == self._bus.connections:
-                try:
-                    messages = await subscription.fetch(_FETCH, timeout=2)
-                except (TimeoutError, nats.errors.TimeoutError):
-                    messages = []
+                messages = await _fetch(subscription)
                 if messages:
-                    await self._process(messages)
-                if time.monotonic() >= observe_again:
+                    await _finished(self._process(messages))
+                if self._waiting or time.monotonic() >= observe_again:
                     await self._observe(subscription)
                     observe_again = time.monotonic() + 5
         finally:
@@ -143,15 +148,15 @@ class Consumer:
     async def _observe(self, subscription: JetStreamContext.PullSubscription) -> None:
         info = await subscription.consumer_info()
         telemetry.CONSUMER_LAG.labels(self._stream).set((info.num_pending or 0) + (info.num_ack_pending or 0))
+        self._floor = info.ack_floor.stream_seq if info.ack_floor is not None else 0
+        self._waiting = False
 
     async def _process(self, messages: Sequence[Msg]) -> None:
         """Handles a batch in one transaction; if that fails, each event in one of its own."""
         readable: list[tuple[Msg, Incoming]] = []
         for message in messages:
             try:
-                readable.append(
-                    (message, incoming(message.subject, message.headers, message.data, consumer=self._durable))
-                )
+                readable.append((message, self._read(message)))
             except Undecodable as error:
                 await self._bury(message, str(error))
         try:
@@ -164,6 +169,15 @@ class Consumer:
             _log.warning("a batch of events is taken apart", stream=self._stream, cause=repr(error))
             for pair in readable:
                 await self._apply_alone(pair)
+
+    def _read(self, message: Msg) -> Incoming:
+        return incoming(
+            message.subject,
+            message.headers,
+            message.data,
+            consumer=self._durable,
+            stream_sequence=message.metadata.sequence.stream,
+        )
 
     async def _apply_alone(self, pair: tuple[Msg, Incoming]) -> None:
         message, event = pair
@@ -217,10 +231,13 @@ class Consumer:
         """Whether an event that leaves a gap may wait on; remembers when it was seen first."""
         now = time.monotonic()
         if len(self._gaps) > 10_000:
-            self._gaps = {key: since for key, since in self._gaps.items() if now - since < self._gap_seconds}
+            oldest = now - self._gap_seconds * _PATIENCE_FACTOR
+            self._gaps = {key: since for key, since in self._gaps.items() if since > oldest}
         key = (event.tenant, event.source, event.aggregate, event.version)
-        since = self._gaps.setdefault(key, now)
-        if now - since < self._gap_seconds:
+        waited = now - self._gaps.setdefault(key, now)
+        may_come = self._floor < event.stream_sequence - 1 and waited < self._gap_seconds * _PATIENCE_FACTOR
+        if may_come or waited < self._gap_seconds:
+            self._waiting = True
             return True
         _log.warning("an event never came; going on without it", aggregate=event.aggregate, version=event.version)
         self._gaps.pop(key, None)
@@ -238,6 +255,27 @@ class Consumer:
         await message.term()
         telemetry.DEAD_LETTERS.labels(self._stream).inc()
         _log.error("an event went to the dead letters", stream=self._stream, subject=message.subject, why=why)
+
+
+async def _fetch(subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+    """The next events, as soon as there is one: a fetch of many would wait for the many until its time is over."""
+    try:
+        messages: list[Msg] = await subscription.fetch(1, timeout=_IDLE_SECONDS)
+    except (TimeoutError, nats.errors.TimeoutError):
+        return []
+    with contextlib.suppress(TimeoutError, nats.errors.TimeoutError):
+        messages += await subscription.fetch(_FETCH - 1, timeout=_GATHER_SECONDS)
+    return messages
+
+
+async def _finished(work: Coroutine[Any, Any, None]) -> None:
+    """Awaits work that is finished even if we are cancelled: half done, it would be redelivered half a minute later."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def purge(db: Database, *, inbox_hours: float, requests_hours: float) -> None:

@@ -1,0 +1,240 @@
+"""From outbox to inbox over a real broker: order, once each, dead letters, replays, a broker that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from accounts.settings import Settings as AccountsSettings
+from compliance.settings import Settings as ComplianceSettings
+from florin.accounts.v1 import events_pb2
+from meshkit import clock, dead_letters, inbox, outbox
+from meshkit.bus import Bus, Incoming
+from meshkit.database import Database
+from meshkit.outbox import Event, Relay
+from tests.support import parts as real
+from tests.support.parts import eventually
+
+
+@dataclass(slots=True)
+class Path:
+    """A publisher (accounts) and a consumer (compliance), each with its own database and identity."""
+
+    parts: real.Parts
+    publisher: Database
+    consumer: Database
+    publisher_bus: Bus
+    consumer_bus: Bus
+    handled: list[Incoming] = field(default_factory=list)
+    poison: set[str] = field(default_factory=set)
+    """Aggregates whose events cannot be handled."""
+    tenant: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:12]}")
+
+    async def tell(self, aggregate: str, *versions: int) -> None:
+        """Writes events of an aggregate into the publisher's outbox, in one transaction."""
+        events = [
+            Event(
+                tenant=self.tenant,
+                aggregate=aggregate,
+                version=version,
+                message=events_pb2.CustomerCreated(customer=aggregate),
+                time=clock.now(),
+            )
+            for version in versions
+        ]
+        await self.publisher.run(self.tenant, lambda conn: outbox.append(conn, events))
+
+    async def handle(self, conn: AsyncConnection, events: Sequence[Incoming]) -> None:
+        """What the consumer does: it notes its own tenant's events, or fails."""
+        for event in events:
+            if event.aggregate in self.poison:
+                raise ValueError("poison")
+        self.handled.extend(event for event in events if event.tenant == self.tenant)
+
+    def seen(self, aggregate: str) -> list[int]:
+        """The versions of an aggregate in the order in which they were handled."""
+        return [event.version for event in self.handled if event.aggregate == aggregate]
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Relay and consumer run."""
+        consumer = inbox.Consumer(
+            self.consumer_bus,
+            self.consumer,
+            stream="accounts",
+            durable="compliance",
+            handle=self.handle,
+            gap_seconds=1,
+        )
+        tasks = [
+            asyncio.create_task(Relay(self.publisher, self.publisher_bus, retention_hours=1).run()),
+            asyncio.create_task(consumer.run()),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture(scope="module")
+def parts() -> Iterator[real.Parts]:
+    """A broker of its own: services that other tests left running must not take these events."""
+    with real.running() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def databases(parts: real.Parts) -> Iterator[tuple[str, str]]:
+    """A database for each side."""
+    with real.fresh_database(parts, "accounts") as publisher, real.fresh_database(parts, "compliance") as consumer:
+        yield publisher, consumer
+
+
+@pytest.fixture
+async def path(parts: real.Parts, databases: tuple[str, str]) -> AsyncIterator[Path]:
+    """Both sides, connected."""
+    sender = real.settings_for(parts, AccountsSettings, databases[0])
+    receiver = real.settings_for(parts, ComplianceSettings, databases[1])
+    async with contextlib.AsyncExitStack() as stack:
+        made = Path(
+            parts,
+            await stack.enter_async_context(Database.open(sender)),
+            await stack.enter_async_context(Database.open(receiver)),
+            await stack.enter_async_context(Bus.open(sender)),
+            await stack.enter_async_context(Bus.open(receiver)),
+        )
+        await made.publisher_bus.connected(10)
+        await made.consumer_bus.connected(10)
+        yield made
+
+
+async def test_events_arrive_once_each_and_in_order_per_aggregate(path: Path) -> None:
+    """Two relays and two consumers, as two replicas have them, give every event once."""
+    async with path.working(), path.working():
+        for version in range(1, 21):
+            await path.tell("customers/one", version)
+            await path.tell("customers/two", version)
+        await eventually(lambda: _has(path, "customers/one", 20))
+        await eventually(lambda: _has(path, "customers/two", 20))
+    assert path.seen("customers/one") == list(range(1, 21))
+    assert path.seen("customers/two") == list(range(1, 21))
+
+
+async def test_an_event_that_cannot_be_handled_goes_to_the_dead_letters_and_comes_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds up nobody else; sent once more it reaches the consumer that gave it up, although newer ones passed."""
+    monkeypatch.setattr(inbox, "_DELIVERIES_MAX", 2)
+    path.poison.add("customers/poison")
+    async with path.working():
+        await path.tell("customers/poison", 1)
+        await path.tell("customers/fine", 1)
+        await eventually(lambda: _has(path, "customers/fine", 1))
+        async with operator(path.parts) as jetstream:
+            (letter,) = await eventually(lambda: letters(jetstream, path.tenant), 20)
+            assert (letter.consumer, letter.stream, letter.failure) == ("compliance", "accounts", "ValueError")
+            path.poison.clear()
+            await path.tell("customers/poison", 2)
+            await eventually(lambda: _has(path, "customers/poison", 1), 20)
+            assert path.seen("customers/poison") == [2]  # after the gap was waited for
+            await dead_letters.redrive(jetstream, letter)
+            await eventually(lambda: _has(path, "customers/poison", 2))
+            assert path.seen("customers/poison") == [2, 1]
+            assert await letters(jetstream, path.tenant) == []
+
+
+async def test_an_event_is_not_passed_over_while_another_replica_has_what_comes_before(path: Path) -> None:
+    """A replica that is slow with an event does not make the others take it for lost, however long it takes."""
+    slow = await path.consumer_bus.jetstream.pull_subscribe_bind(durable="compliance", stream="accounts")
+    relay = asyncio.create_task(Relay(path.publisher, path.publisher_bus, retention_hours=1).run())
+    await path.tell("customers/slow", 1)
+    (held,) = await slow.fetch(1, timeout=10)
+    await slow.unsubscribe()
+    relay.cancel()
+    await asyncio.gather(relay, return_exceptions=True)
+    async with path.working():
+        await path.tell("customers/slow", 2)
+        await path.tell("customers/other", 1)
+        await eventually(lambda: _has(path, "customers/other", 1))
+        # Three times as long as a gap is waited for.
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(eventually(lambda: _has(path, "customers/slow", 1), 60), 3)
+        await held.nak()
+        await eventually(lambda: _has(path, "customers/slow", 2))
+    assert path.seen("customers/slow") == [1, 2]
+
+
+async def test_what_is_no_event_is_buried_and_stops_nothing(path: Path) -> None:
+    """A message without a CloudEvent's headers is kept with what is wrong with it."""
+    async with path.working():
+        await path.publisher_bus.jetstream.publish("florin.accounts.customer_created.v1", b"junk", headers={"a": "b"})
+        await path.tell("customers/after", 1)
+        await eventually(lambda: _has(path, "customers/after", 1))
+        async with operator(path.parts) as jetstream:
+            found = await eventually(lambda: letters(jetstream, ""))
+            assert "CloudEvent" in found[-1].failure
+            for letter in found:
+                await dead_letters.drop(jetstream, letter)
+
+
+async def test_a_replay_is_skipped_by_who_saw_it_and_handled_by_who_is_named(path: Path) -> None:
+    """A lost stream can be filled again without doing anything twice; one consumer can be made to start over."""
+    begun = clock.now()
+    async with path.working():
+        await path.tell("customers/replay", 1, 2, 3)
+        await eventually(lambda: _has(path, "customers/replay", 3))
+        period = {"start": begun, "end": clock.now()}
+        # What the relay has not marked yet is not a replay's to tell.
+        await eventually(lambda: _all_published(path))
+        assert await outbox.replay(path.publisher, path.publisher_bus, **period) == 3
+        await path.tell("customers/marker", 1)
+        await eventually(lambda: _has(path, "customers/marker", 1))
+        assert path.seen("customers/replay") == [1, 2, 3]
+        again = await outbox.replay(path.publisher, path.publisher_bus, **period, again_for="compliance")
+        assert again == 3
+        await eventually(lambda: _has(path, "customers/replay", 6))
+    assert path.seen("customers/replay") == [1, 2, 3, 1, 2, 3]
+
+
+async def _has(path: Path, aggregate: str, count: int) -> bool:
+    return len(path.seen(aggregate)) >= count
+
+
+async def _all_published(path: Path) -> bool:
+    async def work(conn: AsyncConnection) -> int:
+        rows = await conn.exec_driver_sql("SELECT count(*) FROM outbox WHERE published_at IS NULL")
+        return int(rows.scalar_one())
+
+    return await path.publisher.run(path.tenant, work, read_only=True) == 0
+
+
+@asynccontextmanager
+async def operator(parts: real.Parts) -> AsyncIterator[Any]:
+    """JetStream with the rights of whoever runs the broker."""
+    import ssl
+
+    import nats
+
+    certificate, key = parts.state.certificate("operator")
+    context = ssl.create_default_context(cafile=str(parts.state.ca))
+    context.load_cert_chain(str(certificate), str(key))
+    client = await nats.connect(f"tls://127.0.0.1:{parts.nats_port}", tls=context)
+    try:
+        yield client.jetstream(timeout=5)
+    finally:
+        await client.close()
+
+
+async def letters(jetstream: Any, tenant: str) -> list[dead_letters.DeadLetter]:
+    """The dead letters of a tenant."""
+    return [letter async for letter in dead_letters.waiting(jetstream) if letter.tenant == tenant]
