@@ -205,6 +205,11 @@ class Passes:
 
     async def _post(self, transfers: list[Transfer], progress: Progress) -> None:
         crash(self._settings, "before-posting")
+        stand_ins = [transfer for transfer in transfers if transfer.stand_in]
+        if stand_ins:
+            # Compliance may have wanted a review whose answer, or whose hold's answer, was lost: a journal that knows
+            # of no hold would leave it behind, or find its own funds kept back.
+            await self._ledger.release(stand_ins)
         outcomes = await self._ledger.post(transfers)
         crash(self._settings, "after-posting")
         refused: list[tuple[Transfer, status_pb2.Status]] = []
