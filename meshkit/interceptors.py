@@ -127,8 +127,17 @@ async def check_request_id(_guard: Guard, exchange: Exchange) -> None:
     if header and not request.request_id:  # type: ignore[attr-defined]
         request.request_id = header[:129]  # type: ignore[attr-defined]  # one too long is refused, not cut
         validate(request)
-    exchange.request_id = request.request_id  # type: ignore[attr-defined]
+    exchange.request_id = request.request_id or _sent_again_as(exchange.metadata)  # type: ignore[attr-defined]
     exchange.fingerprint = fingerprint(request)
+
+
+def _sent_again_as(metadata: Mapping[str, str]) -> str:
+    """The key of a call that has none of its caller's: the edge's own id of it, which no caller can choose.
+
+    The edge sends a call again when a replica dies over it; without a key the copies would be two payments.
+    """
+    edges = metadata.get("x-request-id", "")
+    return f"edge:{edges}" if edges else ""
 
 
 CHECKS: tuple[Check, ...] = (

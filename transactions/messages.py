@@ -14,10 +14,14 @@ from transactions.model import CREATE_METHOD, State, Transfer, request_key
 STATES = {state: transfer_pb2.TransferState.Value(f"TRANSFER_STATE_{state.value}") for state in State}
 
 
-def order(request: transfer_service_pb2.CreateTransferRequest, principal: Principal, fingerprint: bytes) -> Transfer:
-    """The transfer that a request asks for, with the id that every copy of the request gives it."""
-    scoped = request_key(principal, CREATE_METHOD, request.request_id)
-    key = scoped if request.request_id else idempotency.uuid7()
+def order(
+    request: transfer_service_pb2.CreateTransferRequest, principal: Principal, fingerprint: bytes, request_id: str
+) -> Transfer:
+    """The transfer that a request asks for, with the id that every copy of the request gives it.
+
+    `request_id` is the caller's key, or the edge's where the caller gave none.
+    """
+    key = request_key(principal, CREATE_METHOD, request_id) if request_id else idempotency.uuid7()
     moment = clock.now()
     return Transfer(
         id=request.transfer_id or str(key),

@@ -27,7 +27,7 @@ class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
     async def CreateTransfer(self, request: pb.CreateTransferRequest, context: Any) -> pb.CreateTransferResponse:  # noqa: N802, ARG002
         """See the contract."""
         call = identity.current()
-        order = messages.order(request, call.who, call.fingerprint)
+        order = messages.order(request, call.who, call.fingerprint, call.request_id)
         check(order)
         if request.validate_only:
             shown = await preview(order, self._ledger, self._screening)
@@ -95,7 +95,7 @@ def _item(request: pb.CreateTransferRequest, principal: Principal) -> Transfer |
         return RequestInvalid([("request_id", "an item of a batch needs a request_id of its own")])
     if request.validate_only:
         return RequestInvalid([("validate_only", "an item of a batch cannot be validated alone; use CreateTransfer")])
-    order = messages.order(request, principal, interceptors.fingerprint(request))
+    order = messages.order(request, principal, interceptors.fingerprint(request), request.request_id)
     try:
         check(order)
     except DomainError as refusal:

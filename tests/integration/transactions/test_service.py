@@ -179,6 +179,25 @@ async def test_a_request_is_the_same_alone_and_in_a_batch(service: Service) -> N
     assert await service.refused("CreateTransfer", item) == ("ALREADY_EXISTS", "REQUEST_ID_REUSED")
 
 
+async def test_a_call_that_the_edge_sends_again_is_one_transfer_also_without_a_key(service: Service) -> None:
+    """The edge's id of the call stands in for the caller's key; two calls of the same content are two transfers."""
+    token = issuer.mint(service.state, "teller", tenant="service")
+    request = order(request_id="")
+
+    async def sent_as(edges_id: str) -> transfer_pb2.Transfer:
+        metadata = (("authorization", f"Bearer {token}"), ("x-request-id", edges_id))
+        transfer: transfer_pb2.Transfer = (
+            await service.stub.CreateTransfer(request, metadata=metadata, timeout=5)
+        ).transfer
+        return transfer
+
+    first, second = uuid.uuid4().hex, uuid.uuid4().hex
+    made = await sent_as(first)
+    assert made.request_id == ""
+    assert await sent_as(first) == made
+    assert (await sent_as(second)).name != made.name
+
+
 async def test_a_preview_tells_and_does_nothing(service: Service) -> None:
     """Legs, balances of own accounts and events; no transfer, no journal, no decision."""
     request = order(debit_account="accounts/anna", validate_only=True)
