@@ -39,6 +39,14 @@ def test_unknown_body_fields_are_tolerated_and_unknown_query_parameters_are_not(
     assert (refused.status, refused.json["reason"]) == (400, "REQUEST_INVALID")
 
 
+def test_a_plus_in_a_query_is_a_space(stand_in_edge: Edge) -> None:
+    """As most libraries write it; a plus sign itself is %2B."""
+    answer = stand_in_edge.http("GET", "/v1/accounts?pageToken=a+b%20c%2Bd", token=stand_in_edge.token())
+    assert answer.status == 501
+    seen = stand_in_edge.calls("ListAccounts")
+    assert [call.request.page_token for call in seen] == ["a b c+d"]
+
+
 def test_a_services_refusal_is_a_problem_with_its_reason(stand_in_edge: Edge) -> None:
     """Reason, sentence and metadata of the service reach a REST caller as RFC 9457 has it."""
     answer = stand_in_edge.http("GET", "/v1/accounts/missing", token=stand_in_edge.token())

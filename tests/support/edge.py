@@ -171,6 +171,10 @@ class _Accounts(account_service_pb2_grpc.AccountServiceServicer):
         broken.field_violations.add(field="type", description="must not be 0")
         refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID", "Two rules are broken.", broken)
 
+    def ListAccounts(self, request: Any, context: Any) -> Any:
+        self._in.note("ListAccounts", request, context)
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
+
     def CreateTenant(self, request: Any, context: Any) -> Any:
         self._in.note("CreateTenant", request, context)
         return account_service_pb2.CreateTenantResponse()
