@@ -80,6 +80,10 @@ test: setup ## All tests that need Python alone (SERVICE=accounts for one servic
 faults: setup ## Everything killed, stopped and taken away under load (FLORIN_SEED=… repeats a run)
 	@$(BIN)/pytest -q tests/fault
 
+.PHONY: bench
+bench: setup ## How fast it is and what it costs, beside what it stands on: one table (QUICK=1: a minute)
+	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+
 .PHONY: lint
 lint: setup ## Style, types, and the direction of imports
 	@$(BIN)/ruff format --check .
