@@ -126,9 +126,13 @@ async def _store(conn: AsyncConnection, cipher: Cipher, terms: Terms, fresh: Seq
         for case in sorted(cases, key=lambda case: (case.tenant, case.id))
     ]
     told = [*map(events.decision_made, decisions), *map(events.case_opened, cases)]
-    if not await screening_store.store(conn, decisions, reservations, sealed, told, lease=terms.lease):
+    try:
+        await screening_store.store(conn, decisions, reservations, sealed, told, lease=terms.lease)
+    except psycopg.errors.UniqueViolation as violation:
+        if violation.diag.constraint_name not in screening_store.RACED:
+            raise
         # As the server would say it, so that the whole transaction is run again and finds what the other one wrote.
-        raise psycopg.errors.SerializationFailure("another replica decided about one of these transfers meanwhile")
+        raise psycopg.errors.SerializationFailure("one of these transfers was decided or ended meanwhile") from None
 
 
 def _case(screened: Screened, terms: Terms) -> Case:

@@ -53,14 +53,14 @@ _USAGE_ADD = (
 _DECISION_INSERT = (
     f"INSERT INTO decisions ({_DECISION_COLUMNS})"  # noqa: S608
     " SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::smallint[], %s::bytea[], %s::bytea[],"
-    " %s::boolean[], %s::timestamptz[]) ON CONFLICT DO NOTHING RETURNING key"
+    " %s::boolean[], %s::timestamptz[])"
 )
 # Customers' ids have no commas; an array of arrays of different lengths cannot be sent.
 _RESERVATION_INSERT = (
     "INSERT INTO reservations (tenant, transfer, key, customers, currency, day, amount, state, lease_time)"
     " SELECT r.tenant, r.transfer, r.key, string_to_array(r.customers, ','), r.currency, r.day, r.amount, 1, %s"
     " FROM unnest(%s::text[], %s::text[], %s::uuid[], %s::text[], %s::text[], %s::date[], %s::bigint[])"
-    " AS r(tenant, transfer, key, customers, currency, day, amount) ON CONFLICT DO NOTHING RETURNING transfer"
+    " AS r(tenant, transfer, key, customers, currency, day, amount)"
 )
 _CASE_INSERT = (
     "INSERT INTO cases (tenant, case_id, transfer, debit_account, customer, currency, amount, creditor_name, state,"
@@ -71,6 +71,9 @@ _CASE_INSERT = (
     " %s::text[], %s::timestamptz[], %s::timestamptz[]) AS c(tenant, case_id, transfer, debit_account, customer,"
     " currency, amount, creditor_name, requested_by, create_time, expire_time)"
 )
+RACED = frozenset({"inv_5_one_decision_per_key", "inv_c1_one_reservation_per_transfer"})
+"""The constraints at which two sessions meet that decide about the same transfer."""
+
 _LIVE = (
     "SELECT r.tenant, c.customer, r.currency, r.day FROM reservations AS r, unnest(r.customers) AS c(customer)"
     " WHERE (r.tenant, r.transfer) IN (SELECT * FROM unnest(%s::text[], %s::text[])) AND r.state = 1"
@@ -126,11 +129,11 @@ async def store(
     events: Sequence[outbox.Event],
     *,
     lease: timedelta,
-) -> bool:
+) -> None:
     """Writes a batch in one pipeline; a case comes with its creditor's sealed name.
 
-    False when another replica decided one of the keys or ended one of the transfers meanwhile: then the transaction
-    must not commit, and the batch is to be decided again.
+    Raises psycopg's UniqueViolation, of one of RACED, when another session decided one of the keys or ended one of
+    the transfers meanwhile; the batch then has to be decided again, and finds that.
     """
     decisions = sorted(decisions, key=lambda one: (one.tenant, one.key))
     reservations = sorted(reservations, key=lambda one: (one.tenant, one.transfer))
@@ -141,16 +144,14 @@ async def store(
             keys = sorted(added)
             figures = ([added[key].used for key in keys], [added[key].payments for key in keys])
             await driver.execute(_USAGE_ADD, (*_usage_columns(keys), *figures))
-        decided: Any = await driver.execute(_DECISION_INSERT, _decision_columns(decisions))
+        # These two before all others, so that a race shows in them.
+        await driver.execute(_DECISION_INSERT, _decision_columns(decisions))
         lease_time = decisions[0].create_time + lease
-        reserved: Any = await driver.execute(_RESERVATION_INSERT, (lease_time, *_reservation_columns(reservations)))
+        await driver.execute(_RESERVATION_INSERT, (lease_time, *_reservation_columns(reservations)))
         if cases:
             await driver.execute(_CASE_INSERT, _case_columns(cases))
         await driver.execute(*outbox.insert_statement(events))
-        complete = len(await decided.fetchall()) == len(decisions)
-        complete = len(await reserved.fetchall()) == len(reservations) and complete
     conn.info["florin_events"] = True
-    return complete
 
 
 async def end_transfers(
