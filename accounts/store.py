@@ -229,16 +229,23 @@ async def list_accounts(
 
 async def waiting_accounts(conn: AsyncConnection, tenant: str, customers_: Collection[str]) -> list[Account]:
     """PENDING accounts of the customers whose owners are all verified by now; locked in order."""
-    rows = await conn.execute(
+    # Locked before the owners are looked at: whoever verifies the other owner of one waits here, and then sees this
+    # verdict. Each would otherwise find the other's owner unverified, and nobody would activate the account.
+    locked = await conn.execute(
         text(
-            f"SELECT {_ACCOUNT} FROM accounts AS a WHERE a.tenant = :tenant AND a.state = 1"  # noqa: S608
-            " AND a.account IN (SELECT o.account FROM account_owners AS o"
-            " WHERE o.tenant = :tenant AND o.customer = ANY(:customers))"
-            " AND NOT EXISTS (SELECT 1 FROM account_owners AS o JOIN customers AS c USING (tenant, customer)"
-            " WHERE o.tenant = a.tenant AND o.account = a.account AND c.kyc_state <> 2)"
-            " ORDER BY a.account FOR NO KEY UPDATE OF a"
+            "SELECT account FROM accounts WHERE tenant = :tenant AND state = 1"
+            " AND account IN (SELECT o.account FROM account_owners AS o"
+            " WHERE o.tenant = :tenant AND o.customer = ANY(:customers)) ORDER BY account FOR NO KEY UPDATE"
         ),
         {"tenant": tenant, "customers": list(customers_)},
+    )
+    rows = await conn.execute(
+        text(
+            f"SELECT {_ACCOUNT} FROM accounts AS a WHERE a.tenant = :tenant AND a.account = ANY(:accounts)"  # noqa: S608
+            " AND NOT EXISTS (SELECT 1 FROM account_owners AS o JOIN customers AS c USING (tenant, customer)"
+            " WHERE o.tenant = a.tenant AND o.account = a.account AND c.kyc_state <> 2) ORDER BY a.account"
+        ),
+        {"tenant": tenant, "accounts": [row.account for row in locked]},
     )
     return [_to_account(row) for row in rows]
 

@@ -91,6 +91,26 @@ async def test_a_verdict_and_an_opening_at_once_leave_no_account_waiting(service
         assert await state(service, f"a{number}") == account_pb2.ACCOUNT_STATE_ACTIVE
 
 
+async def test_verdicts_on_both_owners_at_once_leave_no_account_waiting(service: Service, db: Database) -> None:
+    """Two replicas each handle one owner's verdict: the later of them sees the earlier one's and activates."""
+    for number in range(10):
+        owners = [f"o{number}-{side}" for side in ("left", "right")]
+        for name in owners:
+            await service.customer(name)
+        request = pb.CreateAccountRequest(
+            account_id=f"joint{number}", customers=[f"customers/{name}" for name in owners], type=1, currency_code="EUR"
+        )
+        await service.call("CreateAccount", request, "teller")
+        await asyncio.gather(
+            *(consume(db, service.tenant, compliance.CustomerVerified(customer=f"customers/{name}")) for name in owners)
+        )
+        assert await state(service, f"joint{number}") == account_pb2.ACCOUNT_STATE_ACTIVE
+        assert await subjects(db, service.tenant, f"accounts/joint{number}") == [
+            "account_opened.v1",
+            "account_updated.v1",
+        ]
+
+
 async def test_a_verdict_on_an_unknown_customer_is_not_lost(service: Service, db: Database) -> None:
     """It fails, so that it is tried again and finally kept among the dead letters."""
     with pytest.raises(consumers.CustomerUnknown):
