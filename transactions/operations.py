@@ -40,7 +40,8 @@ class Order:
 
 
 class Transfers:
-    """The use cases. They share a batcher, so that callers at the same time share the steps and the commits."""
+    """The use cases. Callers at the same time share the commits and the steps: two batchers, one after the other, so
+    that a step which hangs holds up no intent."""
 
     def __init__(self, db: Database, passes: Passes, ledger: Ledger, waiters: Waiters, settings: Settings) -> None:
         self._db = db
@@ -48,12 +49,15 @@ class Transfers:
         self._ledger = ledger
         self._waiters = waiters
         self._settings = settings
-        self.batcher: Batcher[Order, Transfer] = Batcher(
-            "transfers",
-            self._process,
-            batch_max=settings.batch_max,
-            concurrency=settings.passes_in_flight,
-        )
+        batches = {"batch_max": settings.batch_max, "concurrency": settings.passes_in_flight}
+        self._intents: Batcher[Order, Transfer] = Batcher("intents", self._record_orders, **batches)
+        self._under_way: Batcher[Transfer, Transfer] = Batcher("passes", self._pass_on, **batches)
+
+    async def run(self) -> None:
+        """Processes batches until it is cancelled; what was begun is finished."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._intents.run(), name="intents")
+            group.create_task(self._under_way.run(), name="passes")
 
     async def create(self, transfer: Transfer, deadline: float) -> Transfer:
         """Records a transfer and brings it to its end; shortly before `deadline` gives its present state.
@@ -61,9 +65,9 @@ class Transfers:
         Raises the refusals of CreateTransfer, DeadlineExceeded when not even the intent was recorded in time.
         """
         order = Order(transfer)
-        answer = asyncio.ensure_future(self.batcher.submit(order, deadline=deadline))
+        answer = asyncio.ensure_future(self._settle([order], deadline))
         if await _done_before(answer, deadline):
-            return answer.result()
+            return _or_raise(answer.result()[0])
         return _or_raise(_present(order))
 
     async def create_batch(
@@ -71,11 +75,9 @@ class Transfers:
     ) -> list[Transfer | DomainError]:
         """As `create`, for many; a refusal stands in its item's place."""
         orders = [Order(item) for item in transfers if isinstance(item, Transfer)]
-        answers = asyncio.ensure_future(self.batcher.submit_all(orders, deadline=deadline))
-        if await _done_before(answers, deadline):
-            results = [_as_result(answer) for answer in answers.result()]
-        else:
-            results = [_present(order) for order in orders]
+        answers = asyncio.ensure_future(self._settle(orders, deadline))
+        in_time = await _done_before(answers, deadline)
+        results = answers.result() if in_time else [_present(order) for order in orders]
         in_order = iter(results)
         return [next(in_order) if isinstance(item, Transfer) else item for item in transfers]
 
@@ -207,29 +209,47 @@ class Transfers:
         token = pages.encode("transfers", scope, [page[-1].create_time.isoformat(), page[-1].id]) if more else ""
         return page, token
 
-    async def _process(self, orders: Sequence[Order]) -> list[Transfer | BaseException]:
-        """A batch: intents in one durable transaction, then one pass for all that are not final."""
+    async def _settle(self, orders: Sequence[Order], deadline: float) -> list[Transfer | DomainError]:
+        """Records orders and passes on what is not final; each as it is then, or its refusal. Raises Overloaded."""
+        recorded = [_as_result(answer) for answer in await self._intents.submit_all(orders, deadline=deadline)]
+        open_ = [r for r in recorded if isinstance(r, Transfer) and not r.is_final and r.state is not State.IN_REVIEW]
+        present = {result.step_key("post"): result for result in await self._passed(open_)}
+        return [
+            _final_answer(present.get(result.step_key("post"), result)) if isinstance(result, Transfer) else result
+            for result in recorded
+        ]
+
+    async def _passed(self, transfers: Sequence[Transfer]) -> list[Transfer]:
+        """Transfers as they are after a pass; without those that no pass could be made for, which recovery finishes."""
+        if not transfers:
+            return []
+        try:
+            answers = await self._under_way.submit_all(transfers)
+        except DomainError as error:  # too many wait, or the process ends
+            _log.warning("transfers are left to recovery", cause=error.message, count=len(transfers))
+            return []
+        return [result for result in map(_as_result, answers) if isinstance(result, Transfer)]
+
+    async def _record_orders(self, orders: Sequence[Order]) -> list[Transfer | DomainError]:
+        """A batch's intents in one durable transaction."""
         results = await self._record_intents([order.transfer for order in orders])
-        open_: dict[str, Transfer] = {}
         for order, result in zip(orders, results, strict=True):
             if isinstance(result, Transfer):
                 order.recorded = result
-                if not result.is_final and result.state is not State.IN_REVIEW:
-                    open_[result.step_key("post")] = result
         crash(self._settings, "after-intent")
-        if open_:
-            try:
-                advanced = await self._passes.advance(list(open_.values()))
-            except DomainError as error:
-                # The intents are durable: whatever failed here, recovery finishes them.
-                _log.warning("a pass is left to recovery", cause=error.message, count=len(open_))
-                advanced = []
-            present = {transfer.step_key("post"): transfer for transfer in advanced}
-            results = [
-                present.get(result.step_key("post"), result) if isinstance(result, Transfer) else result
-                for result in results
-            ]
-        return [_final_answer(result) if isinstance(result, Transfer) else result for result in results]
+        return results
+
+    async def _pass_on(self, transfers: Sequence[Transfer]) -> list[Transfer]:
+        """One pass for a batch; copies of a transfer are passed on once."""
+        distinct = {transfer.step_key("post"): transfer for transfer in transfers}
+        try:
+            advanced = await self._passes.advance(list(distinct.values()))
+        except DomainError as error:
+            # The intents are durable: whatever failed here, recovery finishes them.
+            _log.warning("a pass is left to recovery", cause=error.message, count=len(distinct))
+            return list(transfers)
+        distinct.update({transfer.step_key("post"): transfer for transfer in advanced})
+        return [distinct[transfer.step_key("post")] for transfer in transfers]
 
     async def _record_intents(self, transfers: Sequence[Transfer]) -> list[Transfer | DomainError]:
         """Each transfer as it is recorded under its request_id, by this call or an earlier one."""

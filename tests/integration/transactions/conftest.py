@@ -79,8 +79,8 @@ def call_of(principal: Principal = TELLER, request_id: str = "", method: str = "
 
 @asynccontextmanager
 async def serving(replica: Replica) -> AsyncIterator[Replica]:
-    """The replica with its batcher running, and no recovery worker."""
-    worker = asyncio.create_task(replica.transfers.batcher.run())
+    """The replica with its batches running, and no recovery worker."""
+    worker = asyncio.create_task(replica.transfers.run())
     try:
         yield replica
     finally:

@@ -145,6 +145,25 @@ async def test_the_present_state_is_answered_before_the_deadline(replica: Replic
     assert (await waiting).state is State.COMPLETED
 
 
+async def test_a_part_that_hangs_holds_up_no_intent(replica: Replica) -> None:
+    """More payments than passes may be in flight, one after the other: all are ACCEPTED within their deadlines."""
+    gate = asyncio.Event()
+    screen = replica.screening.screen
+
+    async def hangs(transfers, *, validate_only=False):  # type: ignore[no-untyped-def]
+        await gate.wait()
+        return await screen(transfers, validate_only=validate_only)
+
+    replica.screening.screen = hangs  # type: ignore[method-assign]
+    orders = [transfer() for _ in range(2 * replica.settings.passes_in_flight + 1)]
+    answers = [await replica.create(order, seconds=0.4) for order in orders]
+    assert {answer.state for answer in answers} == {State.ACCEPTED}
+    gate.set()
+    for order in orders:
+        done = await replica.transfers.wait(order.principal, order.id, 5)
+        assert done.state is State.COMPLETED
+
+
 async def test_a_declined_replay_near_its_deadline_is_still_a_refusal(replica: Replica) -> None:
     """A stored refusal is never answered as OK, whatever else its batch waits for."""
     poor = transfer(debit_account="accounts/poor")

@@ -53,7 +53,8 @@ def restarted(replica: Replica) -> Replica:
 
 async def _dies(replica: Replica, point: str, orders: list[Transfer]) -> None:
     with killed_at(point) as hit, pytest.raises(Killed):
-        await replica.transfers._process([operations.Order(order) for order in orders])
+        recorded = await replica.transfers._record_orders([operations.Order(order) for order in orders])
+        await replica.transfers._pass_on([result for result in recorded if isinstance(result, Transfer)])
     assert hit == [point]
 
 
