@@ -69,6 +69,7 @@ class Batcher[I, O]:
     async def run(self) -> None:
         """Processes until it is cancelled. Once a batch was begun, it is finished even then."""
         running: set[asyncio.Task[None]] = set()
+        self._closed = False  # a worker that failed is started again
         try:
             while True:
                 await self._arrived.wait()

@@ -115,3 +115,18 @@ async def test_a_stop_finishes_what_was_begun_and_refuses_the_rest() -> None:
         await second
     with pytest.raises(Unavailable):
         await batcher.submit(3)
+
+
+async def test_a_batcher_that_was_stopped_takes_work_again_when_it_is_started_again() -> None:
+    """The lifecycle starts a failed worker again; it must not go on refusing."""
+
+    async def process(items: Sequence[int]) -> list[int]:
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process)
+    for _ in range(2):
+        worker = asyncio.create_task(batcher.run())
+        await asyncio.sleep(0)
+        assert await batcher.submit(1) == 1
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
