@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -66,7 +67,8 @@ async def answer[M: Message](
     RequestIdReused.
     """
     if not call.request_id:
-        return await db.run(call.tenant, work)
+        # A key that nobody else has: if the answer to the COMMIT is lost, what was done is read back, not done again.
+        call = replace(call, request_id=f"none/{uuid7()}")
 
     async def once(conn: AsyncConnection) -> M | status_pb2.Status:
         return await _once(conn, db, call, response, work)
