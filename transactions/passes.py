@@ -122,11 +122,9 @@ class Passes:
             try:
                 await step(waiting, progress)
             except DomainError as error:
+                # That it was allowed is not noted: it may be posted and recorded already, not durably, and be told of
+                # as completed under the version that the note would take. Compliance answers the same once more.
                 progress.wait(error, len(waiting))
-                for transfer in waiting:
-                    # Allowed, and not posted: noted, so that compliance is not asked again.
-                    if transfer.state is State.ACCEPTED and transfer.decision:
-                        progress.settle(transfer, Answer.ALLOWED)
         return await self._record(transfers, progress)
 
     async def decline_cancelled(self, transfer: Transfer) -> Transfer:
@@ -249,8 +247,10 @@ class Passes:
         changed = list(progress.changed.values())
         keys = [(transfer.tenant, transfer.id) for transfer in transfers]
         crash(self._settings, "before-outcome")
-        # A completed transfer is derived again from its journal, to the same event; a refusal's time is not.
-        durable = any(transfer.state is not State.COMPLETED for transfer in changed)
+        # A completed transfer is derived again from its journal, to the same event; a refusal's time is not, nor is
+        # what follows where compliance may be away by then and a stand-in decision take another way.
+        derivable = self._settings.screening_posture == "closed"
+        durable = not derivable or any(transfer.state is not State.COMPLETED for transfer in changed)
         lost: list[Transfer] = []
 
         async def work(conn: AsyncConnection) -> None:

@@ -1,7 +1,7 @@
 """The life of a transfer as a table: which action is next, and which state an answer leads to; pure.
 
 Every action is idempotent under a key derived from the transfer, so an action whose answer was lost is done again.
-SCREENED is written only when a payment was allowed and could not be posted in the same pass.
+SCREENED is written for a stand-in decision alone, which has to be durable before money moves.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Answer(StrEnum):
     """What was learned; each leads to at most one new state."""
 
     ALLOWED = "ALLOWED"
-    """Compliance allowed it, and posting could not be asked for or did not answer."""
+    """A stand-in decision allowed it."""
     HELD = "HELD"
     """Compliance wants a review, and the amount is held."""
     POSTED = "POSTED"

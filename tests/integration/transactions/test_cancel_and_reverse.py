@@ -67,7 +67,7 @@ async def test_a_posted_transfer_is_recorded_and_not_cancelled(replica: Replica)
     """The journal was there first: TRANSFER_FINAL, and the transfer is COMPLETED."""
     replica.ledger.faults.lose.append("post")
     order = transfer()
-    assert (await replica.create(order)).state is State.SCREENED
+    assert (await replica.create(order)).state is State.ACCEPTED
     with pytest.raises(TransferFinal):
         await replica.transfers.cancel(call_of(), order.id)
     assert (await replica.row(order)).state is State.COMPLETED
