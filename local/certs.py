@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -19,21 +20,22 @@ _RENEW_BEFORE = timedelta(days=30)
 
 
 def ensure(state: State) -> None:
-    """Makes the authority at first start, and every identity that is missing or about to expire."""
+    """Makes the authority at first start, and every identity that is missing, damaged or about to expire."""
     authority, key = _authority(state)
     for identity in IDENTITIES:
-        certificate, _ = state.certificate(identity)
-        if not certificate.exists() or _expires_soon(certificate):
+        certificate = _usable(*state.certificate(identity))
+        if certificate is None or not _signed_by(certificate, authority):
             _issue(state, identity, authority, key)
 
 
 def _authority(state: State) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key_path = state.secrets / "ca-key.pem"
-    if key_path.exists() and state.ca.exists() and not _expires_soon(state.ca):
+    present = _usable(state.ca, key_path)
+    if present is not None:
         key = serialization.load_pem_private_key(key_path.read_bytes(), None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise TypeError(f"{key_path} holds another kind of key")
-        return x509.load_pem_x509_certificate(state.ca.read_bytes()), key
+        return present, key
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Florin local mesh")])
     certificate = (
@@ -43,9 +45,8 @@ def _authority(state: State) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
         .sign(key, hashes.SHA256())
     )
     write_private(key_path, _pem(key))
-    state.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    for identity in IDENTITIES:  # signed by the authority before, if there was one
-        state.certificate(identity)[0].unlink(missing_ok=True)
+    write_private(state.ca, certificate.public_bytes(serialization.Encoding.PEM).decode())
+    state.ca.chmod(0o644)
     return certificate, key
 
 
@@ -100,9 +101,26 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _expires_soon(path: Path) -> bool:
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    return certificate.not_valid_after_utc - datetime.now(UTC) < _RENEW_BEFORE
+def _usable(certificate_path: Path, key_path: Path) -> x509.Certificate | None:
+    """A certificate that lives on for a while and fits its key; None where a file is missing or damaged.
+
+    Nothing is lost by making them anew: they are this mesh's own, and all are read at a start.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
+        key = serialization.load_pem_private_key(key_path.read_bytes(), None)
+    except (FileNotFoundError, ValueError):
+        return None
+    fits = certificate.public_key() == key.public_key()
+    return certificate if fits and certificate.not_valid_after_utc - datetime.now(UTC) >= _RENEW_BEFORE else None
+
+
+def _signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> str:

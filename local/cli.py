@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from local.state import SERVICES, MeshError, State, default_root, is_locked, open_state
+from local.state import SERVICES, MeshError, State, default_root, find_state, is_locked, open_state
 
 app = typer.Typer(
     help="Florin, a core-banking mesh: bring it up on this machine, look at it, work with it.",
@@ -39,7 +41,7 @@ TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant to act i
 
 
 def _state(path: Path | None) -> State:
-    return open_state(path if path is not None else default_root())
+    return find_state(path if path is not None else default_root())
 
 
 def _scale(values: list[str]) -> dict[str, int]:
@@ -54,7 +56,7 @@ def _scale(values: list[str]) -> dict[str, int]:
 
 @app.command(epilog="Examples:  florin up --scale transactions=2    florin up --detach --port 9443 --state /tmp/second")
 def up(
-    port: Annotated[int, typer.Option(help="Port of the edge.")] = 8443,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the edge; 0 picks a free one.")] = 8443,
     scale: Annotated[list[str] | None, typer.Option(help="Replicas of a service, for example transactions=2.")] = None,
     state: StateOption = None,
     detach: Annotated[bool, typer.Option("--detach", help="Give the terminal back once all is ready.")] = False,
@@ -63,8 +65,10 @@ def up(
     """Bring the whole mesh up, until Ctrl-C."""
     from local import live, mesh
 
-    folder = _state(state)
+    if otlp is not None and not re.fullmatch(r"[^:\s]+:\d{1,5}", otlp):
+        raise MeshError(f"--otlp {otlp}: write host:port.")
     wishes = mesh.Wishes(port=port, scale=_scale(scale or []), otlp=otlp)
+    folder = open_state(state if state is not None else default_root())
     if detach:
         _detach(folder, port, scale or [], otlp)
         return
@@ -80,13 +84,16 @@ def _detach(folder: State, port: int, scale: list[str], otlp: str | None) -> Non
     if otlp is not None:
         command += ["--otlp", otlp]
     log = folder.logs / "supervisor.log"
+    # What a mesh that was killed left behind must not be taken for the new one's.
+    folder.description.unlink(missing_ok=True)
     with log.open("wb") as output:
         supervisor = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     while not folder.description.exists():
         if supervisor.poll() is not None:
-            raise MeshError(log.read_text(errors="replace").strip().splitlines()[-1])
+            lines = log.read_text(errors="replace").strip().splitlines()
+            raise MeshError(lines[-1] if lines else f"The mesh ended with {supervisor.returncode}; see {log}.")
         time.sleep(0.05)
     description = folder.read_description()
     typer.echo(
@@ -364,5 +371,13 @@ def main() -> None:
     try:
         app()
     except MeshError as error:
-        typer.secho(str(error), fg=typer.colors.RED, err=True)
-        raise SystemExit(1) from None
+        sentence = str(error)
+    except OSError as error:
+        # A full disk, a folder that may not be written to, too many open files.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE):
+            raise
+        sentence = f"{error.filename or 'The system'}: {error.strerror}."
+    else:
+        return
+    typer.secho(sentence, fg=typer.colors.RED, err=True)
+    raise SystemExit(1)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from joserfc import jwk, jwt
+from joserfc.errors import JoseError
 
 from local.roles import ROLES
 from local.state import MeshError, State, write_private
@@ -27,7 +28,7 @@ def ensure(state: State) -> None:
         key = jwk.ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256", "kid": uuid.uuid4().hex[:16]})
         write_private(path, json.dumps(key.as_dict(private=True)))
     public = _key(state).as_dict(private=False)
-    (state.root / "jwks.json").write_text(json.dumps({"keys": [public]}))
+    write_private(state.root / "jwks.json", json.dumps({"keys": [public]}))
 
 
 def mint(
@@ -76,6 +77,9 @@ def _key(state: State) -> jwk.ECKey:
         raise MeshError(
             f"No mesh was started in {state.root} yet, so it has no issuer; run `florin up` first."
         ) from None
+    except (ValueError, JoseError):
+        path = state.secrets / _KEY_FILE
+        raise MeshError(f"{path} is damaged; remove it, and the next start makes a new one.") from None
 
 
 @asynccontextmanager

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from local import mesh, processes
+from local import binaries, mesh, processes
 from local.mesh import Mesh, Wishes
+from local.postgres import Postgres
 from local.processes import Child
 from local.state import MeshError, State
 
@@ -79,7 +80,9 @@ def status(state: State) -> dict[str, Any]:
             return await processes.http_ok(ports[name], "/readyz")
         if name == "envoy":
             return await processes.http_ok(description["ports"]["envoy_admin"], "/ready")
-        return name != "nats" or await processes.listens(description["ports"]["nats"])
+        if name == "postgres":
+            return await Postgres(state, binaries.find()).answers()
+        return await processes.listens(description["ports"][name])
 
     async def all_of_them() -> list[bool]:
         return await asyncio.gather(*(probe(name, pid) for name, pid in description["processes"].items()))

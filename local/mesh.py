@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from local import binaries, certs, edge, issuer, nats, processes, rest, services
 from local.postgres import Postgres
 from local.processes import Child
 from local.services import Replica, Surroundings
-from local.state import SERVICES, MeshError, State, lock, write_private
+from local.state import SERVICES, MeshError, State, is_locked, lock, running_supervisor, write_private
 
 DEFAULT_TENANT = "demo"
 _READY_SECONDS = 60.0
@@ -73,37 +74,36 @@ class Mesh:
 @asynccontextmanager
 async def running(state: State, wishes: Wishes, tell: Tell = lambda _line: None) -> AsyncIterator[Mesh]:
     """A mesh that runs while the block does. Raises MeshError when something cannot be started."""
-    held = lock(state)
-    state.description.unlink(missing_ok=True)
-    begun = time.monotonic()
-    found = binaries.find()
-    port = processes.claim_port(wishes.port)
-    certs.ensure(state)
-    issuer.ensure(state)
-    children: list[Child] = []
-    watchers: list[asyncio.Task[None]] = []
-
-    def begin(child: Child) -> Child:
-        children.append(child)
-        watchers.append(asyncio.create_task(child.supervise(), name=child.name))
-        return child
-
-    try:
-        async with issuer.serve(state, 0) as jwks_port:
-            mesh = await _start(state, wishes, found, port, jwks_port, begin, tell)
-            mesh.children = children
-            mesh.started = time.monotonic() - begun
-            mesh.write_description()
-            keeper = asyncio.create_task(_keep_description(mesh))
-            try:
-                yield mesh
-            finally:
-                keeper.cancel()
-    finally:
-        tell("stopping")
-        await _stop(children, watchers)
+    with lock(state):
         state.description.unlink(missing_ok=True)
-        held.close()
+        begun = time.monotonic()
+        found = binaries.find()
+        port = processes.claim_port(wishes.port)
+        certs.ensure(state)
+        issuer.ensure(state)
+        children: list[Child] = []
+        watchers: list[asyncio.Task[None]] = []
+
+        def begin(child: Child) -> Child:
+            children.append(child)
+            watchers.append(asyncio.create_task(child.supervise(), name=child.name))
+            return child
+
+        try:
+            async with issuer.serve(state, 0) as jwks_port:
+                mesh = await _start(state, wishes, found, port, jwks_port, begin, tell)
+                mesh.children = children
+                mesh.started = time.monotonic() - begun
+                mesh.write_description()
+                keeper = asyncio.create_task(_keep_description(mesh))
+                try:
+                    yield mesh
+                finally:
+                    keeper.cancel()
+        finally:
+            tell("stopping")
+            await _stop(children, watchers)
+            state.description.unlink(missing_ok=True)
 
 
 async def _start(
@@ -122,9 +122,10 @@ async def _start(
     policies = {service: policy.load(service) for service in SERVICES}
     nats_port, monitor_port, admin_port = (processes.free_port() for _ in range(3))
     broker = begin(nats.child(state, found, nats_port, monitor_port, policies))
-    await asyncio.to_thread(postgres.prepare)
-    database = begin(postgres.child())
     replicas = services.plan(wishes.scale)
+    services.ensure_keys(state, first_start=not postgres.is_made)
+    await asyncio.to_thread(postgres.prepare)
+    database = begin(postgres.child(services.connections(replicas)))
     config = await asyncio.to_thread(
         edge.configuration, state, replicas, port=port, admin_port=admin_port, jwks_port=jwks_port, otlp=wishes.otlp
     )
@@ -169,16 +170,27 @@ async def _create_default_tenant(state: State, port: int) -> None:
 
 
 async def _keep_description(mesh: Mesh) -> None:
-    """Other commands see restarted children under their new process ids."""
+    """Other commands see restarted children under their new process ids, and people which child takes no work."""
     shown = mesh.describe()
-    while True:
+    for turn in itertools.count():
         await asyncio.sleep(0.5)
-        for child in mesh.children:
-            if child.pid is not None and not child.ready:
-                child.ready = await child.probe()
+        # Now and then also those that were ready: one may hang.
+        await asyncio.gather(*(_probe(child) for child in mesh.children if turn % 4 == 0 or not child.ready))
         if mesh.describe() != shown:
-            shown = mesh.describe()
-            mesh.write_description()
+            # A full disk must not end this: it is tried again.
+            with contextlib.suppress(OSError):
+                mesh.write_description()
+                shown = mesh.describe()
+
+
+async def _probe(child: Child) -> None:
+    process = child.process
+    try:
+        ready = child.pid is not None and await child.probe()
+    except OSError:
+        ready = False
+    if process is child.process:  # the answer is of the process that runs now
+        child.ready = ready
 
 
 async def _stop(children: Sequence[Child], watchers: Sequence[asyncio.Task[None]]) -> None:
@@ -186,34 +198,36 @@ async def _stop(children: Sequence[Child], watchers: Sequence[asyncio.Task[None]
     order = {"envoy": 0, "nats": 2, "postgres": 3}
     for rank in range(4):
         await asyncio.gather(*(child.stop() for child in children if order.get(child.name, 1) == rank))
-    for watcher in watchers:
-        watcher.cancel()
+    # They end by themselves: one that was about to start its child ends it first.
     await asyncio.gather(*watchers, return_exceptions=True)
 
 
 async def until_stopped() -> None:
-    """Returns at SIGINT or SIGTERM."""
+    """Returns at SIGINT or SIGTERM, or when the terminal is closed."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(name, stop.set)
     await stop.wait()
 
 
 def end(state: State, seconds: float = 30.0) -> bool:
-    """Stops the mesh of a state folder from outside; False when none runs. Raises MeshError when it does not stop."""
-    try:
-        supervisor = int(state.read_description()["supervisor"])
-    except MeshError:
+    """Stops the mesh of a state folder from outside, also one that is still starting; False when none runs.
+
+    Raises MeshError when it does not stop. Only the process that holds the folder is signalled: a description that a
+    killed mesh left behind names process ids that may be anybody's by now.
+    """
+    if not is_locked(state):
         return False
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(supervisor, signal.SIGTERM)
+    signalled = 0
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        try:
-            lock(state).close()
-            state.description.unlink(missing_ok=True)
+        supervisor = running_supervisor(state)
+        if supervisor is None:
             return True
-        except MeshError:
-            time.sleep(0.1)
-    raise MeshError(f"The mesh in {state.root} did not stop within {seconds:.0f} s (supervisor {supervisor}).")
+        if supervisor != signalled and supervisor > 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(supervisor, signal.SIGTERM)
+            signalled = supervisor
+        time.sleep(0.1)
+    raise MeshError(f"The mesh in {state.root} did not stop within {seconds:.0f} s (supervisor {signalled}).")

@@ -10,12 +10,14 @@ import pwd
 import secrets
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 SERVICES = ("accounts", "transactions", "compliance", "notifications")
 FREE_BYTES_MIN = 500 * 1024 * 1024
+_MARKER, _LAYOUT = "florin-state", "1\n"
 _SOCKET_PATH_MAX = 90  # sun_path has 107 bytes; the socket's own name needs some of them
 
 
@@ -71,13 +73,19 @@ class State:
         return path
 
     def read_description(self) -> dict[str, Any]:
-        """What runs where. Raises MeshError when no mesh was started here."""
+        """What runs where. Raises MeshError when no mesh runs here, or when it is not ready yet."""
+        supervisor = running_supervisor(self)
+        if supervisor is None:
+            # A mesh that was killed leaves its description, whose process ids may be anybody's by now.
+            raise MeshError(f"No mesh runs in {self.root}; start one with `florin up`.")
         try:
             description: dict[str, Any] = json.loads(self.description.read_text())
         except FileNotFoundError:
-            raise MeshError(f"No mesh runs in {self.root}; start one with `florin up`.") from None
+            raise MeshError(f"The mesh in {self.root} is still starting, or stopping.") from None
         except ValueError:
-            raise MeshError(f"{self.description} is damaged; stop the mesh, remove the file and start again.") from None
+            raise MeshError(
+                f"{self.description} is damaged; stop the mesh with `florin down`, then start it."
+            ) from None
         return description
 
 
@@ -91,53 +99,88 @@ def default_root() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "florin" / "default"
 
 
+def find_state(root: Path) -> State:
+    """The folder of a mesh that was started before. Raises MeshError when it is none.
+
+    It makes nothing and asks for no space: who looks at a mesh or stops it must be able to on a full disk.
+    """
+    root = root.expanduser().resolve()
+    try:
+        _check_marker(root)
+    except FileNotFoundError:
+        raise MeshError(f"No mesh was started in {root} yet; start one with `florin up`.") from None
+    except OSError as error:
+        raise MeshError(f"The state folder {root} cannot be used: {error.strerror}.") from None
+    return State(root)
+
+
 def open_state(root: Path) -> State:
-    """Makes or checks the folder. Raises MeshError with what is wrong with it."""
+    """Makes or checks the folder of a mesh that is to be started. Raises MeshError with what is wrong with it."""
     root = root.expanduser().resolve()
     try:
         root.mkdir(parents=True, exist_ok=True)
         for name in ("secrets", "logs", "certs"):
             (root / name).mkdir(exist_ok=True)
-        (root / "secrets").chmod(0o700)
-        (root / "certs").chmod(0o700)
+            # Logs name callers, their addresses and what they called.
+            (root / name).chmod(0o700)
     except OSError as error:
         raise MeshError(f"The state folder {root} cannot be used: {error.strerror}.") from None
     free = shutil.disk_usage(root).free
     if free < FREE_BYTES_MIN:
         raise MeshError(f"{root} has {free // 2**20} MiB free; the mesh needs {FREE_BYTES_MIN // 2**20} MiB.")
-    marker = root / "florin-state"
-    if not marker.exists():
+    try:
+        _check_marker(root)
+    except FileNotFoundError:
         foreign = [path.name for path in root.iterdir() if path.name not in {"secrets", "logs", "certs", "lock"}]
         if foreign:
-            raise MeshError(f"{root} holds other files ({foreign[0]}, …); give --state an empty or new folder.")
-        marker.write_text("1\n")
-    elif marker.read_text() != "1\n":
-        raise MeshError(f"{root} was made by another version of Florin; give --state a new folder.")
+            raise MeshError(
+                f"{root} holds other files ({foreign[0]}, …); give --state an empty or new folder."
+            ) from None
+        write_private(root / _MARKER, _LAYOUT)
     if os.geteuid() == 0:
         _check_reachable(root)
         root.chmod(root.stat().st_mode | 0o011)
     return State(root)
 
 
-def lock(state: State) -> IO[str]:
-    """Holds the folder for this process. Raises MeshError when a mesh runs in it."""
+def lock(state: State, seconds: float = 1.0) -> IO[str]:
+    """Holds the folder for this process, whose id then stands in the file. Raises MeshError when a mesh runs in it."""
     handle = (state.root / "lock").open("a+")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise MeshError(
-            f"A mesh runs in {state.root} already; stop it with `florin down` or use another --state."
-        ) from None
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            # Whoever only looks whether a mesh runs holds it for a moment.
+            if time.monotonic() > deadline:
+                handle.close()
+                raise MeshError(
+                    f"A mesh runs in {state.root} already; stop it with `florin down` or use another --state."
+                ) from None
+            time.sleep(0.02)
+    handle.truncate(0)
+    handle.write(str(os.getpid()))
+    handle.flush()
     return handle
+
+
+def running_supervisor(state: State) -> int | None:
+    """The process that holds the folder, 0 when it has not said yet who it is; None when no mesh runs in it."""
+    try:
+        with (state.root / "lock").open() as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(handle.read().strip() or 0)
+    except FileNotFoundError:
+        pass
+    return None
 
 
 def is_locked(state: State) -> bool:
     """Whether a mesh runs in the folder."""
-    try:
-        lock(state).close()
-    except MeshError:
-        return True
-    return False
+    return running_supervisor(state) is not None
 
 
 def write_private(path: Path, value: str) -> None:
@@ -147,6 +190,8 @@ def write_private(path: Path, value: str) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as handle:
         handle.write(value)
+        handle.flush()
+        os.fsync(handle.fileno())
     temporary.replace(path)
 
 
@@ -163,6 +208,12 @@ def unprivileged_user() -> str:
 def reachable(path: Path) -> bool:
     """Whether `nobody` can enter every folder down to `path`."""
     return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents) if folder.is_dir())
+
+
+def _check_marker(root: Path) -> None:
+    """Raises FileNotFoundError where no mesh was started, MeshError where a mesh of another layout was."""
+    if (root / _MARKER).read_bytes() != _LAYOUT.encode():
+        raise MeshError(f"{root} was made by another version of Florin; give --state a new folder.")
 
 
 def _check_reachable(root: Path) -> None:
