@@ -30,7 +30,7 @@ def replay(state: State, service: str, start: str, end: str, again_for: str | No
     # A process of its own, beside the replicas: it listens nowhere.
     replica = Replica(service, 1, 0, 0)
     around = Surroundings(state, Postgres(state, binaries.find()), [], ports["nats"], ports["jwks"], {})
-    command = [sys.executable, "-m", service, "replay", start, end, *([again_for] if again_for else [])]
+    command = [sys.executable, "-P", "-m", service, "replay", start, end, *([again_for] if again_for else [])]
     done = subprocess.run(
         command, env={**os.environ, **around.environment(replica)}, capture_output=True, text=True, check=False
     )

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,6 +19,27 @@ from local.state import MeshError
 _LAUNCH = Path(__file__).with_name("launch.py")
 _BACKOFF_SECONDS_MAX = 10.0
 _STABLE_SECONDS = 30.0
+_TRIES_MAX = 4
+"""A child that ended so often before it was ready once will not become so."""
+WATCH = "kernel" if sys.platform == "linux" else "pipe"
+"""How a child learns that this process was killed; see launch.py."""
+_HARMLESS = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
+
+
+def launched(user: str, death_signal: str, program: Sequence[str], *, watch: str = WATCH) -> list[str]:
+    """The command that runs a program as `user` ("-" for ourselves) and ends it by a signal when this process ends.
+
+    With `watch` "pipe", its standard input has to be a pipe whose other end only this process holds; with "none", what
+    it does has to be short.
+    """
+    return [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), watch, user, death_signal, *program]
+
+
+def environment_for(user: str) -> dict[str, str]:
+    """What a program finds in its environment: ours, but where it is another user's only what tells no secret."""
+    if user == "-":
+        return dict(os.environ)
+    return {name: os.environ[name] for name in _HARMLESS if name in os.environ}
 
 
 @dataclass(slots=True)
@@ -37,60 +59,87 @@ class Child:
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     ready: bool = False
-    stopping: bool = False
+    _stop_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    _lifeline: int | None = None
+    """Our end of the pipe that tells the child's watcher that we live, where there is one."""
 
     @property
     def pid(self) -> int | None:
         """The process id while it runs."""
         return self.process.pid if self.process is not None and self.process.returncode is None else None
 
+    @property
+    def death_signal(self) -> str:
+        """How it ends when this process was killed: PostgreSQL shuts down at once, the others have no time for more."""
+        return "SIGQUIT" if self.stop_signal is signal.SIGINT else "SIGKILL"
+
     async def start(self) -> None:
-        """Starts the program; it dies with this process, whatever ends it."""
-        # PostgreSQL's fast shutdown is SIGINT; anything else ends by SIGTERM, but an orphan has no time for that.
-        death = "SIGQUIT" if self.stop_signal is signal.SIGINT else "SIGKILL"
-        command = [sys.executable, "-I", "-S", str(_LAUNCH), self.user, death, *self.program]
-        with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.environment},
-                # A group of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops in order.
-                start_new_session=True,
-            )
+        """Starts the program; it dies with this process, whatever ends it. Raises OSError."""
+        stdin = asyncio.subprocess.DEVNULL
+        if WATCH == "pipe":
+            stdin, self._lifeline = os.pipe()
+        try:
+            with self.log.open("ab") as log:
+                self.process = await asyncio.create_subprocess_exec(
+                    *launched(self.user, self.death_signal, self.program),
+                    stdin=stdin,
+                    stdout=log,
+                    stderr=log,
+                    env={**environment_for(self.user), **self.environment},
+                    # A group of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops in order.
+                    start_new_session=True,
+                )
+        finally:
+            if stdin >= 0:
+                os.close(stdin)
 
     async def supervise(self) -> None:
         """Keeps it running until `stop`: a child that dies is started again, each time a little later."""
         delay = 0.1
-        while True:
+        while not self._stop_wanted.is_set():
             started = time.monotonic()
-            if self.pid is None:
-                await self.start()
-            if self.process is not None:
-                await self.process.wait()
-            self.ready = False
-            if self.stopping:
+            await self._run_once()
+            if self._stop_wanted.is_set():
                 return
             self.restarts += 1
             delay = 0.1 if time.monotonic() - started > _STABLE_SECONDS else min(delay * 2, _BACKOFF_SECONDS_MAX)
-            await asyncio.sleep(delay)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop_wanted.wait(), delay)
+
+    async def _run_once(self) -> None:
+        """Starts it and waits for its end. What keeps the system from starting it is said in its log."""
+        try:
+            await self.start()
+        except OSError as error:
+            with contextlib.suppress(OSError), self.log.open("a") as log:
+                log.write(f"{self.name} could not be started: {error}\n")
+            return
+        finally:
+            if self._stop_wanted.is_set():  # asked to stop while it was starting
+                await self._end()
+        if self.process is not None:
+            await self.process.wait()
+        self.ready = False
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
 
     async def wait_ready(self, seconds: float) -> None:
         """Waits until it takes work. Raises MeshError with the end of its log when it does not."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.restarts < _TRIES_MAX:
             if await self.probe():
                 self.ready = True
                 return
-            if self.process is not None and self.process.returncode is not None and self.restarts > 3:
-                break
             await asyncio.sleep(0.05)
         raise MeshError(f"{self.name} did not become ready; the end of {self.log}:\n{tail(self.log)}")
 
     async def stop(self) -> None:
-        """Asks it to stop, and ends it when it does not."""
-        self.stopping = True
+        """Asks it to stop, and ends it when it does not. `supervise` ends as well."""
+        self._stop_wanted.set()
+        await self._end()
+
+    async def _end(self) -> None:
         process = self.process
         if process is None or process.returncode is not None:
             return
@@ -102,6 +151,18 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+def command_of(pid: int) -> str:
+    """A process's program and arguments; empty when there is none."""
+    shown = Path(f"/proc/{pid}/cmdline")
+    if Path("/proc/self").exists():
+        try:
+            return shown.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            return ""
+    told = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return told.stdout.strip()
 
 
 def tail(path: Path, lines: int = 12) -> str:

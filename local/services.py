@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from local import issuer
 from local.postgres import Postgres
 from local.processes import Child, free_port, http_ok
-from local.state import SERVICES, State
+from local.state import SERVICES, MeshError, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ class Surroundings:
 
         return Child(
             name=replica.name,
-            program=[sys.executable, "-m", replica.service],
+            # -P: a folder that is called accounts where the command is run must not be taken for the service.
+            program=[sys.executable, "-P", "-m", replica.service],
             log=self.state.logs / f"{replica.name}.log",
             probe=ready,
             environment={"GRPC_ENABLE_FORK_SUPPORT": "0", **self.environment(replica)},
@@ -108,10 +109,35 @@ class Surroundings:
         )
 
 
+_POOL_SIZE = 8  # as in meshkit/settings.py, which costs half a second to import
+
+
+def _key_name(service: str) -> str:
+    return f"encryption-{service}"
+
+
 def encryption_key(state: State, service: str) -> str:
     """The file with a service's key for personal data; made at first use."""
-    path = state.secret(f"encryption-{service}", lambda: base64.urlsafe_b64encode(os.urandom(32)).decode())
+    path = state.secret(_key_name(service), lambda: base64.urlsafe_b64encode(os.urandom(32)).decode())
     return str(path)
+
+
+def ensure_keys(state: State, *, first_start: bool) -> None:
+    """Makes the services' keys for personal data before there is any.
+
+    Raises MeshError when one is gone later: a new one would open nothing of what the databases hold.
+    """
+    for service in SERVICES:
+        path = state.secrets / _key_name(service)
+        if not first_start and not path.exists():
+            raise MeshError(f"{path} is gone, and nothing else opens the personal data of {service}; restore the file.")
+        encryption_key(state, service)
+
+
+def connections(replicas: Sequence[Replica]) -> int:
+    """What PostgreSQL is asked for: each replica's pool, and some for migrations, `florin verify` and people."""
+    asked = (os.environ.get(f"{one.service.upper()}_DATABASE_POOL_SIZE", "") for one in replicas)
+    return sum(int(size) if size.isdigit() else _POOL_SIZE for size in asked) + 40
 
 
 def overrides() -> dict[str, str]:
@@ -126,9 +152,7 @@ def migrate(postgres: Postgres) -> None:
 
     plan_ = {service: postgres.url(service, f"{service}_owner").render_as_string() for service in SERVICES}
     passwords = {service: str(postgres.password_file(f"{service}_owner")) for service in SERVICES}
-    command = [sys.executable, "-m", "local.migrate", json.dumps(plan_), json.dumps(passwords)]
+    command = [sys.executable, "-P", "-m", "local.migrate", json.dumps(plan_), json.dumps(passwords)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        from local.state import MeshError
-
         raise MeshError(f"The schemas could not be brought up:\n{done.stderr[-2000:]}")

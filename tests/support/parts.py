@@ -6,9 +6,7 @@ import asyncio
 import base64
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -71,11 +69,12 @@ def running() -> Iterator[Parts]:
 
 def start(child: Child) -> subprocess.Popen[bytes]:
     """Starts a child outside of an event loop; it dies with the test run."""
-    launch = Path(processes.__file__).with_name("launch.py")
-    death = "SIGQUIT" if child.stop_signal is signal.SIGINT else "SIGKILL"
-    command = [sys.executable, "-I", "-S", str(launch), child.user, death, *child.program]
+    # Without a watcher where the kernel has none: a test run that is killed may leave it behind there.
+    watch = "none" if processes.WATCH == "pipe" else processes.WATCH
+    command = processes.launched(child.user, child.death_signal, child.program, watch=watch)
+    environment = {**processes.environment_for(child.user), **child.environment}
     with child.log.open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **child.environment})
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
 
 @contextmanager
