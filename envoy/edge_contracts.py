@@ -26,6 +26,8 @@ class PublicMethod:
     rate: str
     deadline_ms: int
     idempotent: bool
+    keyed: bool
+    """Whether a copy of a request is always known for one: it only reads, or has to bring a request_id."""
     client_streaming: bool
     server_streaming: bool
 
@@ -60,6 +62,7 @@ def load_contracts(generated: Path = GENERATED) -> Contracts:
     if str(generated) not in sys.path:
         sys.path.insert(0, str(generated))
     try:
+        from buf.validate import validate_pb2
         from google.protobuf import descriptor_pb2
 
         from florin.common.v1 import policy_pb2
@@ -68,6 +71,14 @@ def load_contracts(generated: Path = GENERATED) -> Contracts:
         public = (generated / "public.binpb").read_bytes()
     except (ImportError, FileNotFoundError) as error:
         raise EdgeError(f"The generated contracts are not in {generated} ({error}); run `make gen`.") from None
+    # Messages in which a request_id may be missing: without it a copy is a request of its own.
+    unkeyed = {
+        f".{file.package}.{message.name}"
+        for file in everything.file
+        for message in file.message_type
+        for one in message.field
+        if one.name == "request_id" and one.options.Extensions[validate_pb2.field].string.min_len == 0
+    }
     methods = []
     for file in everything.file:
         for service in file.service:
@@ -84,6 +95,7 @@ def load_contracts(generated: Path = GENERATED) -> Contracts:
                         rate=RATES[policy.rate],
                         deadline_ms=policy.deadline_ms,
                         idempotent=policy.idempotent,
+                        keyed=method.input_type not in unkeyed,
                         client_streaming=method.client_streaming,
                         server_streaming=method.server_streaming,
                     )
@@ -144,7 +156,7 @@ def _route(method: PublicMethod) -> dict[str, Any]:
         # stream has begun there is no other answer left to it.
         del action["max_stream_duration"]["grpc_timeout_header_max"]
     if method.idempotent and not streaming:
-        action["retry_policy"] = _RETRIES
+        action["retry_policy"] = {"retry_on": _RETRY_KEYED if method.keyed else _RETRY_UNDONE, **_RETRIES}
     route: dict[str, Any] = {
         "name": method.path,
         "match": {"path": method.path},
@@ -158,9 +170,11 @@ def _route(method: PublicMethod) -> dict[str, Any]:
     return route
 
 
-# Only what surely did nothing, or is safe to do again because the method is idempotent.
+# What surely did nothing.
+_RETRY_UNDONE = "refused-stream,connect-failure,reset-before-request"
+# A service that answers UNAVAILABLE may have lost the answer to its COMMIT: only a request with a key is sent again.
+_RETRY_KEYED = f"unavailable,{_RETRY_UNDONE}"
 _RETRIES: dict[str, Any] = {
-    "retry_on": "unavailable,refused-stream,connect-failure,reset-before-request",
     "num_retries": 2,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     "retry_host_predicate": [

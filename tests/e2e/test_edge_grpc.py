@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from florin.accounts.v1 import account_service_pb2, account_service_pb2_grpc
 from florin.notifications.v1 import notification_service_pb2, notification_service_pb2_grpc
+from florin.transactions.v1 import transfer_service_pb2, transfer_service_pb2_grpc
 from tests.support.edge import Edge, error_info
 from tests.support.parts import wait_until
 
@@ -75,6 +76,21 @@ def test_reflection_through_the_edge_lists_public_services_alone(stand_in_edge: 
         names = {service.name for service in answers[0].list_services_response.service}
         assert "florin.transactions.v1.TransferService" in names
         assert not any("LedgerService" in name or "ScreeningService" in name for name in names)
+
+
+def test_a_payment_without_a_key_is_never_sent_twice(stand_in_edge: Edge) -> None:
+    """A service that answers UNAVAILABLE may have recorded it, and without a request_id the copy would be another
+    payment: the caller decides."""
+    request = transfer_service_pb2.CreateTransferRequest(
+        debit_account="accounts/a", credit_account="accounts/b", end_to_end_id="no-key", remittance="down"
+    )
+    with stand_in_edge.channel() as channel:
+        stub = transfer_service_pb2_grpc.TransferServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as refusal:
+            stub.CreateTransfer(request, metadata=stand_in_edge.metadata(), timeout=5)
+    assert refusal.value.code() == grpc.StatusCode.UNAVAILABLE
+    seen = [call for call in stand_in_edge.calls("CreateTransfer") if call.request.end_to_end_id == "no-key"]
+    assert len(seen) == 1
 
 
 def test_a_callers_deadline_ends_the_call(stand_in_edge: Edge) -> None:

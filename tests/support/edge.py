@@ -186,6 +186,8 @@ class _Transfers(transfer_service_pb2_grpc.TransferServiceServicer):
 
     def CreateTransfer(self, request: Any, context: Any) -> Any:
         self._in.note("CreateTransfer", request, context)
+        if request.remittance == "down":
+            refuse(context, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "The database is unavailable.")
         response = transfer_service_pb2.CreateTransferResponse()
         response.transfer.name = "transfers/one"
         return response

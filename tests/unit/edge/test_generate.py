@@ -136,6 +136,21 @@ def test_only_idempotent_calls_are_tried_again(rendered: Any) -> None:
         assert "deadline" not in action.get("retry_policy", {}).get("retry_on", "")
 
 
+def test_an_answer_of_unavailable_is_tried_again_only_where_a_copy_is_known_for_one(rendered: Any) -> None:
+    """Reads, and requests that must bring a request_id; without one, a second CreateTransfer is a second payment."""
+    made = routes(rendered)
+    for method, again in {
+        "florin.transactions.v1.TransferService/CreateTransfer": False,
+        "florin.transactions.v1.TransferService/BatchCreateTransfers": True,
+        "florin.transactions.v1.TransferService/ReverseTransfer": True,
+        "florin.accounts.v1.AccountService/FundAccount": True,
+        "florin.accounts.v1.AccountService/CreateAccount": False,
+        "florin.accounts.v1.AccountService/GetBalance": True,
+    }.items():
+        conditions = made[f"/{method}"]["route"]["retry_policy"]["retry_on"].split(",")
+        assert ("unavailable" in conditions) == again, method
+
+
 def test_an_upstream_is_believed_only_with_its_own_identity(rendered: Any) -> None:
     """Each cluster asks for the SPIFFE name of its service; reflection takes any of the four."""
     for name in UPSTREAMS:
