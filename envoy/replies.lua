@@ -5,7 +5,10 @@
 
 local FILTER = "envoy.filters.http.lua"
 local GRPC_ONLY = { "grpc-status", "grpc-message", "grpc-status-details-bin" }
+local MILLISECONDS = { n = 1e-6, u = 1e-3, m = 1, S = 1000, M = 60000, H = 3600000 }
 local SPOOFABLE = { "x-auth-", "x-florin-", "x-jwt-" }
+-- Larger than a payment; what a connection can have kept for its unknown caller stays about 1 MiB (256 streams).
+local SMALL_BODY_BYTES = 4096
 
 function envoy_on_request(handle)
   local headers = handle:headers()
@@ -24,6 +27,18 @@ function envoy_on_request(handle)
     kind = "grpc"
   end
   handle:streamInfo():dynamicMetadata():set(FILTER, "kind", kind)
+  local timeout = headers:get("grpc-timeout")
+  local amount, unit = string.match(timeout or "", "^(%d%d?%d?%d?%d?%d?%d?%d?)([numSMH])$")
+  if amount then
+    local deadline = handle:timestamp() + tonumber(amount) * MILLISECONDS[unit]
+    handle:streamInfo():dynamicMetadata():set(FILTER, "deadline", deadline)
+  elseif timeout then
+    headers:remove("grpc-timeout")  -- it says nothing; a service's gRPC library would answer it with INTERNAL
+  end
+  -- A small request is judged when it is all there. Refused earlier, it would be answered and its stream closed while
+  -- the caller still sends, which HTTP/2 allows (NO_ERROR) and curl 7.88 (Debian 12) takes for a broken connection.
+  local length = tonumber(headers:get("content-length") or "")
+  if kind == "rest" and length and length > 0 and length <= SMALL_BODY_BYTES then handle:body() end
 end
 
 -- JSON, as little as a google.rpc.Status needs -----------------------------------------------------------------------
@@ -152,6 +167,7 @@ local function own_grpc_reason(code, text)
     return string.find(text, "Audiences in Jwt", 1, true) and "AUDIENCE_WRONG" or "SCOPE_MISSING"
   end
   if code == "8" and string.find(text, "larger than max", 1, true) then return "REQUEST_INVALID" end
+  if string.find(text, "duration timeout", 1, true) then return "DEADLINE_EXCEEDED" end  -- 408 has none in gRPC either
   -- 413 and 400 have no code of their own in gRPC: Envoy says UNKNOWN and INTERNAL.
   if string.find(text, "too long", 1, true) or string.find(text, "too large", 1, true) then return "REQUEST_INVALID" end
   return REASON_OF_GRPC[code]
@@ -213,7 +229,9 @@ local function answer_problem(handle, status)
     local reason = own_reason(status, made and made.detail or text)
     local refusal = REFUSALS[reason]
     -- Only what is wrong with the request is said in Envoy's words; the rest has one form each.
-    local detail = reason == "REQUEST_INVALID" and text ~= "" and string.sub(text, 1, 300) or refusal.message
+    -- They may quote bytes of the body that are no text.
+    local words = string.gsub(string.sub(text, 1, 300), "[\128-\255]+", "?")
+    local detail = reason == "REQUEST_INVALID" and words ~= "" and words or refusal.message
     made = problem(status, reason, detail)
     retry = retry or refusal.retry_seconds
   end
@@ -223,6 +241,20 @@ local function answer_problem(handle, status)
   headers:replace("content-type", "application/problem+json")
   headers:replace("content-length", tostring(#bytes))
   if body then body:setBytes(bytes) end
+end
+
+-- Refused before the gRPC-Web filter saw it: what a page's library gets must be gRPC-Web all the same.
+local function answer_web(handle, status)
+  local refusal = REFUSALS[own_reason(status, "")]
+  local body = handle:body(true)
+  if body then body:setBytes("") end
+  local headers = handle:headers()
+  headers:replace(":status", "200")
+  headers:replace("content-type", "application/grpc-web+proto")
+  headers:replace("content-length", "0")
+  headers:replace("grpc-status", tostring(refusal.code))
+  headers:replace("grpc-message", refusal.message)
+  headers:replace("grpc-status-details-bin", refusal.details)
 end
 
 function envoy_on_response(handle)
@@ -239,8 +271,13 @@ function envoy_on_response(handle)
     return
   end
   local code = headers:get("grpc-status")
+  if code == nil and kind == "grpc-web" and status >= 400 then answer_web(handle, status) return end
   if code == nil or code == "0" or headers:get("grpc-status-details-bin") then return end
   local reason = own_grpc_reason(code, headers:get("grpc-message") or "")
+  -- A service breaks a call off at its deadline, which looks like its loss. But the call may have been done: a caller
+  -- who is told that nothing was would be told wrong. The clocks of the two differ by a millisecond or so.
+  local deadline = mine and mine["deadline"]
+  if reason == "UNAVAILABLE" and deadline and handle:timestamp() + 2 >= deadline then reason = "DEADLINE_EXCEEDED" end
   local refusal = reason and REFUSALS[reason]
   if not refusal then return end
   if kind == "grpc-web" then headers:replace(":status", "200") end
