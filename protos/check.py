@@ -105,12 +105,12 @@ class Judge:
         self._buf = buf
         self.refusals = 0
 
-    def ask(self, what: str, accepted: str, *arguments: str) -> None:
-        """Runs buf once; its findings go to the standard output as they are."""
+    def ask(self, what: str, claim: str, *arguments: str) -> None:
+        """Runs buf once, which holds if it finds nothing; its findings go to the standard output as they are."""
         command = [str(self._buf), *arguments]
         done = subprocess.run(command, cwd=ROOT, check=False)  # noqa: S603 - the program of the lock file
         self.refusals += done.returncode != 0
-        say(f"{what:<9} {accepted if done.returncode == 0 else 'refused, see above'}")
+        say(f"{what:<9} {claim if done.returncode == 0 else f'refused, see above; wanted: {claim}'}")
 
 
 def check(buf: Path) -> int:
@@ -136,8 +136,8 @@ def check(buf: Path) -> int:
             say("breaking  main never had other contracts than these")
         for baseline in filter(None, (before, bound)):
             against = str(descriptors_of(baseline.commit, scratch))
-            accepted = f"nothing breaks since {baseline.name}"
-            judge.ask("breaking", accepted, "breaking", str(present), *OURS, "--against", against)
+            claim = f"nothing breaks since {baseline.name}"
+            judge.ask("breaking", claim, "breaking", str(present), *OURS, "--against", against)
     return judge.refusals
 
 
