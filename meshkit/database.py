@@ -31,6 +31,7 @@ POOL_WAIT_SECONDS = 2.0
 """Longer waits for a connection mean overload: the caller is better served by a refusal."""
 _TRIES_MAX = 4
 _SERIALIZATION_FAILURE, _DEADLOCK, _LOCK_TIMEOUT, _QUERY_CANCELED = "40001", "40P01", "55P03", "57014"
+_IDLE_IN_TRANSACTION = "25P03"
 
 _log = logs.get(__name__)
 
@@ -136,9 +137,10 @@ class Database:
 def create_engine(url: URL, settings: ServiceSettings) -> AsyncEngine:
     """An engine with bounded waits: for a connection, a lock, a statement, an idle transaction."""
     timeout = settings.database_statement_timeout_ms
+    # A replica that stands still, or whose network is gone, loses its locks before those who wait for them give up.
     options = (
         f"-c statement_timeout={timeout} -c lock_timeout={timeout} "
-        f"-c idle_in_transaction_session_timeout={2 * timeout} -c timezone=UTC"
+        f"-c idle_in_transaction_session_timeout={timeout * 3 // 4} -c timezone=UTC"
     )
     return create_async_engine(
         url,
@@ -173,11 +175,13 @@ def transient(error: BaseException) -> Contention | Overloaded | Unavailable | N
         return Overloaded()
     cause = getattr(error, "orig", None) or error
     # 08: connection, 57P: the server shuts down or starts, 53: out of resources; no state: the connection broke.
+    # 25P03: this process stood still for so long that the server ended its transaction.
     broken = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
     if (
         (broken and state is None)
         or (state is not None and state[:2] in ("08", "53"))
         or (state or "").startswith("57P")
+        or state == _IDLE_IN_TRANSACTION
     ):
         return Unavailable("the database")
     return None

@@ -27,6 +27,10 @@ PARTITIONS = 16
 
 _BATCH = 500
 _POLL_SECONDS = 0.2
+_PUBLISH_SECONDS = 5.0
+"""A batch that takes longer is broken off and what was published of it is noted."""
+STANDSTILL_SECONDS = 15
+"""A relay that is not heard of for this long, three times what a batch takes, loses its partitions."""
 _LOCK_CLASS = 0x6F757462  # "outb": the class of the advisory locks that own partitions
 
 _log = logs.get(__name__)
@@ -136,6 +140,10 @@ class Relay:
         async with engine.connect() as conn:
             await conn.exec_driver_sql("SELECT set_config('florin.tenants', %s, false)", (ALL_TENANTS,))
             await conn.exec_driver_sql("SELECT set_config('synchronous_commit', 'off', false)")
+            # A replica that stands still, or whose host is gone without a word, would keep its partitions for good.
+            await conn.exec_driver_sql(
+                "SELECT set_config('idle_session_timeout', %s, false)", (f"{STANDSTILL_SECONDS}s",)
+            )
             try:
                 await self._relay(conn)
             finally:
@@ -174,7 +182,12 @@ class Relay:
         result = await conn.exec_driver_sql(_TAKE, (owned, _BATCH))
         rows = [_row(row) for row in result]
         published: list[OutboxRow] = []
+        failure: BaseException | None = None
+        clock = asyncio.get_running_loop().time
+        started = clock()
         for turn in rounds(rows):
+            if clock() - started > _PUBLISH_SECONDS:
+                break
             outcomes = await asyncio.gather(*(self._bus.publish_row(row) for row in turn), return_exceptions=True)
             done = [row for row, outcome in zip(turn, outcomes, strict=True) if outcome is None]
             published.extend(done)
@@ -188,7 +201,7 @@ class Relay:
                 " WHERE outbox.tenant = done.tenant AND outbox.id = done.id",
                 ([row.tenant for row in published], [row.id for row in published]),
             )
-        if len(published) < len(rows):
+        if failure is not None:
             await asyncio.sleep(0.5)
         return len(published)
 
