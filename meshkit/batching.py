@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from meshkit import logs, telemetry
-from meshkit.database import is_data_error
-from meshkit.errors import DeadlineTooShort, Overloaded, Unavailable
+from meshkit.errors import DeadlineTooShort, DomainError, Overloaded, Unavailable
 
 I = TypeVar("I")  # noqa: E741 - an item in, an outcome out
 O = TypeVar("O")  # noqa: E741
 
 _log = logs.get(__name__)
+
+_FAILURES_MAX = 32
+"""A batch fails so often at most: three items at fault among a thousand are found with fewer; a failure that is
+everybody's must not cost a transaction an item."""
 
 
 @dataclass(slots=True)
@@ -34,7 +37,9 @@ class Batcher[I, O]:
     """Collects items into batches for `process`, which gives one outcome an item, in their order.
 
     An outcome that is an exception is raised to that item's caller alone. `concurrency` batches may be processed at
-    once. A data error of a whole batch (SQLSTATE 22 or 23) splits it, so that the item at fault fails alone.
+    once. A batch that fails whole is split, so that the item at fault fails alone: an item's data may be what the
+    database refuses or what our own code stumbles over. A refusal (DomainError) is everybody's: nothing was wrong with
+    the items.
     """
 
     def __init__(
@@ -122,25 +127,28 @@ class Batcher[I, O]:
 
     async def _answer(self, batch: list[_Waiting[I, O]]) -> None:
         telemetry.BATCH_ITEMS.labels(self._name).observe(len(batch))
-        try:
-            outcomes = await self._process([waiting.item for waiting in batch])
-            if len(outcomes) != len(batch):
-                raise RuntimeError(f"{self._name}: {len(outcomes)} outcomes for {len(batch)} items")
-        except Exception as error:  # noqa: BLE001 - every caller of the batch has to be answered, whatever went wrong
-            if is_data_error(error) and len(batch) > 1:
-                middle = len(batch) // 2
-                _log.warning("a batch is split", batch=self._name, items=len(batch), cause=type(error).__name__)
-                await self._answer(batch[:middle])
-                await self._answer(batch[middle:])
-                return
-            for waiting in batch:
-                _fail(waiting, error)
-            return
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                _fail(waiting, outcome)
-            elif not waiting.answer.done():
-                waiting.answer.set_result(outcome)
+        parts, failures = deque([batch]), 0
+        while parts:
+            part = parts.popleft()
+            try:
+                outcomes = await self._process([waiting.item for waiting in part])
+                if len(outcomes) != len(part):
+                    raise RuntimeError(f"{self._name}: {len(outcomes)} outcomes for {len(part)} items")
+            except Exception as error:  # noqa: BLE001 - every caller of the batch has to be answered, whatever went wrong
+                failures += 1
+                if isinstance(error, DomainError) or len(part) == 1 or failures > _FAILURES_MAX:
+                    for waiting in part:
+                        _fail(waiting, error)
+                    continue
+                _log.warning("a batch is split", batch=self._name, items=len(part), cause=type(error).__name__)
+                middle = len(part) // 2
+                parts.extendleft((part[middle:], part[:middle]))  # in their order
+                continue
+            for waiting, outcome in zip(part, outcomes, strict=True):
+                if isinstance(outcome, BaseException):
+                    _fail(waiting, outcome)
+                elif not waiting.answer.done():
+                    waiting.answer.set_result(outcome)
 
 
 def _fail[I, O](waiting: _Waiting[I, O], error: BaseException) -> None:

@@ -9,7 +9,7 @@ import grpc
 from grpc_status import rpc_status
 
 from meshkit import identity, telemetry
-from meshkit.errors import DeadlineTooShort, RecordedRefusal, Unavailable, error_info
+from meshkit.errors import DeadlineTooShort, Failed, RecordedRefusal, Unavailable, error_info
 from meshkit.settings import ServiceSettings
 
 Response = TypeVar("Response")
@@ -70,8 +70,8 @@ def connect(settings: ServiceSettings, target: str, service: str) -> grpc.aio.Ch
 async def call(method: Any, request: Any, *, service: str, timeout_s: float) -> Any:
     """Calls `method` with at most `timeout_s`, less where the current call has less left.
 
-    Raises Unavailable when the service is down or did not answer in time, DeadlineTooShort when there is no time to
-    begin, or the service's refusal as it is.
+    Raises Unavailable when the service is down or did not answer in time, Failed when it answered that it failed,
+    DeadlineTooShort when there is no time to begin, or the service's refusal as it is.
     """
     current = identity.current_or_none()
     metadata: tuple[tuple[str, str], ...] = ()
@@ -107,4 +107,4 @@ def refusal(error: grpc.aio.AioRpcError, service: str) -> Exception:
     if status is not None and error_info(status) is not None and status.code != grpc.StatusCode.INTERNAL.value[0]:
         return RecordedRefusal(status)
     # A bug over there is no refusal of the caller's request: it may go through when it is mended.
-    return Unavailable(service)
+    return Failed(service)

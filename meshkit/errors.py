@@ -209,6 +209,10 @@ class Unavailable(DomainError):
         super().__init__(f"{part} is unavailable; try again with the same request_id.", metadata={"part": part})
 
 
+class Failed(Unavailable):
+    """A part is there and failed at this very request; one item of a batch may be what it fails at."""
+
+
 class Overloaded(DomainError):
     """The service sheds load; nothing was done."""
 

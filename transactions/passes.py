@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from florin.common.v1 import errors_pb2
 from meshkit import clock, logs
 from meshkit.database import Database
-from meshkit.errors import DomainError, RecordedRefusal, Unavailable, reason_of
+from meshkit.errors import DomainError, Failed, RecordedRefusal, Unavailable, reason_of
 from transactions import errors, saga, store
 from transactions.model import State, Transfer, Verdict
 from transactions.ports import Account, Decision, Ledger, Outcome, Screening
@@ -28,6 +29,7 @@ from transactions.saga import Action, Answer
 from transactions.settings import Settings
 
 _log = logs.get(__name__)
+_FAILURES_MAX = 32  # of one pass: three transfers at fault among a thousand are found with fewer
 _RETRY_SECONDS = 0.5
 _RETRY_SECONDS_MAX = 4.0  # doubled up to this: what was down may have come back, and people wait
 
@@ -42,8 +44,9 @@ class Progress:
     """Whether a dependency did not answer."""
 
     def wait(self, error: DomainError, count: int) -> None:
-        """Notes that `count` transfers wait for a service. Raises the error again when trying again cannot help."""
-        if isinstance(error, RecordedRefusal) and error.recorded_code is grpc.StatusCode.INVALID_ARGUMENT:
+        """Notes that `count` transfers wait for a service. Raises the error again when one of them may be its cause."""
+        invalid = isinstance(error, RecordedRefusal) and error.recorded_code is grpc.StatusCode.INVALID_ARGUMENT
+        if invalid or isinstance(error, Failed):
             raise error
         self.stuck = True
         _log.warning("transfers wait", part=error.metadata.get("part"), cause=error.message, count=count)
@@ -81,15 +84,7 @@ class Passes:
 
     async def advance(self, transfers: Sequence[Transfer]) -> list[Transfer]:
         """Brings each transfer as far as it gets; gives them as they are then, in the same order."""
-        try:
-            present = await self._pass(transfers)
-        except RecordedRefusal as refusal:
-            # A whole call was refused as invalid: one item breaks the contract, and must not hold up the others.
-            if len(transfers) == 1:
-                _log.error("a transfer cannot be passed on", transfer=transfers[0].name, cause=refusal.message)
-                return list(transfers)
-            middle = len(transfers) // 2
-            return [*await self.advance(transfers[:middle]), *await self.advance(transfers[middle:])]
+        present = await self._pass_apart(transfers)
         # A stand-in decision is noted durably before money moves: nobody could derive it again.
         noted = [
             now
@@ -100,6 +95,27 @@ class Passes:
             return present
         posted = {transfer.step_key("post"): transfer for transfer in await self.advance(noted)}
         return [posted.get(transfer.step_key("post"), transfer) for transfer in present]
+
+    async def _pass_apart(self, transfers: Sequence[Transfer]) -> list[Transfer]:
+        """One pass; where a service fails at it, or calls it invalid, smaller ones, so that the transfer that is the
+        cause holds up no others. A service that fails at everything is not asked about each of them."""
+        present = {transfer.step_key("post"): transfer for transfer in transfers}
+        groups, failures = deque([list(transfers)]), 0
+        while groups:
+            group = groups.popleft()
+            try:
+                advanced = await self._pass(group)
+            except (RecordedRefusal, Failed) as refusal:
+                failures += 1
+                if len(group) > 1 and failures <= _FAILURES_MAX:
+                    middle = len(group) // 2
+                    groups.extendleft((group[middle:], group[:middle]))
+                else:
+                    named = group[0].name if len(group) == 1 else ""
+                    _log.error("transfers cannot be passed on", transfer=named, count=len(group), cause=refusal.message)
+                continue
+            present.update({transfer.step_key("post"): transfer for transfer in advanced})
+        return [present[transfer.step_key("post")] for transfer in transfers]
 
     async def _pass(self, transfers: Sequence[Transfer]) -> list[Transfer]:
         """Each transfer's next action, in batches by action, then all outcomes in one transaction."""
@@ -180,8 +196,9 @@ class Passes:
             return []
         try:
             return await self._screening.screen(screened)
-        except Unavailable:
-            if self._settings.screening_posture == "closed":
+        except Unavailable as error:
+            # A payment that compliance fails at is not one that it could not be asked about.
+            if self._settings.screening_posture == "closed" or isinstance(error, Failed):
                 raise
         _log.warning("stand-in decisions", count=len(screened))
         most = self._settings.stand_in_maximum

@@ -130,3 +130,37 @@ async def test_a_batcher_that_was_stopped_takes_work_again_when_it_is_started_ag
         assert await batcher.submit(1) == 1
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
+
+
+async def test_an_item_that_our_own_code_stumbles_over_fails_alone_and_the_others_keep_their_order() -> None:
+    """Whatever it is that one item breaks, nobody who shares its batch is told so."""
+    done: list[int] = []
+
+    async def process(items: Sequence[int]) -> list[int]:
+        if 5 in items:
+            raise KeyError("a bug")
+        done.extend(items)
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process)
+    async with _running(batcher):
+        outcomes = await batcher.submit_all(range(1000))
+    assert [number for number, outcome in enumerate(outcomes) if isinstance(outcome, BaseException)] == [5]
+    assert done == [number for number in range(1000) if number != 5]
+
+
+@pytest.mark.parametrize(("error", "most"), [(KeyError("a bug"), 70), (Unavailable("the database"), 1)])
+async def test_a_failure_that_is_everybodys_is_not_tried_item_by_item(error: Exception, most: int) -> None:
+    """A refusal fails the batch at once; a bug that every item meets is given up on after some parts."""
+    calls = 0
+
+    async def process(_items: Sequence[int]) -> list[int]:
+        nonlocal calls
+        calls += 1
+        raise error
+
+    batcher: Batcher[int, int] = Batcher("t", process)
+    async with _running(batcher):
+        outcomes = await batcher.submit_all(range(1000))
+    assert all(outcome is error for outcome in outcomes)
+    assert calls <= most
