@@ -5,13 +5,17 @@ It must not read anything but the environment and the files that it names, and i
 
 from __future__ import annotations
 
+import ssl
 import sys
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from pydantic import Field, FilePath, ValidationError, model_validator
+from pydantic import Field, FilePath, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from meshkit.cipher import Cipher
 
 
 class ServiceSettings(BaseSettings):
@@ -42,7 +46,9 @@ class ServiceSettings(BaseSettings):
     jwt_issuer: str = Field(..., description="The `iss` that tokens must have.")
     jwt_audience: str = Field("florin", description="The `aud` that tokens must have.")
     jwks_url: str | None = Field(None, description="Where the issuer's keys are fetched from.")
-    jwks_file: FilePath | None = Field(None, description="A file with the issuer's keys, instead of jwks_url.")
+    jwks_file: FilePath | None = Field(
+        None, validate_default=True, description="A file with the issuer's keys, instead of jwks_url."
+    )
     jwks_ca_file: FilePath | None = Field(
         None, description="Authorities that the issuer's certificate must come from; the system's if absent."
     )
@@ -61,19 +67,81 @@ class ServiceSettings(BaseSettings):
     idempotency_retention_hours: float = Field(720, gt=0, description="Answers to request_ids are kept this long.")
     event_gap_seconds: float = Field(30, ge=0, description="How long a missing event of an aggregate is waited for.")
 
-    @model_validator(mode="after")
-    def _keys_from_one_place(self) -> ServiceSettings:
-        if (self.jwks_url is None) == (self.jwks_file is None):
-            raise ValueError("set exactly one of jwks_url and jwks_file")
-        return self
+    # Validators of fields, not of the whole: those run only when every field is right, and would hide what they find.
 
-    @model_validator(mode="after")
-    def _no_password_in_a_variable(self) -> ServiceSettings:
-        for name in ("database_url", "owner_database_url"):
-            url = getattr(self, name)
-            if url is not None and make_url(url).password is not None:
-                raise ValueError(f"{name} must hold no password; put it into a file and set the _password_file")
-        return self
+    @field_validator("database_url", "owner_database_url")
+    @classmethod
+    def _a_database_without_a_password(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            url = make_url(value)
+        except (ArgumentError, ValueError):  # the latter for a port that is no number
+            raise ValueError("write it as postgresql+psycopg://role@host/database") from None
+        if not url.drivername.startswith("postgresql"):
+            raise ValueError("it must be a PostgreSQL database")
+        if url.password is not None:
+            raise ValueError("it must hold no password; put it into a file and set the _PASSWORD_FILE")
+        return value
+
+    @field_validator("database_password_file", "owner_database_password_file")
+    @classmethod
+    def _a_password(cls, value: Path | None) -> Path | None:
+        if value is not None and not _text_of(value).strip():
+            raise ValueError("the file is empty")
+        return value
+
+    @field_validator("nats_url")
+    @classmethod
+    def _an_encrypted_broker(cls, value: str) -> str:
+        if not value.startswith("tls://"):
+            raise ValueError("write it as tls://host:port")
+        return value
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _a_key_that_fits(cls, value: Path, info: ValidationInfo) -> Path:
+        certificate = info.data.get("tls_cert_file")
+        if certificate is not None:
+            try:
+                ssl.create_default_context().load_cert_chain(str(certificate), str(value))
+            except (ssl.SSLError, OSError):
+                raise ValueError("it and the certificate are no pair that can be used") from None
+        return value
+
+    @field_validator("tls_ca_file", "jwks_ca_file")
+    @classmethod
+    def _authorities(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=str(value))
+            except (ssl.SSLError, OSError):
+                raise ValueError("it holds no certificates that can be read") from None
+        return value
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _an_address_of_keys(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("write it as https://host/path")
+        return value
+
+    @field_validator("jwks_file")
+    @classmethod
+    def _keys_from_one_place(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "jwks_url" in info.data and (info.data["jwks_url"] is None) == (value is None):
+            raise ValueError("set exactly one of JWKS_URL and JWKS_FILE")
+        return value
+
+    @field_validator("encryption_key_file")
+    @classmethod
+    def _keys_that_encrypt(cls, value: Path) -> Path:
+        _text_of(value)
+        try:
+            Cipher.from_file(value)
+        except ValueError:
+            raise ValueError("each line must be 32 bytes in base64url, and there must be one") from None
+        return value
 
     def runtime_url(self) -> URL:
         """The database as the running service sees it."""
@@ -88,6 +156,13 @@ class ServiceSettings(BaseSettings):
     def role(self) -> str:
         """The role that migrations grant to."""
         return self.runtime_role or f"{self.service}_runtime"
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        raise ValueError("the file cannot be read") from None
 
 
 def _with_password(url: str, password_file: Path | None) -> URL:
