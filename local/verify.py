@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import IsolationLevel
+from sqlalchemy.engine import URL, make_url
 
 from local.binaries import find
 from local.postgres import Postgres
-from local.state import SERVICES, State
+from local.state import SERVICES, MeshError, State
 
 NAMESPACE = uuid.UUID("5f6c0c1e-8f0f-5b1e-9c53-0d6f2b0a7a11")  # meshkit.idempotency.NAMESPACE, without its imports
 SETTLED_SECONDS = 10
@@ -58,11 +60,18 @@ CLAIMS = {
 
 
 def verify(state: State) -> list[Finding]:
-    """Checks all of them. Raises MeshError when no mesh runs in the folder."""
+    """Checks all of them on a running mesh. Raises MeshError when none runs in the folder."""
     state.read_description()
     postgres = Postgres(state, find())
+    return verify_databases(
+        {service: postgres.url(service, f"{service}_owner", with_password=True) for service in SERVICES}
+    )
+
+
+def verify_databases(urls: Mapping[str, URL]) -> list[Finding]:
+    """Checks all of them on the services' databases, as their owners. Raises MeshError when one cannot be reached."""
     findings = {name: Finding(name, claim) for name, claim in CLAIMS.items()}
-    connections = {service: _connect(postgres, service) for service in SERVICES}
+    connections = {service: _connect(url) for service, url in urls.items()}
     try:
         for name, service, statement in SINGLE:
             violations = [str(row[0]) for row in connections[service].execute(statement)]
@@ -80,17 +89,28 @@ def verify(state: State) -> list[Finding]:
     return list(findings.values())
 
 
-def _connect(postgres: Postgres, service: str) -> Connection:
+def given_databases(environment: Mapping[str, str]) -> dict[str, URL]:
+    """The owners' databases that the services' own variables name; none, or all four."""
+    urls: dict[str, URL] = {}
+    for service in SERVICES:
+        text = environment.get(f"{service.upper()}_OWNER_DATABASE_URL")
+        password_file = environment.get(f"{service.upper()}_OWNER_DATABASE_PASSWORD_FILE")
+        if text is not None:
+            password = Path(password_file).read_text().strip() if password_file is not None else None
+            urls[service] = make_url(text).set(password=password)
+    missing = [service for service in SERVICES if service not in urls]
+    if urls and missing:
+        raise MeshError(f"The databases are named for some services; set {missing[0].upper()}_OWNER_DATABASE_URL too.")
+    return urls
+
+
+def _connect(url: URL) -> Connection:
     """A read-only snapshot of a service's database, as its owner."""
-    url = postgres.url(service, f"{service}_owner", with_password=True)
-    connection = psycopg.connect(
-        host=str(url.query["host"]),
-        port=str(url.query["port"]),
-        user=url.username,
-        password=url.password,
-        dbname=url.database,
-        options="-c florin.tenants=* -c timezone=UTC",
-    )
+    parameters: dict[str, Any] = {**url.translate_connect_args(username="user", database="dbname"), **url.query}
+    try:
+        connection = psycopg.connect(**parameters, options="-c florin.tenants=* -c timezone=UTC", connect_timeout=10)
+    except psycopg.OperationalError as error:
+        raise MeshError(f"The database {url.database} cannot be reached: {str(error).strip()}") from None
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     connection.read_only = True
     return connection
