@@ -149,6 +149,8 @@ def create_engine(url: URL, settings: ServiceSettings) -> AsyncEngine:
         pool_timeout=POOL_WAIT_SECONDS,
         pool_use_lifo=True,
         pool_recycle=1800,
+        # Errors are logged, and parameters are what customers sent.
+        hide_parameters=True,
         connect_args={
             "options": options,
             "application_name": f"florin-{settings.service}",
@@ -185,8 +187,3 @@ def transient(error: BaseException) -> Contention | Overloaded | Unavailable | N
     ):
         return Unavailable("the database")
     return None
-
-
-def is_data_error(error: BaseException) -> bool:
-    """Whether one item's data is at fault (SQLSTATE 22, 23), so that a batch is worth splitting."""
-    return (sqlstate(error) or "")[:2] in ("22", "23")

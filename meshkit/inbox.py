@@ -18,7 +18,6 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js import errors as js_errors
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import logs, telemetry
@@ -33,6 +32,7 @@ _IDLE_SECONDS = 2.0
 _GATHER_SECONDS = 0.01  # after the first event, so that those that travel with it share its transaction
 _PATIENCE_FACTOR = 20
 """An event waits so many `event_gap_seconds` at most, should the broker's account of what is finished be no help."""
+_PURGE_ROWS = 10_000  # in one transaction
 _DELIVERIES_MAX = 12  # with the delays below some five minutes, then a person has to look
 _log = logs.get(__name__)
 
@@ -279,26 +279,22 @@ async def _finished(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def purge(db: Database, *, inbox_hours: float, requests_hours: float) -> None:
-    """Removes inbox rows and answers to request_ids that are older than what the settings keep."""
-
-    async def work(conn: AsyncConnection) -> None:
-        await conn.execute(
-            text(
-                "DELETE FROM inbox WHERE (tenant, source, aggregate) IN (SELECT tenant, source, aggregate FROM inbox"
-                " WHERE update_time < now() - make_interval(secs => :seconds) LIMIT 10000)"
-            ),
-            {"seconds": inbox_hours * 3600},
-        )
-        await conn.execute(
-            text(
-                "DELETE FROM requests WHERE (tenant, subject, method, request_id) IN"
-                " (SELECT tenant, subject, method, request_id FROM requests"
-                " WHERE create_time < now() - make_interval(secs => :seconds) LIMIT 10000)"
-            ),
-            {"seconds": requests_hours * 3600},
+    """Removes inbox rows and answers to request_ids that are older than what the settings keep, all of them."""
+    for table, key, time_column, hours in (
+        ("inbox", "tenant, source, aggregate", "update_time", inbox_hours),
+        ("requests", "tenant, subject, method, request_id", "create_time", requests_hours),
+    ):
+        # What another replica purges at this moment is left to it.
+        statement = (
+            f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table}"  # noqa: S608 - constants
+            f" WHERE {time_column} < now() - make_interval(secs => %s) LIMIT %s FOR UPDATE SKIP LOCKED)"
         )
 
-    await db.run(ALL_TENANTS, work)
+        async def work(conn: AsyncConnection, statement: str = statement, hours: float = hours) -> int:
+            return (await conn.exec_driver_sql(statement, (hours * 3600, _PURGE_ROWS))).rowcount
+
+        while await db.run(ALL_TENANTS, work) == _PURGE_ROWS:
+            pass
 
 
 def _is_unavailable(error: BaseException) -> bool:

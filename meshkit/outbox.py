@@ -27,6 +27,9 @@ PARTITIONS = 16
 
 _BATCH = 500
 _POLL_SECONDS = 0.2
+_COUNTED_MAX = 100_000  # of waiting events; more is a number that takes long to count and says nothing else
+_PURGE_ROWS = 10_000
+_PURGE_SECONDS, _PURGE_FULL_SECONDS = 60, 1  # 10,000 rows a second are gone where so many come
 _PUBLISH_SECONDS = 5.0
 """A batch that takes longer is broken off and what was published of it is noted."""
 STANDSTILL_SECONDS = 15
@@ -115,9 +118,17 @@ def _row(row: Sequence[Any]) -> OutboxRow:
 
 
 _COLUMNS = "tenant, id, event_id, subject, aggregate, version, time, traceparent, data"
+# Each partition by its index, and then the oldest of all: after a long outage of the broker millions of rows wait, and
+# to sort them for every batch would take longer than new ones come.
 _TAKE = (
-    f"SELECT {_COLUMNS} FROM outbox WHERE published_at IS NULL AND partition = ANY(%s)"  # noqa: S608
-    " ORDER BY id LIMIT %s"
+    f"SELECT {_COLUMNS} FROM unnest(%s::smallint[]) AS p CROSS JOIN LATERAL"  # noqa: S608
+    f" (SELECT {_COLUMNS} FROM outbox WHERE published_at IS NULL AND partition = p ORDER BY id LIMIT {_BATCH}) AS o"
+    f" ORDER BY id LIMIT {_BATCH}"
+)
+_COUNT = f"SELECT count(*) FROM (SELECT 1 FROM outbox WHERE published_at IS NULL LIMIT {_COUNTED_MAX}) AS waiting"  # noqa: S608
+_OLDEST = (
+    "SELECT min(time) FROM generate_series(0, %s) AS p CROSS JOIN LATERAL"
+    " (SELECT time FROM outbox WHERE published_at IS NULL AND partition = p ORDER BY id LIMIT 1) AS o"
 )
 _OWN = (
     "SELECT p::smallint FROM generate_series(0, %s) AS p WHERE NOT p = ANY(%s) AND pg_try_advisory_lock(%s, p::integer)"
@@ -165,8 +176,8 @@ class Relay:
                 await self._observe(conn)
                 observe_again = loop.time() + 5
             if loop.time() >= purge_again and owned:
-                await self._purge(conn)
-                purge_again = loop.time() + 60
+                full = await self._purge(conn, owned)
+                purge_again = loop.time() + (_PURGE_FULL_SECONDS if full else _PURGE_SECONDS)
             if published < _BATCH:
                 await self._wait()
 
@@ -179,7 +190,7 @@ class Relay:
         await asyncio.sleep(0.01)
 
     async def _publish_batch(self, conn: AsyncConnection, owned: list[int]) -> int:
-        result = await conn.exec_driver_sql(_TAKE, (owned, _BATCH))
+        result = await conn.exec_driver_sql(_TAKE, (owned,))
         rows = [_row(row) for row in result]
         published: list[OutboxRow] = []
         failure: BaseException | None = None
@@ -206,18 +217,20 @@ class Relay:
         return len(published)
 
     async def _observe(self, conn: AsyncConnection) -> None:
-        result = await conn.exec_driver_sql("SELECT count(*), min(time) FROM outbox WHERE published_at IS NULL")
-        count, oldest = tuple[Any, ...](result.one())
-        telemetry.OUTBOX_UNPUBLISHED.set(count)
+        telemetry.OUTBOX_UNPUBLISHED.set((await conn.exec_driver_sql(_COUNT)).scalar_one())
+        oldest = (await conn.exec_driver_sql(_OLDEST, (PARTITIONS - 1,))).scalar_one()
         age = (datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0
         telemetry.OUTBOX_AGE.set(max(age, 0.0))
 
-    async def _purge(self, conn: AsyncConnection) -> None:
-        await conn.exec_driver_sql(
+    async def _purge(self, conn: AsyncConnection, owned: list[int]) -> bool:
+        """Removes some of what is past its retention; whether there may be more. Of owned partitions alone, so that
+        relays do not meet in it."""
+        purged = await conn.exec_driver_sql(
             "DELETE FROM outbox WHERE (tenant, id) IN (SELECT tenant, id FROM outbox"
-            " WHERE published_at < now() - %s::interval LIMIT 10000)",
-            (self._retention,),
+            " WHERE published_at < now() - %s::interval AND partition = ANY(%s) LIMIT %s)",
+            (self._retention, owned, _PURGE_ROWS),
         )
+        return purged.rowcount == _PURGE_ROWS
 
 
 def rounds(rows: Sequence[OutboxRow]) -> list[list[OutboxRow]]:

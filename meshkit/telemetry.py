@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from meshkit import errors
 from meshkit.settings import ServiceSettings
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ POOL_WAIT = Histogram(
     "florin_pool_wait_seconds", "Wait for a database connection.", buckets=(0.0005, 0.001, 0.01, 0.1, 0.5, 2)
 )
 TRANSACTION_RETRIES = Counter("florin_transaction_retries_total", "Transactions run again.", ["cause"])
-OUTBOX_UNPUBLISHED = Gauge("florin_outbox_unpublished", "Events written and not published yet.")
+OUTBOX_UNPUBLISHED = Gauge("florin_outbox_unpublished", "Events written and not published yet, 100,000 at most.")
 OUTBOX_AGE = Gauge("florin_outbox_oldest_seconds", "Age of the oldest unpublished event.")
 EVENTS_PUBLISHED = Counter("florin_events_published_total", "Events published.", ["subject"])
 EVENTS_CONSUMED = Counter("florin_events_consumed_total", "Events processed.", ["stream", "outcome"])
@@ -74,27 +75,28 @@ class Tracing:
         if self._tracer is None:
             yield traceparent
             return
-        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace import SpanKind, StatusCode
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         propagator = TraceContextTextMapPropagator()
         parent = propagator.extract({"traceparent": traceparent} if traceparent else {})
         with self._tracer.start_as_current_span(
-            name, context=parent, kind=SpanKind.SERVER, attributes=dict(attributes or {})
-        ):
+            name,
+            context=parent,
+            kind=SpanKind.SERVER,
+            attributes=dict(attributes or {}),
+            # An error's text may quote what the caller sent or a row holds; its reason is enough.
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
             carrier: dict[str, str] = {}
             propagator.inject(carrier)
-            yield carrier.get("traceparent", traceparent)
-
-    def mark_error(self, reason: str) -> None:
-        """Marks the current span as failed, with the reason as its type."""
-        if self._tracer is None:
-            return
-        from opentelemetry import trace
-
-        span = trace.get_current_span()
-        span.set_attribute("error.type", reason)
-        span.set_status(trace.StatusCode.ERROR)
+            try:
+                yield carrier.get("traceparent", traceparent)
+            except Exception as error:
+                span.set_attribute("error.type", errors.reason_of_error(error))
+                span.set_status(StatusCode.ERROR)
+                raise
 
     def close(self) -> None:
         """Sends what is left and ends."""
