@@ -65,13 +65,13 @@ async def test_inbox_and_requests_lose_what_is_past_their_retention_in_one_purge
         await _execute(
             db,
             "INSERT INTO inbox (tenant, source, aggregate, version, update_time)"
-            f" SELECT 't', 's', g::text, 1, now() - interval '{age}' FROM generate_series(%s::integer, %s::integer) AS g",
+            f" SELECT 't', 's', g::text, 1, now() - interval '{age}' FROM generate_series(%s::int, %s::int) AS g",
             (first, last),
         )
         await _execute(
             db,
             "INSERT INTO requests (tenant, subject, method, request_id, fingerprint, create_time)"
-            f" SELECT 't', 's', 'm', g::text, '', now() - interval '{age}' FROM generate_series(%s::integer, %s::integer) AS g",
+            f" SELECT 't', 's', 'm', g::text, '', now() - interval '{age}' FROM generate_series(%s::int, %s::int) AS g",
             (first, last),
         )
     await asyncio.gather(*(inbox.purge(db, inbox_hours=1, requests_hours=1) for _ in range(2)))
