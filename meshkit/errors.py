@@ -106,6 +106,15 @@ def reason_of(status: status_pb2.Status) -> int:
         return errors_pb2.REASON_UNSPECIFIED
 
 
+def reason_of_error(error: BaseException) -> str:
+    """The reason's name that a caller is told for an error; INTERNAL for anything that is no refusal."""
+    if isinstance(error, RecordedRefusal):
+        return reason_name(error.recorded_reason)
+    if isinstance(error, TimeoutError):
+        return reason_name(DeadlineExceeded.reason)
+    return reason_name(error.reason) if isinstance(error, DomainError) else "INTERNAL"
+
+
 class RequestInvalid(DomainError):
     """The request breaks rules of the contract; `violations` are pairs of field path and sentence, all of them.
 

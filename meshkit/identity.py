@@ -5,7 +5,10 @@ Nothing here decides; `interceptors` fills it in once and everything below reads
 
 from __future__ import annotations
 
+import re
+import secrets
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -65,7 +68,7 @@ class Call:
     deadline: float
     """When the answer must be there, on the clock of time.monotonic(), in seconds."""
     traceparent: str = ""
-    """The W3C trace context of the call's span; empty when there is none."""
+    """The W3C trace context of the call's span, as `trace_given` checks it; empty when there is none."""
     token_expires: float = float("inf")
     """When the token ends, in Unix seconds; a stream must not outlive it, also while it is silent."""
 
@@ -81,9 +84,36 @@ class Call:
         """The tenant of the token."""
         return self.who.tenant
 
+    @property
+    def trace_id(self) -> str:
+        """The trace that the call belongs to; empty when there is none."""
+        return self.traceparent[3:35]
+
     def remaining_s(self) -> float:
         """What is left of the deadline, in seconds; negative when it passed."""
         return self.deadline - time.monotonic()
+
+
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
+_HEX = re.compile(r"[0-9a-f]{32}\Z")
+
+
+def trace_given(metadata: Mapping[str, str]) -> str:
+    """The W3C trace context that a caller sent; empty when it sent none, or something else in its place.
+
+    It goes into logs, rows and headers of events, so it must not be anything that a caller likes.
+    """
+    given = metadata.get("traceparent", "")
+    return given if _TRACEPARENT.match(given) else ""
+
+
+def trace_named(metadata: Mapping[str, str]) -> str:
+    """A trace context made of the edge's name for the call (x-request-id); empty where the edge gave none.
+
+    Without a collector of traces it is what the edge's log, the services' logs and the events have in common.
+    """
+    name = metadata.get("x-request-id", "").replace("-", "")
+    return f"00-{name}-{secrets.token_hex(8)}-00" if _HEX.match(name) else ""
 
 
 _current: ContextVar[Call | None] = ContextVar("florin_call", default=None)

@@ -24,13 +24,12 @@ from meshkit.errors import (
     DomainError,
     MethodUnknown,
     Overloaded,
-    RecordedRefusal,
     RequestInvalid,
     ScopeMissing,
     StaffOnly,
     TokenInvalid,
     internal_status,
-    reason_name,
+    reason_of_error,
 )
 from meshkit.identity import Call, Principal
 from meshkit.policy import Method
@@ -211,8 +210,8 @@ class Guard(grpc.aio.ServerInterceptor):
             telemetry.CALLS_IN_FLIGHT.set(self.in_flight)
             try:
                 exchange = Exchange(method, context, _metadata(context), None if streaming else request)
-                with telemetry.TRACING.span(method.name, exchange.metadata.get("traceparent", "")) as trace:
-                    exchange.traceparent = trace
+                with telemetry.TRACING.span(method.name, identity.trace_given(exchange.metadata)) as trace:
+                    exchange.traceparent = trace or identity.trace_named(exchange.metadata)
                     await self._admit(exchange)
                     messages = _validated(request) if streaming else request
                     async with asyncio.timeout_at(_loop_time(exchange.deadline)):
@@ -236,7 +235,9 @@ class Guard(grpc.aio.ServerInterceptor):
             self.in_flight += 1
             try:
                 exchange = Exchange(method, context, _metadata(context), request)
-                exchange.traceparent = exchange.metadata.get("traceparent", "")
+                exchange.traceparent = identity.trace_given(exchange.metadata) or identity.trace_named(
+                    exchange.metadata
+                )
                 await self._admit(exchange)
                 expires = exchange.token_expires
                 async for response in handler(request, context):
@@ -350,14 +351,11 @@ def _status_of(method: Method, error: Exception) -> status_pb2.Status:
     if isinstance(error, TimeoutError):
         error = DeadlineExceeded()
     if isinstance(error, DomainError):
-        reason = error.recorded_reason if isinstance(error, RecordedRefusal) else error.reason
-        telemetry.REFUSALS.labels(method.name, reason_name(reason)).inc()
-        telemetry.TRACING.mark_error(reason_name(reason))
+        telemetry.REFUSALS.labels(method.name, reason_of_error(error)).inc()
         return error.to_status()
     error_id = uuid.uuid4().hex
     _log.error("a call failed", error_id=error_id, call=method.name, exc_info=error)
     telemetry.REFUSALS.labels(method.name, "INTERNAL").inc()
-    telemetry.TRACING.mark_error("INTERNAL")
     return internal_status(error_id)
 
 

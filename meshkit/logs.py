@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -11,6 +15,9 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from meshkit import identity
+
+# Up to the end of the line, or of what `repr` makes of it.
+_DETAIL = re.compile(r"(DETAIL:\s*)(?:(?!\\n).)*")
 
 
 def configure(service: str, level: str) -> None:
@@ -23,6 +30,7 @@ def configure(service: str, level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _drop_rows,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -30,7 +38,30 @@ def configure(service: str, level: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format='{"library":"%(name)s","event":"%(message)s"}')
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LibraryFormatter(service))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+class _LibraryFormatter(logging.Formatter):
+    """What libraries log, in the same form: one JSON object a line, whatever quotes and lines it holds."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as a line."""
+        event: structlog.typing.EventDict = {
+            "library": record.name,
+            "event": record.getMessage(),
+            "service": self._service,
+            "level": record.levelname.lower(),
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+        }
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        return json.dumps(_drop_rows(None, "", event), default=str)
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
@@ -65,8 +96,8 @@ def _call_ids(_logger: Any, _method: str, event: structlog.typing.EventDict) -> 
     if call is not None:
         event.setdefault("method", call.method)
         event.setdefault("request_id", call.request_id)
-        if call.traceparent:
-            event.setdefault("trace_id", call.traceparent.split("-")[1])
+        if call.trace_id:
+            event.setdefault("trace_id", call.trace_id)
         if call.principal is not None:
             event.setdefault("tenant", call.principal.tenant)
             event.setdefault("subject", call.principal.subject)
@@ -74,7 +105,22 @@ def _call_ids(_logger: Any, _method: str, event: structlog.typing.EventDict) -> 
 
 
 def _redact_messages(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    for key, value in event.items():
-        if isinstance(value, Message):
-            event[key] = redacted(value)
+    return {key: _redacted_value(value) for key, value in event.items()}
+
+
+def _redacted_value(value: Any) -> Any:
+    if isinstance(value, Message):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {key: _redacted_value(inner) for key, inner in value.items()}
+    # Not tuples: exc_info is one, and has to stay.
+    return [_redacted_value(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _drop_rows(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """PostgreSQL's errors quote the row that they are about, which may hold an IBAN or a name."""
+    for key in ("exception", "cause", "event"):
+        text = event.get(key)
+        if isinstance(text, str) and "DETAIL:" in text:
+            event[key] = _DETAIL.sub(r"\1[redacted]", text)
     return event
