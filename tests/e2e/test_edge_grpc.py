@@ -78,19 +78,22 @@ def test_reflection_through_the_edge_lists_public_services_alone(stand_in_edge: 
         assert not any("LedgerService" in name or "ScreeningService" in name for name in names)
 
 
-def test_a_payment_without_a_key_is_never_sent_twice(stand_in_edge: Edge) -> None:
-    """A service that answers UNAVAILABLE may have recorded it, and without a request_id the copy would be another
-    payment: the caller decides."""
+def test_copies_of_a_payment_without_a_key_carry_the_edges_one_id_of_it(stand_in_edge: Edge) -> None:
+    """A service that answers UNAVAILABLE may have recorded it, so a copy must be known for one; what the caller says
+    of itself is not believed."""
     request = transfer_service_pb2.CreateTransferRequest(
         debit_account="accounts/a", credit_account="accounts/b", end_to_end_id="no-key", remittance="down"
     )
+    metadata = [*stand_in_edge.metadata(), ("x-request-id", "mine")]
     with stand_in_edge.channel() as channel:
         stub = transfer_service_pb2_grpc.TransferServiceStub(channel)
         with pytest.raises(grpc.RpcError) as refusal:
-            stub.CreateTransfer(request, metadata=stand_in_edge.metadata(), timeout=5)
+            stub.CreateTransfer(request, metadata=metadata, timeout=5)
     assert refusal.value.code() == grpc.StatusCode.UNAVAILABLE
     seen = [call for call in stand_in_edge.calls("CreateTransfer") if call.request.end_to_end_id == "no-key"]
-    assert len(seen) == 1
+    ids = {call.metadata["x-request-id"] for call in seen}
+    assert len(ids) == 1
+    assert ids != {"mine"}
 
 
 def test_a_callers_deadline_ends_the_call(stand_in_edge: Edge) -> None:
