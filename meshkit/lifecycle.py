@@ -97,7 +97,8 @@ async def running[S: ServiceSettings](
         declared = policy.load(settings.service)
         methods = policy.methods(parts.services)
         policy.check(declared, methods)
-        guard = Guard(methods, Verifier(settings), concurrent_calls_max=settings.concurrent_calls_max)
+        verifier = Verifier(settings)
+        guard = Guard(methods, verifier, concurrent_calls_max=settings.concurrent_calls_max)
         server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
         statuses = grpc_health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
@@ -112,7 +113,7 @@ async def running[S: ServiceSettings](
                 await statuses.set(name, status)
 
         await tell(False)
-        readiness = health.Readiness(parts.checks, tell)
+        readiness = health.Readiness({**parts.checks, "issuer": verifier.check}, tell)
         port = server.add_secure_port(f"{settings.host}:{settings.grpc_port}", credentials(settings))
         async with health.serve(settings.host, settings.health_port, readiness) as health_port:
             workers = [
