@@ -135,9 +135,10 @@ def ensure_keys(state: State, *, first_start: bool) -> None:
 
 
 def connections(replicas: Sequence[Replica]) -> int:
-    """What PostgreSQL is asked for: each replica's pool, and some for migrations, `florin verify` and people."""
+    """What PostgreSQL is asked for: each replica's pool and its probe, and some for migrations, `florin verify` and
+    people."""
     asked = (os.environ.get(f"{one.service.upper()}_DATABASE_POOL_SIZE", "") for one in replicas)
-    return sum(int(size) if size.isdigit() else _POOL_SIZE for size in asked) + 40
+    return sum((int(size) if size.isdigit() else _POOL_SIZE) + 1 for size in asked) + 40
 
 
 def overrides() -> dict[str, str]:

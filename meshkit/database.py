@@ -39,8 +39,11 @@ _log = logs.get(__name__)
 class Database:
     """The service's own database. `cipher` seals personal data for its rows."""
 
-    def __init__(self, engine: AsyncEngine, cipher: Cipher) -> None:
+    def __init__(self, engine: AsyncEngine, probe: AsyncEngine, cipher: Cipher) -> None:
         self.engine = engine
+        self.probe = probe
+        """One connection beside the pool, for the question whether the database answers: a pool whose connections are
+        all in use is busy, and a replica that is called dead for it would only hand its load to the others."""
         self.cipher = cipher
         self.outbox_written = asyncio.Event()
         """Set after a commit that wrote events, so that the relay need not wait for its next poll."""
@@ -51,13 +54,15 @@ class Database:
     async def open(settings: ServiceSettings) -> AsyncIterator[Database]:
         """The pool of the service's runtime role; at the end, waits for transactions in flight and closes it."""
         engine = create_engine(settings.runtime_url(), settings)
-        database = Database(engine, Cipher.from_file(settings.encryption_key_file))
+        probe = create_engine(settings.runtime_url(), settings, connections=1)
+        database = Database(engine, probe, Cipher.from_file(settings.encryption_key_file))
         try:
             yield database
         finally:
             if database._running:
                 await asyncio.wait(database._running, timeout=settings.grace_seconds)
             await engine.dispose()
+            await probe.dispose()
 
     async def run(
         self,
@@ -128,13 +133,8 @@ class Database:
         driver: psycopg.AsyncConnection[tuple[object, ...]] = raw.driver_connection  # type: ignore[assignment]
         return driver
 
-    async def check(self) -> None:
-        """Raises when the database does not answer."""
-        async with self.engine.connect() as conn:
-            await conn.exec_driver_sql("SELECT 1")
 
-
-def create_engine(url: URL, settings: ServiceSettings) -> AsyncEngine:
+def create_engine(url: URL, settings: ServiceSettings, *, connections: int | None = None) -> AsyncEngine:
     """An engine with bounded waits: for a connection, a lock, a statement, an idle transaction."""
     timeout = settings.database_statement_timeout_ms
     # A replica that stands still, or whose network is gone, loses its locks before those who wait for them give up.
@@ -144,7 +144,7 @@ def create_engine(url: URL, settings: ServiceSettings) -> AsyncEngine:
     )
     return create_async_engine(
         url,
-        pool_size=settings.database_pool_size,
+        pool_size=connections or settings.database_pool_size,
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
         pool_use_lifo=True,

@@ -24,7 +24,7 @@ def checks(settings: ServiceSettings, db: Database) -> dict[str, Callable[[], Aw
     expected = migrations.head(settings.service)
 
     async def schema() -> None:
-        async with db.engine.connect() as conn:
+        async with db.probe.connect() as conn:
             present = (await conn.execute(text("SELECT version_num FROM alembic_version"))).scalar_one()
         if present < expected:
             raise RuntimeError(f"the schema is {present}; this code needs {expected}: run migrate")
