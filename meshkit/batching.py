@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from meshkit import logs, telemetry
+from meshkit import identity, logs, telemetry
 from meshkit.errors import DeadlineTooShort, DomainError, Overloaded, Unavailable
 
 I = TypeVar("I")  # noqa: E741 - an item in, an outcome out
@@ -31,6 +31,7 @@ class _Waiting[I, O]:
     item: I
     answer: asyncio.Future[O]
     deadline: float | None
+    traceparent: str
 
 
 class Batcher[I, O]:
@@ -100,12 +101,12 @@ class Batcher[I, O]:
             raise Unavailable("this replica")
         if len(self._queue) + len(items) > self._queue_max:
             raise Overloaded
-        loop = asyncio.get_running_loop()
+        loop, trace = asyncio.get_running_loop(), identity.traceparent()
         answers: list[asyncio.Future[O]] = []
         for item in items:
             answer: asyncio.Future[O] = loop.create_future()
             answers.append(answer)
-            self._queue.append(_Waiting(item, answer, deadline))
+            self._queue.append(_Waiting(item, answer, deadline, trace))
         self._arrived.set()
         return answers
 
@@ -130,6 +131,7 @@ class Batcher[I, O]:
         parts, failures = deque([batch]), 0
         while parts:
             part = parts.popleft()
+            identity.adopt_trace(waiting.traceparent for waiting in part)
             try:
                 outcomes = await self._process([waiting.item for waiting in part])
                 if len(outcomes) != len(part):

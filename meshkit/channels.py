@@ -74,13 +74,12 @@ async def call(method: Any, request: Any, *, service: str, timeout_s: float) -> 
     DeadlineTooShort when there is no time to begin, or the service's refusal as it is.
     """
     current = identity.current_or_none()
-    metadata: tuple[tuple[str, str], ...] = ()
     if current is not None:
         timeout_s = min(timeout_s, current.remaining_s() - _SHAVE_SECONDS)
         if timeout_s < _BUDGET_MIN_SECONDS:
             raise DeadlineTooShort
-        if current.traceparent:
-            metadata = (("traceparent", current.traceparent),)
+    trace = identity.traceparent()
+    metadata = (("traceparent", trace),) if trace else ()
     name = method._method.decode() if isinstance(getattr(method, "_method", None), bytes) else ""
     try:
         response = await method(request, timeout=timeout_s, metadata=metadata)

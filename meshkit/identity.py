@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -117,6 +117,7 @@ def trace_named(metadata: Mapping[str, str]) -> str:
 
 
 _current: ContextVar[Call | None] = ContextVar("florin_call", default=None)
+_batch_trace: ContextVar[str] = ContextVar("florin_batch_trace", default="")
 
 
 def current() -> Call:
@@ -135,3 +136,16 @@ def current_or_none() -> Call | None:
 def begin(call: Call) -> None:
     """Makes `call` the current one for the running task; only the interceptor and tests do this."""
     _current.set(call)
+
+
+def traceparent() -> str:
+    """The W3C trace context of the call that is being answered, or of the batch; empty when there is none."""
+    call = _current.get()
+    return call.traceparent if call is not None else _batch_trace.get()
+
+
+def adopt_trace(traces: Iterable[str]) -> None:
+    """Gives the running task, which works for many, the trace that all of them have in common; none where they differ:
+    what is done for one payment must not be told as another's."""
+    distinct = set(traces)
+    _batch_trace.set(distinct.pop() if len(distinct) == 1 else "")

@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 from nats.js import errors as js_errors
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from meshkit import logs, telemetry
+from meshkit import identity, logs, telemetry
 from meshkit.bus import DEAD_LETTERS, Bus, Incoming, Undecodable, incoming
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.dead_letters import FAILURE, ORIGINAL_SUBJECT
@@ -199,6 +199,7 @@ class Consumer:
         if not pairs:
             return
         events = [event for _, event in pairs]
+        identity.adopt_trace(event.traceparent for event in events)
 
         async def work(conn: AsyncConnection) -> Sorted:
             keys = sorted({(event.tenant, event.source, event.aggregate) for event in events})

@@ -57,6 +57,8 @@ class Event:
     """A message of the service's events.proto."""
     time: datetime
     """When it happened, from the durable row, never from the clock."""
+    traceparent: str = ""
+    """The trace that it belongs to, where it is not that of everything that is written with it."""
 
     @property
     def id(self) -> uuid.UUID:
@@ -74,8 +76,7 @@ def subject_of(message: Message) -> str:
 
 def insert_statement(events: Sequence[Event]) -> tuple[str, tuple[list[object], ...]]:
     """Driver SQL and parameters that write `events`; for pipelines. Set `Database.outbox_written` after the commit."""
-    call = identity.current_or_none()
-    trace = call.traceparent if call is not None else ""
+    trace = identity.traceparent()
     return _INSERT, (
         [event.tenant for event in events],
         [zlib.crc32(f"{event.tenant}/{event.aggregate}".encode()) % PARTITIONS for event in events],
@@ -84,7 +85,7 @@ def insert_statement(events: Sequence[Event]) -> tuple[str, tuple[list[object], 
         [event.aggregate for event in events],
         [event.version for event in events],
         [event.time for event in events],
-        [trace] * len(events),
+        [event.traceparent or trace for event in events],
         [event.message.SerializeToString() for event in events],
     )
 

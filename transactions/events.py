@@ -22,6 +22,7 @@ def of(transfer: Transfer) -> Event:
         version=transfer.version,
         message=_message(transfer),
         time=transfer.update_time,
+        traceparent=transfer.traceparent,
     )
 
 

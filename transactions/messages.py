@@ -6,7 +6,7 @@ from datetime import UTC
 
 from florin.common.v1 import errors_pb2, money_pb2
 from florin.transactions.v1 import transfer_pb2, transfer_service_pb2
-from meshkit import clock, idempotency
+from meshkit import clock, idempotency, identity
 from meshkit.errors import error_info, reason_of
 from meshkit.identity import Call, Principal
 from transactions.model import CREATE_METHOD, State, Transfer, request_key
@@ -39,6 +39,7 @@ def order(
         create_time=moment,
         update_time=moment,
         customers=(principal.customer,) if principal.customer is not None else (),
+        traceparent=identity.traceparent(),
     )
 
 
@@ -61,6 +62,7 @@ def reversal(request: transfer_service_pb2.ReverseTransferRequest, call: Call, o
         remittance=request.reason,
         create_time=moment,
         update_time=moment,
+        traceparent=call.traceparent,
         reversal_of=original,
         effective_time=(request.effective_time.ToDatetime(tzinfo=UTC) if request.HasField("effective_time") else None),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -72,6 +72,8 @@ class Transfer:
     customers: tuple[str, ...] = ()
     """Who may see it: the maker, if a customer, and the owners of the debit account."""
     effective_time: datetime | None = None
+    traceparent: str = field(default="", compare=False)
+    """The trace of the call that made it, for what is told of it; not kept, so what recovery does has none."""
 
     @property
     def name(self) -> str:

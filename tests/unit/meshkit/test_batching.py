@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import psycopg.errors
 import pytest
 
+from meshkit import identity
 from meshkit.batching import Batcher
 from meshkit.errors import DeadlineTooShort, Overloaded, Unavailable
 
@@ -164,3 +165,23 @@ async def test_a_failure_that_is_everybodys_is_not_tried_item_by_item(error: Exc
         outcomes = await batcher.submit_all(range(1000))
     assert all(outcome is error for outcome in outcomes)
     assert calls <= most
+
+
+async def test_a_batch_has_the_trace_that_its_items_have_in_common_or_none() -> None:
+    """What is done for one caller is never told as another's."""
+    seen: list[str] = []
+
+    async def process(items: Sequence[int]) -> list[int]:
+        seen.append(identity.traceparent())
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process)
+
+    async def submit(trace: str) -> None:
+        identity.adopt_trace([trace])
+        await batcher.submit(1)
+
+    async with _running(batcher):
+        for traces in (["one", "one"], ["one", "two"], ["one", ""], ["two"]):
+            await asyncio.gather(*(asyncio.create_task(submit(trace)) for trace in traces))
+    assert seen == ["one", "", "", "two"]
