@@ -21,6 +21,7 @@ O = TypeVar("O")  # noqa: E741
 
 _log = logs.get(__name__)
 
+_FEW_ITEMS_MAX = 100  # a call with more is bulk: from here on, batches hardly get faster with more items
 _FAILURES_MAX = 32
 """A batch fails so often at most: three items at fault among a thousand are found with fewer; a failure that is
 everybody's must not cost a transaction an item."""
@@ -41,6 +42,9 @@ class Batcher[I, O]:
     once. A batch that fails whole is split, so that the item at fault fails alone: an item's data may be what the
     database refuses or what our own code stumbles over. A refusal (DomainError) is everybody's: nothing was wrong with
     the items.
+
+    Calls that bring many items wait in a lane of their own, and batches are taken from both lanes by turns: neither
+    holds up the other, nor fills its queue.
     """
 
     def __init__(
@@ -57,7 +61,9 @@ class Batcher[I, O]:
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._concurrency = concurrency
-        self._queue: deque[_Waiting[I, O]] = deque()
+        self._lanes: tuple[deque[_Waiting[I, O]], deque[_Waiting[I, O]]] = (deque(), deque())
+        """For calls with few items, and for those with many."""
+        self._turn = 0
         self._arrived = asyncio.Event()
         self._closed = False
 
@@ -93,37 +99,42 @@ class Batcher[I, O]:
             self._closed = True
             if running:
                 await asyncio.wait(running)
-            while self._queue:
-                _fail(self._queue.popleft(), Unavailable("this replica"))
+            for lane in self._lanes:
+                while lane:
+                    _fail(lane.popleft(), Unavailable("this replica"))
 
     def _enqueue(self, items: Sequence[I], deadline: float | None) -> list[asyncio.Future[O]]:
         if self._closed:
             raise Unavailable("this replica")
-        if len(self._queue) + len(items) > self._queue_max:
+        lane = self._lanes[len(items) > _FEW_ITEMS_MAX]
+        if len(lane) + len(items) > self._queue_max:
             raise Overloaded
         loop, trace = asyncio.get_running_loop(), identity.traceparent()
         answers: list[asyncio.Future[O]] = []
         for item in items:
             answer: asyncio.Future[O] = loop.create_future()
             answers.append(answer)
-            self._queue.append(_Waiting(item, answer, deadline, trace))
+            lane.append(_Waiting(item, answer, deadline, trace))
         self._arrived.set()
         return answers
 
     def _take(self) -> list[_Waiting[I, O]]:
         now = time.monotonic()
         batch: list[_Waiting[I, O]] = []
-        while self._queue and len(batch) < self._batch_max:
-            waiting = self._queue.popleft()
+        self._turn = 1 - self._turn
+        lane = self._lanes[self._turn] or self._lanes[1 - self._turn]
+        while lane and len(batch) < self._batch_max:
+            waiting = lane.popleft()
             if waiting.answer.done():
                 continue  # its caller went away before anything was begun
             if waiting.deadline is not None and waiting.deadline <= now:
                 _fail(waiting, DeadlineTooShort())
                 continue
             batch.append(waiting)
-        if not self._queue:
+        left = sum(map(len, self._lanes))
+        if not left:
             self._arrived.clear()
-        telemetry.BATCH_QUEUE.labels(self._name).set(len(self._queue))
+        telemetry.BATCH_QUEUE.labels(self._name).set(left)
         return batch
 
     async def _answer(self, batch: list[_Waiting[I, O]]) -> None:

@@ -185,3 +185,25 @@ async def test_a_batch_has_the_trace_that_its_items_have_in_common_or_none() -> 
         for traces in (["one", "one"], ["one", "two"], ["one", ""], ["two"]):
             await asyncio.gather(*(asyncio.create_task(submit(trace)) for trace in traces))
     assert seen == ["one", "", "", "two"]
+
+
+async def test_bulk_and_single_calls_take_turns_and_fill_no_queue_but_their_own() -> None:
+    """Five batches of bulk wait and the bulk's queue is full: a single call is in the second batch from now."""
+    done: list[int] = []
+
+    async def process(items: Sequence[int]) -> list[int]:
+        done.append(len(items))
+        await asyncio.sleep(0.001)
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process, batch_max=200, queue_max=1000)
+    bulk = asyncio.create_task(batcher.submit_all(range(1000)))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await batcher.submit_all(range(101))
+    async with _running(batcher):
+        singles = [asyncio.create_task(batcher.submit(number)) for number in range(3)]
+        await asyncio.gather(*singles)
+        assert sum(done) <= 203
+        assert len(await bulk) == 1000
+    assert sorted(done) == [3, 200, 200, 200, 200, 200]
