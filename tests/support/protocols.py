@@ -129,7 +129,7 @@ def call(
     if protocol == "REST":
         return _rest(mesh, name, request, token, headers or {})
     if protocol == "gRPC-Web":
-        return _web(mesh, name, request.SerializeToString(), token, headers or {})
+        return web(mesh, name, request.SerializeToString(), token, headers or {})
     answer = message_factory.GetMessageClass(method(name).output_type)
     stub = mesh.channel.unary_unary(
         path(name), request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
@@ -193,8 +193,9 @@ def _rest(mesh: Mesh, name: str, request: Message, token: str | None, headers: M
     return json_format.Parse(answer.body, message_factory.GetMessageClass(method(name).output_type)())
 
 
-def _web(mesh: Mesh, name: str, message: bytes, token: str | None, headers: Mapping[str, str]) -> Any:
-    sent = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", **headers}
+def web(mesh: Mesh, name: str, message: bytes, token: str | None, headers: Mapping[str, str] | None = None) -> Any:
+    """A call over gRPC-Web with any bytes for its message. Raises Refused."""
+    sent = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", **(headers or {})}
     frame = struct.pack(">BI", 0, len(message)) + message
     answer = mesh.http("POST", path(name), body=frame, token=token, headers=sent)
     data, trailers = b"", dict(answer.headers)

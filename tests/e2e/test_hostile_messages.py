@@ -1,0 +1,221 @@
+"""Every public method, every field made hostile in turn: an answer or a documented refusal, never a failure inside."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+
+from florin.compliance.v1 import compliance_service_pb2, policy_pb2
+from florin.notifications.v1 import notification_service_pb2
+from florin.transactions.v1 import transfer_service_pb2
+from local import issuer
+from local.roles import ROLES
+from meshkit import pages
+from tests.contract.test_reasons import METHODS
+from tests.support import hostile
+from tests.support.mesh import Mesh
+from tests.support.protocols import SERVICES, of, path, refused
+from tests.support.tokens import claims
+
+EVERYWHERE = {"REQUEST_INVALID", "TENANT_NOT_FOUND"}
+"""Reasons that any method may give to these requests; the others stand in the method's comment."""
+CODES = {
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "FAILED_PRECONDITION",
+    "PERMISSION_DENIED",
+    "OUT_OF_RANGE",
+    "ABORTED",
+}
+UNANSWERED = {"CancelTransfer", "CloseAccount", "GetLimit", "GetRule", "ImportWatchlist", "VerifyCustomer"}
+"""Refused although nothing is wrong with the message: by the state of what it names."""
+CALLS_PER_SUBJECT = 20
+"""The edge lets a subject make 50 administrative calls a second."""
+
+
+def _open_account(request: Any, names: Mapping[str, str]) -> None:
+    request.customers.append(names["customers"])
+
+
+def _fund(request: Any, names: Mapping[str, str]) -> None:
+    request.settlement_account = names["settlement"]
+
+
+def _submit(request: Any, names: Mapping[str, str]) -> None:
+    request.customer = names["unverified"]
+
+
+def _reject(request: Any, names: Mapping[str, str]) -> None:
+    request.name = names["unverified"].replace("customers", "kycProfiles")
+
+
+def _describe(request: Any, _: Mapping[str, str]) -> None:
+    request.update_mask.paths[:] = ["description"]
+
+
+def _replay_all(request: Any, _: Mapping[str, str]) -> None:
+    request.delivery = ""
+    request.start_time.seconds = 1
+
+
+TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
+    "CreateAccount": _open_account,
+    "FundAccount": _fund,
+    "SubmitKyc": _submit,
+    "RejectCustomer": _reject,
+    "UpdateWebhookEndpoint": _describe,
+    "ReplayDeliveries": _replay_all,
+}
+"""What a sound request of a method needs beyond sound fields."""
+
+
+@pytest.fixture(scope="module")
+def tenant(mesh: Mesh) -> str:
+    """A tenant of its own: some of what is hostile is also valid and changes things."""
+    return mesh.tenant()
+
+
+@pytest.fixture(scope="module")
+def names(mesh: Mesh, tenant: str) -> dict[str, str]:
+    """A resource of each kind."""
+    customer = mesh.customer(tenant=tenant)
+    debit, credit = mesh.account(customer, funds=10_00, tenant=tenant), mesh.account(tenant=tenant)
+    made = mesh.call("TransferService.CreateTransfer", mesh.transfer(debit, credit, 1), tenant=tenant).transfer
+    hook = notification_service_pb2.CreateWebhookEndpointRequest(url="http://127.0.0.1:9/x")
+    create = "NotificationService.CreateWebhookEndpoint"
+    rule = policy_pb2.Rule(
+        expression="payment.remittance == 'ask'", outcome=policy_pb2.RULE_OUTCOME_REVIEW, enabled=True
+    )
+    set_rule = compliance_service_pb2.SetRuleRequest(rule_id="ask", rule=rule)
+    mesh.call("ComplianceService.SetRule", set_rule, "operator", tenant=tenant)
+    asked = mesh.transfer(debit, credit, 1, remittance="ask")
+    mesh.call("TransferService.CreateTransfer", asked, tenant=tenant)
+    open_cases = compliance_service_pb2.ListCasesRequest()
+    (case,) = mesh.call("ComplianceService.ListCases", open_cases, "compliance", tenant=tenant).cases
+    return {
+        "customers": customer,
+        "unverified": mesh.customer(verified=False, tenant=tenant),
+        "kycProfiles": customer.replace("customers", "kycProfiles"),
+        "accounts": debit,
+        "credit_accounts": credit,
+        "settlement": "accounts/settlement-eur",
+        "transfers": made.name,
+        "journals": made.journal,
+        "webhookEndpoints": mesh.call(create, hook, "operator", tenant=tenant).endpoint.name,
+        "cases": case.name,
+        "decisions": case.decision,
+        "limits": "limits/none",
+        "rules": "rules/none",
+        "watchlists": "watchlists/none",
+    }
+
+
+def tokens(mesh: Mesh, tenant: str) -> Iterator[list[tuple[str, str]]]:
+    """Metadata of subjects that have every scope, each for a few calls."""
+    scopes = " ".join(sorted({scope for given in ROLES.values() for scope in given}))
+    while True:
+        token = issuer.sign(mesh.state, claims(sub=secrets.token_hex(6), tenant=tenant, scope=scopes))
+        yield from [[("authorization", f"Bearer {token}")]] * CALLS_PER_SUBJECT
+
+
+def caller(mesh: Mesh, service: str, method: MethodDescriptor) -> Callable[[bytes, Any], Any]:
+    """Calls a method with bytes; of a stream of answers it takes the first, if one comes at once."""
+    name = path(f"{service}.{method.name}")
+    if method.server_streaming:
+
+        def follow(message: bytes, metadata: Any) -> Any:
+            stream = mesh.channel.unary_stream(name)(message, metadata=metadata, timeout=5)
+            # Initial metadata are sent when the stream begins; a refusal has none.
+            stream.initial_metadata()
+            if stream.done():
+                next(stream)
+            stream.cancel()
+
+        return follow
+    if method.client_streaming:
+        return lambda message, metadata: mesh.channel.stream_unary(name)(iter([message]), metadata=metadata, timeout=10)
+    return lambda message, metadata: mesh.channel.unary_unary(name)(message, metadata=metadata, timeout=10)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_message_makes_a_service_fail(mesh: Mesh, tenant: str, names: Mapping[str, str], service: str) -> None:
+    """NUL, towers of text, numbers and times at their ends, enums that are none: refused for a reason of the method."""
+    who, wrong, answered = tokens(mesh, tenant), [], set()
+    methods = descriptor_pool.Default().FindServiceByName(SERVICES[service]).methods
+    for method in sorted(methods, key=lambda one: (one.name.startswith("Delete"), one.index)):
+        documented = EVERYWHERE | set(METHODS[f"{service}/{method.name}"][1])
+        sound = hostile.sound(method.input_type, names)
+        TWEAKS.get(method.name, lambda *_: None)(sound, names)
+        call = caller(mesh, service, method)
+        for what, message in [("nothing", sound), *hostile.variants(sound)]:
+            hostile.refresh(message)
+            try:
+                call(message.SerializeToString(), next(who))
+                answered |= {method.name} if what == "nothing" else set()
+            except grpc.RpcError as error:
+                refusal = of(error)
+                if refusal.code not in CODES or refusal.reason not in documented:
+                    wrong.append(f"{method.name}: {what}: {refusal.code} {refusal.reason} {refusal.message[:80]}")
+    assert wrong == []
+    # The requests are sound but for what was done to them: what refuses them stands behind the contract's own rules.
+    assert {method.name for method in methods} - answered == UNANSWERED & {method.name for method in methods}
+
+
+LISTS: dict[str, tuple[str, Any, str, str, list[Any]]] = {
+    "transfers after no time": (
+        "TransferService.ListTransfers",
+        transfer_service_pb2.ListTransfersRequest(),
+        "transfers",
+        "{tenant}\0\0",
+        ["yesterday", "x"],
+    ),
+    "transfers after a time of nowhere": (
+        "TransferService.ListTransfers",
+        transfer_service_pb2.ListTransfersRequest(),
+        "transfers",
+        "{tenant}\0\0",
+        ["2026-01-01T00:00:00", "x"],
+    ),
+    "cases after the end of time": (
+        "ComplianceService.ListCases",
+        compliance_service_pb2.ListCasesRequest(),
+        "cases",
+        "0 ",
+        [2**62, "00000000-0000-0000-0000-000000000000"],
+    ),
+    "cases after none": (
+        "ComplianceService.ListCases",
+        compliance_service_pb2.ListCasesRequest(),
+        "cases",
+        "0 ",
+        [0, "none"],
+    ),
+    "deliveries before the end of time": (
+        "NotificationService.ListDeliveries",
+        notification_service_pb2.ListDeliveriesRequest(),
+        "deliveries",
+        "{endpoint} 0",
+        [2**62, 1],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_a_made_up_page_token_is_refused(mesh: Mesh, tenant: str, case: str) -> None:
+    """The tag of a token is no secret: one made for its list, around a position that is none, is refused as well."""
+    method, asked, kind, scope, key = LISTS[case]
+    endpoint = ""
+    if "endpoint" in asked.DESCRIPTOR.fields_by_name:
+        new = notification_service_pb2.CreateWebhookEndpointRequest(url="http://127.0.0.1:9/x")
+        made = mesh.call("NotificationService.CreateWebhookEndpoint", new, "operator", tenant=tenant)
+        asked.endpoint = endpoint = made.endpoint.name
+    asked.page_token = pages.encode(kind, scope.format(tenant=tenant, endpoint=endpoint), key)
+    refusal = refused(lambda: mesh.call(method, asked, "operator", tenant=tenant))
+    assert refusal.is_for("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")

@@ -1,0 +1,23 @@
+"""The books of the mesh that the tests before this one used."""
+
+from __future__ import annotations
+
+import json
+
+from tests.support.mesh import Mesh
+from tests.support.protocols import refused
+
+
+def test_every_invariant_holds_on_a_used_mesh(mesh: Mesh) -> None:
+    """`florin verify` looks at what was paid, declined, reviewed and reversed here, and finds nothing."""
+    debit, credit = mesh.account(funds=10_00), mesh.account()
+    mesh.call("TransferService.CreateTransfer", mesh.transfer(debit, credit, 1_00))
+    refused(lambda: mesh.call("TransferService.CreateTransfer", mesh.transfer(debit, credit, 100_00)))
+    verdict = mesh.florin("verify", "--json")
+    assert verdict.returncode == 0, verdict.stdout + verdict.stderr
+    found = json.loads(verdict.stdout)
+    assert found["holds"] is True
+    assert {one["name"] for one in found["invariants"]} >= {f"INV-{number}" for number in range(1, 9)}
+    assert [one["name"] for one in found["invariants"] if one["violations"]] == []
+    checked = {one["name"]: one["checked"] for one in found["invariants"]}
+    assert min(checked[name] for name in ("INV-1", "INV-2", "INV-3", "INV-4", "INV-5", "INV-7", "INV-8")) > 0

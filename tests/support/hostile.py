@@ -1,0 +1,174 @@
+"""Requests of every public method with one field made hostile at a time; what is sound in them comes from a mesh."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from buf.validate import validate_pb2
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+TEXTS = ("a\0b", "\u202e\ufeff\x01", "\U0010ffff" * 50, "'; DROP TABLE x; -- %s {0}", "x" * 100_000)
+TEXTS_OF = {
+    "filter": (
+        'end_to_end_id = "\0"',
+        "amount.minor_units = 99999999999999999999",
+        'create_time > "9999-99-99T00:00:00Z"',
+        'create_time > "0001-01-01T00:00:00+23:59"',
+        'create_time < "9999-12-31T23:59:59-23:59"',
+    ),
+    "page_token": ("AAAA", "====", "é"),
+    "resume_token": ("AAAA", "====", "é"),
+    "expression": ("1", "payment.x", "((((", "true" + " || true" * 200, "'" + "a" * 1990 + "'"),
+    "url": ("http://[::1", "javascript:alert(1)", "https://user:pass@localhost/", "http://127.0.0.1:99999/"),
+    "time_zone": ("../../etc/passwd", "Mars/Olympus"),
+}
+NUMBERS = (-1, 0, 1001, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63))
+TIMES = ((2**62, 0), (-(2**62), 0), (-62_135_596_801, 0), (253_402_300_800, 0), (0, -1), (0, 2**31 - 1))
+MASKS = ("", "\0", "name", "etag", "balance.posted", "*", "x" * 100_000)
+ENUMS = (0, 999, -5)
+_DEPTH_MAX = 4
+
+
+def sound(descriptor: Descriptor, names: Mapping[str, str], depth: int = 0) -> Message:
+    """A request that breaks no rule of a field; `names` has a resource of each kind, by the first part of its name."""
+    message = message_factory.GetMessageClass(descriptor)()
+    for field in descriptor.fields:
+        if field.containing_oneof is not None and field.containing_oneof.fields[0] is not field:
+            continue
+        target = field.message_type
+        if target is not None and target.full_name == "google.protobuf.FieldMask":
+            getattr(message, field.name).paths.append("display_name")
+        elif target is not None:
+            if depth < _DEPTH_MAX and not target.full_name.startswith("google.") and field.name != "identifiers":
+                inner = sound(target, names, depth + 1)
+                getattr(message, field.name).append(inner) if field.is_repeated else getattr(
+                    message, field.name
+                ).CopyFrom(inner)
+        elif not field.is_repeated:
+            _fill(message, field, names)
+    return message
+
+
+def variants(message: Any) -> Iterator[tuple[str, Any]]:
+    """Copies of a request, each with one field made hostile, and what was done."""
+    for field in message.DESCRIPTOR.fields:
+        if field.is_repeated:
+            yield from _in_list(message, field)
+        elif field.message_type is not None:
+            yield from _in_message(message, field)
+        else:
+            for value in _values(field):
+                copy = _copy(message)
+                setattr(copy, field.name, value)
+                yield f"{field.name}={str(value)[:20]!r}", copy
+
+
+def refresh(message: Any) -> None:
+    """New keys in a request, so that it is not answered from the record of an earlier one."""
+    for one in (message, *getattr(message, "requests", ())):
+        for name in ("request_id", "transfer_id", "customer_id", "account_id", "endpoint_id", "tenant_id"):
+            if name in one.DESCRIPTOR.fields_by_name and len(getattr(one, name)) == len(_key()):
+                setattr(one, name, _key())
+
+
+def _key() -> str:
+    return f"k{secrets.token_hex(7)}"
+
+
+def _fill(message: Any, field: FieldDescriptor, names: Mapping[str, str]) -> None:
+    if field.type == FieldDescriptor.TYPE_STRING:
+        setattr(message, field.name, _text(field, names))
+    elif field.type == FieldDescriptor.TYPE_ENUM:
+        setattr(message, field.name, 1)
+    elif field.type in {FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_INT32}:
+        setattr(message, field.name, 10)
+
+
+_RESOURCES = {"Customer": "customers", "Account": "accounts", "WebhookEndpoint": "webhookEndpoints"}
+_SOUND_TEXTS = {
+    "etag": "",
+    "currency_code": "EUR",
+    "country_code": "DE",
+    "birth_date": "1990-01-01",
+    "url": "http://127.0.0.1:9/x",
+    "expression": "false",
+    "time_zone": "UTC",
+    "rule_id": "hostile",
+    "watchlist_id": "hostile",
+    "filter": "",
+    "page_token": "",
+    "resume_token": "",
+    "delivery": "deliveries/none",
+    "end_to_end_id": "E2E",
+}
+
+
+def _text(field: FieldDescriptor, names: Mapping[str, str]) -> str:
+    if field.name in _SOUND_TEXTS:
+        return _SOUND_TEXTS[field.name]
+    if field.name == "name" and field.containing_type.name in _RESOURCES:
+        return names[_RESOURCES[field.containing_type.name]]
+    if field.name == "credit_account":
+        return names["credit_accounts"]
+    pattern = field.GetOptions().Extensions[validate_pb2.field].string.pattern
+    for kind, name in names.items():
+        if f"{kind}/" in pattern:
+            return name
+    return _key() if field.name.endswith("_id") else "text"
+
+
+def _values(field: FieldDescriptor) -> tuple[Any, ...]:
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return (*TEXTS, *TEXTS_OF.get(field.name, ()))
+    if field.type == FieldDescriptor.TYPE_INT64:
+        return NUMBERS
+    if field.type == FieldDescriptor.TYPE_INT32:
+        return NUMBERS[:5]
+    return ENUMS if field.type == FieldDescriptor.TYPE_ENUM else ()
+
+
+def _in_list(message: Any, field: FieldDescriptor) -> Iterator[tuple[str, Any]]:
+    present = getattr(message, field.name)
+    if field.message_type is not None and len(present):
+        for what, inner in variants(present[0]):
+            copy = _copy(message)
+            getattr(copy, field.name)[0].CopyFrom(inner)
+            yield f"{field.name}[0].{what}", copy
+    elif field.type == FieldDescriptor.TYPE_STRING:
+        for value in TEXTS:
+            copy = _copy(message)
+            getattr(copy, field.name).append(value)
+            yield f"{field.name}+={value[:20]!r}", copy
+
+
+def _in_message(message: Any, field: FieldDescriptor) -> Iterator[tuple[str, Any]]:
+    kind = field.message_type.full_name if field.message_type is not None else ""
+    if kind in {"google.protobuf.Timestamp", "google.protobuf.Duration"}:
+        for seconds, nanos in TIMES:
+            copy = _copy(message)
+            moment = getattr(copy, field.name)
+            moment.seconds, moment.nanos = seconds, nanos
+            yield f"{field.name}={seconds}.{nanos}", copy
+    elif kind == "google.protobuf.FieldMask":
+        for path in MASKS:
+            copy = _copy(message)
+            getattr(copy, field.name).paths.append(path)
+            yield f"{field.name}+={path[:20]!r}", copy
+    elif message.HasField(field.name):
+        copy = _copy(message)
+        copy.ClearField(field.name)
+        yield f"without {field.name}", copy
+        for what, inner in variants(getattr(message, field.name)):
+            copy = _copy(message)
+            getattr(copy, field.name).CopyFrom(inner)
+            yield f"{field.name}.{what}", copy
+
+
+def _copy(message: Any) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
