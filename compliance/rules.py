@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, cast
 
+from compliance import rule_costs
 from compliance.errors import RuleInvalid
 
 Facts = Mapping[str, Mapping[str, str | int]]
@@ -55,7 +56,6 @@ SAMPLES: tuple[Facts, ...] = (
     },
 )
 _POSITION = re.compile(r"<input>:(\d+):(\d+):\s*(?:Syntax error:\s*)?(.*)")
-_STRING = re.compile(r"r?\"(?:\\.|[^\"\\])*\"|r?'(?:\\.|[^'\\])*'")
 _FIELD = re.compile(r"(?<![\w.])(payment|debtor)\s*\.\s*(\w+)")
 _UNKNOWN = re.compile(r"Undefined variable or function: '([^']+)'")
 
@@ -93,9 +93,12 @@ def compiled(expression: str) -> Program:
 
 
 def validate(expression: str) -> None:
-    """Accepts an expression that compiles, names only what there is and gives a bool. Raises RuleInvalid."""
+    """Accepts what compiles, names only what there is, gives a bool and costs little. Raises RuleInvalid."""
     program = compiled(expression)
     _check_fields(expression)
+    rule_costs.check_text(expression)
+    for pattern in rule_costs.patterns(expression):
+        _check_pattern(pattern)
     failures: list[Exception] = []
     for sample in SAMPLES:
         try:
@@ -112,6 +115,8 @@ def validate(expression: str) -> None:
         # A division by zero may be the sample's fault; operands of the wrong types never are.
         if isinstance(failure, TypeError) or len(failures) == len(SAMPLES):
             raise RuleInvalid(_first_sentence(failure)) from None
+    for sample in SAMPLES:
+        rule_costs.check_time(lambda facts=sample: evaluate(expression, facts))  # type: ignore[misc]
 
 
 def evaluate(expression: str, facts: Facts) -> Verdict:
@@ -127,23 +132,28 @@ def evaluate(expression: str, facts: Facts) -> Verdict:
 
 def _check_fields(expression: str) -> None:
     """A field that does not exist may hide behind `||` when samples are evaluated, so they are looked for by name."""
-    visible = _STRING.sub(lambda text: " " * len(text[0]), expression)
+    visible = rule_costs.visible(expression)
     for found in _FIELD.finditer(visible):
         if found[2] not in SAMPLES[0][found[1]]:
-            line, column = _line_column(visible, found.start(2))
-            raise RuleInvalid(f'"{found[1]}" has no "{found[2]}"', line=line, column=column)
+            place = rule_costs.line_column(visible, found.start(2))
+            raise RuleInvalid(f'"{found[1]}" has no "{found[2]}"', **place)
+
+
+def _check_pattern(pattern: str) -> None:
+    """A pattern by itself: behind `||` no sample may come to it."""
+    program = compiled(f"''.matches({pattern})")
+    try:
+        program.execute({})
+    except Exception as error:  # noqa: BLE001 - as above
+        raise RuleInvalid(_first_sentence(error)) from None
+    rule_costs.check_time(lambda: program.execute({}), "a pattern")
 
 
 def _position(expression: str, word: str) -> dict[str, int]:
     at = expression.find(word)
     if at < 0:
         return {}
-    line, column = _line_column(expression, at)
-    return {"line": line, "column": column}
-
-
-def _line_column(text: str, at: int) -> tuple[int, int]:
-    return text.count("\n", 0, at) + 1, at - (text.rfind("\n", 0, at) + 1) + 1
+    return rule_costs.line_column(expression, at)
 
 
 def _first_sentence(error: Exception) -> str:
