@@ -146,17 +146,25 @@ def _equivalents(element: etree._Element) -> Decimal:
 
 
 def _instruction(block: etree._Element) -> Instruction:
-    day = _text(block, "ReqdExctnDt", "Dt") or _text(block, "ReqdExctnDt", "DtTm")
     return Instruction(
         line=_line(block),
         id=_id(block, "PmtInfId"),
         method=_text(block, "PmtMtd"),
-        execution_date=date.fromisoformat(day[:10]),
+        execution_date=_execution_date(block),
         debtor_name=_text(block, "Dbtr", "Nm"),
         debtor_account=_account(block, "DbtrAcct"),
         debtor_currency_code=_text(block, "DbtrAcct", "Ccy"),
         payments=tuple(_payment(element) for element in block.iterfind(f"{_N}CdtTrfTxInf")),
     )
+
+
+def _execution_date(block: etree._Element) -> date:
+    day = _text(block, "ReqdExctnDt", "Dt") or _text(block, "ReqdExctnDt", "DtTm")
+    try:
+        return date.fromisoformat(day[:10])
+    except ValueError:
+        # The schema knows years before Christ and after 9999.
+        raise SchemaBroken(f"ReqdExctnDt {day} is no date of a payment", line=_line(block)) from None
 
 
 def _payment(element: etree._Element) -> Payment:

@@ -217,3 +217,11 @@ def test_an_account_without_an_iban_and_an_equivalent_amount_are_carried() -> No
     text = text.replace("<Ustrd>Salary</Ustrd>", "<Strd><CdtrRefInf><Ref>RF18539007547034</Ref></CdtrRefInf></Strd>")
     (read,) = pain001.parse(text.encode()).payments
     assert (read.creditor_account, read.amount, read.remittance) == ("local:4711-1", None, "RF18539007547034")
+
+
+@pytest.mark.parametrize("day", ["-0044-03-15", "12024-01-01"])
+def test_a_day_that_no_calendar_of_ours_has_refuses_the_file(day: str) -> None:
+    """The schema knows years before Christ and after 9999; the file is refused whole, with the line."""
+    old = document(payment("E-1", "1.00", "EUR")).replace(b"<Dt>2025-01-15<", f"<Dt>{day}<".encode())
+    with pytest.raises(SchemaBroken, match=rf"line \d+: ReqdExctnDt {day} is no date"):
+        pain001.parse(old)
