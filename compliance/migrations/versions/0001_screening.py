@@ -221,6 +221,9 @@ def upgrade() -> None:
     for table in (*plain, "reservations", "limit_usage", "cases"):
         for statement in tenant_table(table, role):
             op.execute(statement)
+        if table != "watchlist_names":
+            # All of them end by their state; only names of lists that nothing matches with any more are removed.
+            op.execute(f'REVOKE DELETE ON {table} FROM "{role}"')
     for table in append_only:
         for statement in tenant_table(table, role, append_only=True):
             op.execute(statement)

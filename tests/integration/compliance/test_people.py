@@ -226,6 +226,14 @@ async def test_another_tenants_cases_are_not_there(service: Service, backend: Se
         await other.call("GetCase", pb.GetCaseRequest(name=name), "compliance")
 
 
+@pytest.mark.parametrize(
+    "table", ["customers", "kyc_profiles", "limits", "rules", "watchlists", "reservations", "limit_usage", "cases"]
+)
+async def test_what_ends_by_its_state_cannot_be_deleted(service: Service, table: str) -> None:
+    """The runtime role has just the rights that it uses."""
+    assert await service.rows("SELECT has_table_privilege(current_user, %s, 'DELETE')", (table,)) == [(False,)]
+
+
 async def test_decisions_rules_and_audit_rows_cannot_be_changed(service: Service) -> None:
     """INV-4: the runtime role has no right to."""
     for table in ("decisions", "rule_versions", "watchlist_versions", "audit"):
