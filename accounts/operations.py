@@ -64,6 +64,7 @@ async def create_customer(
     )
     if not await store.add_customer(conn, cipher, customer):
         raise errors.CustomerExists(customer.id)
+    await _audit_customer(conn, call, "create_customer", None, customer)
     await outbox.append(conn, [events.customer_created(customer)])
     return customer
 
@@ -87,6 +88,7 @@ async def update_customer(
     _check_etag(etag, customer.version)
     changed = replace(customer, display_name=display_name, version=customer.version + 1, update_time=clock.now())
     await store.save_customer(conn, cipher, changed)
+    await _audit_customer(conn, call, "update_customer", customer, changed)
     await outbox.append(conn, [events.customer_updated(changed)])
     return changed
 
@@ -137,6 +139,9 @@ async def create_account(
     taken = await store.add_identifiers(conn, account)
     if taken:
         raise errors.IdentifierTaken(taken[0])
+    await audit.record(
+        conn, call, action="create_account", resource=f"accounts/{account.id}", before=None, after=_audited(account)
+    )
     await outbox.append(conn, [events.account_opened(account)])
     return account
 
@@ -307,6 +312,20 @@ async def _save(
     )
     await outbox.append(conn, [events.account_updated(changed)])
     return changed
+
+
+async def _audit_customer(
+    conn: AsyncConnection, call: Call, action: str, before: Customer | None, after: Customer
+) -> None:
+    """Names are personal, so an audit row has versions in their place."""
+    await audit.record(
+        conn,
+        call,
+        action=action,
+        resource=f"customers/{after.id}",
+        before=None if before is None else {"version": before.version},
+        after={"version": after.version},
+    )
 
 
 def _audited(account: Account) -> dict[str, object]:

@@ -13,6 +13,7 @@ from florin.accounts.v1 import account_pb2, journal_pb2
 from florin.accounts.v1 import account_service_pb2 as pb
 from florin.accounts.v1 import ledger_service_pb2 as ledger_pb
 from florin.common.v1 import money_pb2, principal_pb2
+from meshkit.database import Database
 from tests.integration.accounts.conftest import Service, reason, refusal
 
 SETTLEMENT = account_pb2.ACCOUNT_TYPE_SETTLEMENT
@@ -254,3 +255,26 @@ async def test_a_tenant_needs_a_time_zone_that_exists(service: Service, time_zon
     assert await refusal(service.call("CreateTenant", request)) == "REQUEST_INVALID"
     again = pb.CreateTenantRequest(tenant_id=service.tenant)
     assert await refusal(service.call("CreateTenant", again)) == "TENANT_EXISTS"
+
+
+async def test_what_staff_opens_and_changes_is_audited_without_names(service: Service, db: Database) -> None:
+    """Who let a customer in, changed one, and opened an account with an overdraft."""
+    await service.customer("acme", "Wilhelmine Testperson")
+    change = pb.UpdateCustomerRequest(update_mask=FieldMask(paths=["display_name"]))
+    change.customer.name, change.customer.display_name = "customers/acme", "Wilhelmine Another"
+    await service.call("UpdateCustomer", change, "teller")
+    await service.account("main", "acme", overdraft_limit_minor_units=500)
+
+    async def work(conn: Any) -> list[Any]:
+        rows = await conn.exec_driver_sql("SELECT action, resource, before, after FROM audit ORDER BY id")
+        return [tuple(row) for row in rows]
+
+    audited = [row for row in await db.run(service.tenant, work, read_only=True) if row[0] != "create_tenant"]
+    assert [row[:2] for row in audited] == [
+        ("create_customer", "customers/acme"),
+        ("update_customer", "customers/acme"),
+        ("create_account", "accounts/main"),
+    ]
+    assert audited[1][2:] == ({"version": 1}, {"version": 2})
+    assert audited[2][3]["overdraft_limit_minor_units"] == 500
+    assert "Wilhelmine" not in str(audited)
