@@ -15,7 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import audit, iban, idempotency, logs, money, pages
 from meshkit.batching import Batcher
 from meshkit.database import Database
-from meshkit.errors import DeadlineExceeded, DomainError, PageTokenInvalid, RecordedRefusal, RequestIdReused
+from meshkit.errors import (
+    DeadlineExceeded,
+    DomainError,
+    PageTokenInvalid,
+    RecordedRefusal,
+    RequestIdReused,
+    StaffOnly,
+)
 from meshkit.identity import Call, Principal
 from transactions import errors, store
 from transactions import filter as filters
@@ -136,19 +143,23 @@ class Transfers:
         """Declines a transfer that is not final; once this gives it back, its money will not move.
 
         Cancelling a cancelled transfer changes nothing, so a request_id needs no record of its answer, only of what
-        it was used for. Raises RequestIdReused, TransferNotFound, TransferFinal, or Unavailable when accounts
-        cannot promise it now.
+        it was used for. Raises RequestIdReused, TransferNotFound, TransferFinal, StaffOnly for a customer and a
+        reversal, or Unavailable when accounts cannot promise it now.
         """
         await idempotency.claim(self._db, call, f"transfers/{id_}")
         # Once the posting is made impossible the rest has to follow, also when the caller goes away.
-        return await asyncio.shield(asyncio.ensure_future(self._cancel(call.who, id_)))
+        return await asyncio.shield(asyncio.ensure_future(self._cancel(call, id_)))
 
-    async def _cancel(self, principal: Principal, id_: str) -> Transfer:
-        transfer = await self.get(principal, id_)
+    async def _cancel(self, call: Call, id_: str) -> Transfer:
+        transfer = await self.get(call.who, id_)
+        if transfer.reversal_of and not call.who.is_staff:
+            raise StaffOnly  # who may not reverse may not stop a reversal
         if transfer.state is State.DECLINED and _was_cancelled(transfer):
             return transfer
         if transfer.is_final:
             raise errors.TransferFinal(transfer.name, transfer.state)
+        if call.who.is_staff:
+            await self._audit_cancel(call, transfer)
         outcome = (await self._ledger.cancel([transfer]))[0]
         if outcome.refusal is None:
             # It was posted; the outcome may not be written yet.
@@ -158,6 +169,21 @@ class Transfers:
         if cancelled.state is not State.DECLINED:
             raise errors.TransferFinal(cancelled.name, cancelled.state)
         return cancelled
+
+    async def _audit_cancel(self, call: Call, transfer: Transfer) -> None:
+        """Before it is done: whatever fails after it, nothing was done unaudited."""
+
+        async def record(conn: AsyncConnection) -> None:
+            await audit.record(
+                conn,
+                call,
+                action="cancel_transfer",
+                resource=transfer.name,
+                before={"state": transfer.state},
+                after=None,
+            )
+
+        await self._db.run(call.tenant, record)
 
     async def get(self, principal: Principal, id_: str) -> Transfer:
         """A transfer that the caller may see. Raises TransferNotFound."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from florin.common.v1 import errors_pb2
-from meshkit.errors import RecordedRefusal, RequestIdReused, Unavailable
+from meshkit.errors import RecordedRefusal, RequestIdReused, StaffOnly, Unavailable
 from tests.integration.transactions.conftest import Replica, call_of
 from tests.integration.transactions.fakes import StepCancelled
 from tests.unit.transactions.making import ANNA, TELLER, transfer
@@ -138,6 +138,25 @@ async def test_a_foreign_customer_cannot_cancel_or_see(replica: Replica) -> None
         await replica.transfers.get(ANNA, done.id)
     with pytest.raises(TransferNotFound):
         await replica.transfers.cancel(call_of(ANNA), done.id)
+
+
+async def test_a_customer_cannot_cancel_what_staff_moves_back(replica: Replica) -> None:
+    """The payer sees the reversal of the own payment under way; only staff may reverse, so only staff may stop it, and
+    the audit tells who did."""
+    done = await replica.create(transfer(ANNA, debit_account="accounts/anna", amount=700))
+    replica.ledger.faults.down = True
+    order = _reversal(done)
+    pending = await replica.transfers.reverse(done.id, order, call_of(request_id="back", method=REVERSE))
+    replica.ledger.faults.down = False
+    assert (await replica.transfers.get(ANNA, pending.id)).id == pending.id
+    with pytest.raises(StaffOnly):
+        await replica.transfers.cancel(call_of(ANNA), pending.id)
+    assert (await replica.transfers.cancel(call_of(), pending.id)).state is State.DECLINED
+    rows = await replica.query("SELECT action, subject, resource FROM audit ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        ("reverse_transfer", "teller", done.name),
+        ("cancel_transfer", "teller", pending.name),
+    ]
 
 
 async def test_an_approved_review_consumes_its_hold(replica: Replica) -> None:
