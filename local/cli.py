@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from local.state import SERVICES, MeshError, State, default_root, find_state, is_locked, open_state
+
+if TYPE_CHECKING:
+    from local.mesh import Wishes
 
 app = typer.Typer(
     help="Florin, a core-banking mesh: bring it up on this machine, look at it, work with it.",
@@ -62,28 +65,36 @@ def up(
     state: StateOption = None,
     detach: Annotated[bool, typer.Option("--detach", help="Give the terminal back once all is ready.")] = False,
     otlp: Annotated[str | None, typer.Option(help="host:port that traces are sent to (OTLP over gRPC).")] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="Origin whose web pages may call, for example http://localhost:3000.")
+    ] = None,
 ) -> None:
     """Bring the whole mesh up, until Ctrl-C."""
     from local import live, mesh
 
     if otlp is not None and not re.fullmatch(r"[^:\s]+:\d{1,5}", otlp):
         raise MeshError(f"--otlp {otlp}: write host:port.")
-    wishes = mesh.Wishes(port=port, scale=_scale(scale or []), otlp=otlp)
+    for origin in cors_origin or ():
+        if not re.fullmatch(r"https?://[a-z0-9.-]+(:\d{1,5})?", origin):
+            raise MeshError(f"--cors-origin {origin}: write scheme://host or scheme://host:port, in lower case.")
+    wishes = mesh.Wishes(port=port, scale=_scale(scale or []), otlp=otlp, cors_origins=tuple(cors_origin or ()))
     folder = open_state(state if state is not None else default_root())
     if detach:
-        _detach(folder, port, scale or [], otlp)
+        _detach(folder, wishes)
         return
     live.run(folder, wishes)
 
 
-def _detach(folder: State, port: int, scale: list[str], otlp: str | None) -> None:
+def _detach(folder: State, wishes: Wishes) -> None:
     if is_locked(folder):
         raise MeshError(f"A mesh runs in {folder.root} already; stop it with `florin down` or use another --state.")
-    command = [sys.argv[0], "up", "--port", str(port), "--state", str(folder.root)]
-    for value in scale:
-        command += ["--scale", value]
-    if otlp is not None:
-        command += ["--otlp", otlp]
+    command = [sys.argv[0], "up", "--port", str(wishes.port), "--state", str(folder.root)]
+    for service, count in wishes.scale.items():
+        command += ["--scale", f"{service}={count}"]
+    if wishes.otlp is not None:
+        command += ["--otlp", wishes.otlp]
+    for origin in wishes.cors_origins:
+        command += ["--cors-origin", origin]
     log = folder.logs / "supervisor.log"
     # What a mesh that was killed left behind must not be taken for the new one's.
     folder.description.unlink(missing_ok=True)

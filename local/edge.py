@@ -30,7 +30,14 @@ def generator() -> ModuleType:
 
 
 def configuration(
-    state: State, replicas: Sequence[Replica], *, port: int, admin_port: int, jwks_port: int, otlp: str | None
+    state: State,
+    replicas: Sequence[Replica],
+    *,
+    port: int,
+    admin_port: int,
+    jwks_port: int,
+    otlp: str | None,
+    cors_origins: Sequence[str] = (),
 ) -> Path:
     """Writes the edge's configuration; gives its file."""
     module = generator()
@@ -49,6 +56,7 @@ def configuration(
         client_key=str(edge_key),
         access_log=str(state.logs / "access.log"),
         otlp=otlp,
+        cors_origins=tuple(cors_origins),
     )
     folder = state.root / "envoy"
     folder.mkdir(exist_ok=True)

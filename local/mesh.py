@@ -33,6 +33,8 @@ class Wishes:
     port: int = 8443
     scale: Mapping[str, int] = field(default_factory=dict)
     otlp: str | None = None
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the edge from a browser."""
 
 
 @dataclass(slots=True)
@@ -127,7 +129,14 @@ async def _start(
     await asyncio.to_thread(postgres.prepare)
     database = begin(postgres.child(services.connections(replicas)))
     config = await asyncio.to_thread(
-        edge.configuration, state, replicas, port=port, admin_port=admin_port, jwks_port=jwks_port, otlp=wishes.otlp
+        edge.configuration,
+        state,
+        replicas,
+        port=port,
+        admin_port=admin_port,
+        jwks_port=jwks_port,
+        otlp=wishes.otlp,
+        cors_origins=wishes.cors_origins,
     )
     await database.wait_ready(_READY_SECONDS)
     await asyncio.to_thread(postgres.create_databases, SERVICES)

@@ -36,8 +36,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_up_hands_on_what_was_asked_for(started: list[Any], folder: Path) -> None:
-    """Port, replicas and the traces' collector."""
+    """Port, replicas, the traces' collector, the pages that may call."""
     options = ["--port", "9443", "--scale", "transactions=2", "--scale", "accounts=3", "--otlp", "localhost:4317"]
+    options += ["--cors-origin", "http://localhost:3000"]
     done = runner.invoke(cli.app, ["up", *options, "--state", str(folder)])
     assert done.exit_code == 0, done.output
     assert (started[0].port, started[0].scale, started[0].otlp) == (
@@ -45,6 +46,7 @@ def test_up_hands_on_what_was_asked_for(started: list[Any], folder: Path) -> Non
         {"transactions": 2, "accounts": 3},
         "localhost:4317",
     )
+    assert started[0].cors_origins == ("http://localhost:3000",)
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "many"])
@@ -75,6 +77,17 @@ def test_a_collector_that_is_no_address_is_a_sentence(started: list[Any], tmp_pa
     done = runner.invoke(cli.app, ["up", "--otlp", otlp, "--state", str(tmp_path / "state")])
     assert isinstance(done.exception, MeshError)
     assert "host:port" in str(done.exception)
+    assert not started
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "localhost:3000", "https://app.example/", "https://a.example,b.example"]
+)
+def test_an_origin_that_is_none_is_a_sentence(started: list[Any], tmp_path: Path, origin: str) -> None:
+    """A page's origin has a scheme and no path, and there is no letting everybody in."""
+    done = runner.invoke(cli.app, ["up", "--cors-origin", origin, "--state", str(tmp_path / "state")])
+    assert isinstance(done.exception, MeshError)
+    assert "scheme://host" in str(done.exception)
     assert not started
 
 
