@@ -286,8 +286,8 @@ class Transfers:
 
         async def work(conn: AsyncConnection) -> list[Transfer]:
             inserted = await store.insert_intents(conn, self._db.cipher, new, self._lease_seconds)
-            known = [transfer for transfer in new if (transfer.tenant, transfer.id) in inserted]
-            missing = [transfer for transfer in new if (transfer.tenant, transfer.id) not in inserted]
+            known = [transfer for transfer in new if (transfer.tenant, transfer.request_key) in inserted]
+            missing = [transfer for transfer in new if (transfer.tenant, transfer.request_key) not in inserted]
             if missing:
                 known += await store.find_by_request(
                     conn, self._db.cipher, [(t.tenant, t.request_key, t.id) for t in missing]

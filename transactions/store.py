@@ -30,7 +30,7 @@ _INSERT = (
     " %s::timestamptz[], %s::timestamptz[])"
     " AS n(tenant, id, subject, customer, scopes, request_key, request_id, fingerprint, debit_account, credit_account,"
     " currency, amount, creditor_name, end_to_end_id, remittance, reversal_of, customers, create_time, effective_time)"
-    " ON CONFLICT DO NOTHING RETURNING tenant, id"
+    " ON CONFLICT DO NOTHING RETURNING tenant, request_key"
 )
 _OUTCOME = (
     "UPDATE transfers AS t SET version = t.version + 1, state = o.state, debit_account = o.debit_account,"
@@ -55,12 +55,15 @@ _LOCK = (
 
 async def insert_intents(
     conn: AsyncConnection, cipher: Cipher, transfers: Sequence[Transfer], lease_seconds: float
-) -> set[tuple[str, str]]:
-    """Records new transfers with their events; gives (tenant, id) of those that were not there yet."""
+) -> set[tuple[str, uuid.UUID]]:
+    """Records new transfers with their events; gives (tenant, request_key) of those that were not there yet.
+
+    Not their ids: two requests may have chosen the same, and one of them is recorded.
+    """
     ordered = sorted(transfers, key=lambda transfer: (transfer.tenant, transfer.request_key))
     rows: Any = await conn.exec_driver_sql(_INSERT, (lease_seconds, *intent_columns(ordered, cipher)))
     inserted = {(row[0], row[1]) for row in rows}
-    await outbox.append(conn, [events.of(t) for t in ordered if (t.tenant, t.id) in inserted])
+    await outbox.append(conn, [events.of(t) for t in ordered if (t.tenant, t.request_key) in inserted])
     return inserted
 
 
