@@ -141,6 +141,8 @@ def show_logs(state: State, name: str | None, *, follow: bool) -> None:
 
 def _print_new(stem: str, handle: TextIO, *, label: bool) -> int:
     count = 0
+    if os.fstat(handle.fileno()).st_size < handle.tell():
+        handle.seek(0)  # it grew large and was set aside
     for line in handle:
         sys.stdout.write(f"{stem:<14} {line}" if label else line)
         count += 1

@@ -22,6 +22,7 @@ from local.state import SERVICES, MeshError, State, is_locked, lock, running_sup
 
 DEFAULT_TENANT = "demo"
 _READY_SECONDS = 60.0
+_LOG_TURNS = 60  # of half a second
 
 Tell = Callable[[str], None]
 
@@ -183,6 +184,9 @@ async def _keep_description(mesh: Mesh) -> None:
     shown = mesh.describe()
     for turn in itertools.count():
         await asyncio.sleep(0.5)
+        if turn % _LOG_TURNS == 0:
+            with contextlib.suppress(OSError):  # a full disk, most likely: what helps then is less, not an end
+                await asyncio.to_thread(processes.shorten_logs, mesh.state.logs)
         # Now and then also those that were ready: one may hang.
         await asyncio.gather(*(_probe(child) for child in mesh.children if turn % 4 == 0 or not child.ready))
         if mesh.describe() != shown:

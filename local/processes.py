@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ _BACKOFF_SECONDS_MAX = 10.0
 _STABLE_SECONDS = 30.0
 _TRIES_MAX = 4
 """A child that ended so often before it was ready once will not become so."""
+LOG_BYTES_MAX = 32 * 1024 * 1024
 WATCH = "kernel" if sys.platform == "linux" else "pipe"
 """How a child learns that this process was killed; see launch.py."""
 _HARMLESS = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
@@ -172,6 +174,18 @@ def tail(path: Path, lines: int = 12) -> str:
     with path.open("rb") as handle:
         handle.seek(max(0, path.stat().st_size - 8192))
         return "\n".join(handle.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def shorten_logs(folder: Path, bytes_max: int = LOG_BYTES_MAX) -> None:
+    """Sets logs that have grown large aside, the last time's in the place of the one before.
+
+    The programs hold their logs open, so they are copied and emptied; what is written in between is lost.
+    Raises OSError.
+    """
+    for log in folder.glob("*.log"):
+        if log.stat().st_size > bytes_max:
+            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+            os.truncate(log, 0)
 
 
 def free_port() -> int:

@@ -198,3 +198,32 @@ def test_the_end_of_a_log_is_short_whatever_the_log(tmp_path: Path) -> None:
     assert processes.tail(log) == "(no log)"
     log.write_bytes(b"\xff\xfe\n" + b"line\n" * 100_000)
     assert processes.tail(log, 3) == "line\nline\nline"
+
+
+def test_a_log_that_has_grown_large_is_set_aside_under_its_writer(tmp_path: Path) -> None:
+    """The writer goes on at the beginning of an empty file; the one before is kept, small ones are left."""
+    log, small = tmp_path / "access.log", tmp_path / "nats.log"
+    small.write_text("small\n")
+    with log.open("a") as writer:
+        for text in ("first\n" * 100, "second\n" * 100, "third\n"):
+            writer.write(text)
+            writer.flush()
+            processes.shorten_logs(tmp_path, bytes_max=50)
+    assert log.read_text() == "third\n"
+    assert log.with_name("access.log.1").read_text() == "second\n" * 100
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["access.log", "access.log.1", "nats.log"]
+
+
+def test_who_follows_a_log_goes_on_after_it_was_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is written afterwards is shown, also while it is less than was there before."""
+    from local import live
+
+    log = tmp_path / "nats.log"
+    log.write_text("before\n" * 20)
+    with log.open() as follower:
+        assert live._print_new("nats", follower, label=False) == 20
+        processes.shorten_logs(tmp_path, bytes_max=50)
+        with log.open("a") as writer:
+            writer.write("after\n")
+        assert live._print_new("nats", follower, label=False) == 1
+    assert capsys.readouterr().out.endswith("before\nafter\n")
