@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -25,6 +26,9 @@ _TRIES_MAX = 4
 LOG_BYTES_MAX = 32 * 1024 * 1024
 WATCH = "kernel" if sys.platform == "linux" else "pipe"
 """How a child learns that this process was killed; see launch.py."""
+_PORTS = range(15_000, 30_000)
+"""Below what Linux (32768) and others (49152) take for outgoing connections, above what services are known by."""
+_given: set[int] = set()
 _HARMLESS = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 
 
@@ -189,23 +193,34 @@ def shorten_logs(folder: Path, bytes_max: int = LOG_BYTES_MAX) -> None:
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that was free a moment ago, no port twice.
+
+    It is none that the system gives to outgoing connections: one of those, in the moment in which a child is started
+    again, would keep the child from its port for as long as the connection lives.
+    """
+    for port in random.sample(_PORTS, 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            return port
+    raise MeshError(f"No port of {_PORTS.start} to {_PORTS.stop - 1} is free on this machine.")
 
 
 def claim_port(port: int) -> int:
-    """The port, if it is free. Raises MeshError when something listens there."""
+    """The port, if it is free, or any for 0. Raises MeshError when something listens there."""
+    if port == 0:
+        return free_port()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise MeshError(f"Port {port} cannot be used ({error.strerror}); choose another with --port.") from None
-        chosen: int = probe.getsockname()[1]
-        return chosen
+    return port
 
 
 async def listens(port: int) -> bool:

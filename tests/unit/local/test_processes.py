@@ -227,3 +227,13 @@ def test_who_follows_a_log_goes_on_after_it_was_set_aside(tmp_path: Path, capsys
             writer.write("after\n")
         assert live._print_new("nats", follower, label=False) == 1
     assert capsys.readouterr().out.endswith("before\nafter\n")
+
+
+def test_ports_are_given_once_and_are_none_of_outgoing_connections() -> None:
+    """A connection of anybody's must not sit on the port of a child that is started again."""
+    ports = [processes.free_port() for _ in range(50)]
+    assert len(set(ports)) == 50
+    setting = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first = int(setting.read_text().split()[0]) if setting.exists() else 49152
+    assert all(1024 < port < first for port in ports)
+    assert processes.claim_port(0) not in ports
