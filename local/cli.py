@@ -250,6 +250,8 @@ def rules_set(
     state: StateOption = None,
 ) -> None:
     """Make a rule, or a new version of it."""
+    if outcome not in {"decline", "review"}:
+        raise MeshError(f"--outcome {outcome}: write decline or review.")
     from local import rest
 
     content = {

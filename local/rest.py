@@ -63,11 +63,16 @@ def call(
     return answer
 
 
-def ensure_tenant(state: State, tenant: str, *, time_zone: str = "UTC", port: int | None = None) -> bool:
-    """Makes a tenant; False when it exists already. Raises Refused or MeshError."""
+def ensure_tenant(
+    state: State, tenant: str, *, time_zone: str = "UTC", port: int | None = None, home: str = "demo"
+) -> bool:
+    """Makes a tenant; False when it exists already. Raises Refused or MeshError.
+
+    `home` is the tenant of the operator who does it, so that a name that cannot be one is refused as a name.
+    """
     body = {"tenantId": tenant, "displayName": tenant, "timeZone": time_zone}
     try:
-        call(state, "POST", "/v1/tenants", body, tenant=tenant, port=port)
+        call(state, "POST", "/v1/tenants", body, tenant=home, port=port)
     except Refused as refused:
         if refused.reason == "TENANT_EXISTS":
             return False

@@ -20,9 +20,9 @@ def import_files(state: State, path: Path, watchlist_id: str, tenant: str) -> st
 
 def files(path: Path) -> dict[str, Path]:
     """The files of a list: a folder's SDN.CSV, ALT.CSV and ADD.CSV, in any case. Raises MeshError without SDN.CSV."""
-    folder = path if path.is_dir() else path.parent
-    if not folder.is_dir():
+    if not path.exists():
         raise MeshError(f"{path} does not exist.")
+    folder = path if path.is_dir() else path.parent
     by_name = {entry.name.upper(): entry for entry in folder.iterdir() if entry.is_file()}
     found = {name: by_name[f"{name}.CSV"] for name in _NAMES if f"{name}.CSV" in by_name}
     if path.is_file():
