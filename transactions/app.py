@@ -69,4 +69,5 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
             },
             checks=kit.checks(settings, db),
             recover=recovery.before_ready,
+            on_drain=waiters.drain,
         )

@@ -198,15 +198,18 @@ class Transfers:
 
     async def wait(self, principal: Principal, id_: str, seconds: float) -> Transfer:
         """The transfer as soon as it is final or in review, or as it is after `seconds`. Raises TransferNotFound."""
-        deadline = time.monotonic() + seconds
-        while True:
+        deadline, pause = time.monotonic() + seconds, 0.1
+        while not self._waiters.drained:
             with self._waiters.waiting(principal.tenant, id_) as changed:
                 transfer = await self.get(principal, id_)
                 remaining = deadline - time.monotonic()
                 if transfer.is_final or transfer.state is State.IN_REVIEW or remaining <= 0:
                     return transfer
-                # Another replica may finish it, which nobody tells this one: so it looks again now and then.
-                await asyncio.wait({changed}, timeout=min(remaining, 0.25))
+                # Another replica may finish it, which nobody tells this one: so it looks again now and then, less often
+                # the longer it takes, since a thousand callers may wait for a service that is down.
+                await asyncio.wait({changed}, timeout=min(remaining, pause))
+                pause = min(pause * 1.5, 1.0)
+        return await self.get(principal, id_)
 
     async def list_page(
         self, principal: Principal, filter_text: str, page_size: int, page_token: str

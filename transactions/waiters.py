@@ -14,6 +14,8 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, str], set[asyncio.Future[None]]] = {}
+        self.drained = False
+        """Whether nobody is to wait any more."""
 
     @contextmanager
     def waiting(self, tenant: str, id_: str) -> Iterator[asyncio.Future[None]]:
@@ -28,6 +30,14 @@ class Waiters:
             waiting.discard(future)
             if not waiting:
                 del self._waiting[key]
+
+    async def drain(self) -> None:
+        """Sends everybody who waits away with what there is: the process ends, and others can be asked."""
+        self.drained = True
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
 
     def changed(self, transfers: Sequence[Transfer]) -> None:
         """Tells whoever waits for one of these."""
