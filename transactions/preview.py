@@ -8,6 +8,7 @@ from google.rpc import status_pb2
 
 from florin.common.v1 import money_pb2
 from florin.transactions.v1 import transfer_service_pb2
+from meshkit import idempotency
 from transactions import errors, events
 from transactions.messages import STATES
 from transactions.model import State, Transfer
@@ -17,6 +18,8 @@ from transactions.ports import Account, Decision, Ledger, Outcome, Screening
 
 async def preview(transfer: Transfer, ledger: Ledger, screening: Screening) -> transfer_service_pb2.TransferPreview:
     """The state, the legs, the refusal and the events. Raises Unavailable when somebody does not answer."""
+    # Under an id of its own: the steps of one that was made under the same request_id would answer for it.
+    transfer = replace(transfer, id=str(idempotency.uuid7()))
     keys = [(transfer.tenant, transfer.debit_account), (transfer.tenant, transfer.credit_account)]
     refusal, sides = admit(transfer, await ledger.resolve(keys))
     if refusal is not None or sides is None:

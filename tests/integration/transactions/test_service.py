@@ -224,6 +224,17 @@ async def test_a_preview_tells_and_does_nothing(service: Service) -> None:
     assert not (await service.call("ListTransfers", pb.ListTransfersRequest(), **who)).transfers
 
 
+async def test_a_preview_under_a_used_key_is_of_what_is_asked_now(service: Service) -> None:
+    """Not of the payment that the request_id, or the transfer_id, made before."""
+    made = await service.create(request_id="used", transfer_id="used")
+    assert made.state == transfer_pb2.TRANSFER_STATE_COMPLETED
+    poor = order(request_id="used", transfer_id="used", validate_only=True)
+    poor.amount.minor_units = 50_000_000
+    preview = (await service.call("CreateTransfer", poor)).preview
+    assert preview.state == transfer_pb2.TRANSFER_STATE_DECLINED
+    assert not preview.legs
+
+
 async def test_lists_page_through_under_new_transfers(service: Service) -> None:
     """Newest first; a transfer made meanwhile neither repeats nor hides one; a token fits its filter alone."""
     tenant = f"t{uuid.uuid4().hex[:8]}"
