@@ -1,0 +1,205 @@
+"""`florin verify` finds what is wrong across services, counts all that is final, and waits for what is on its way."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy.engine import URL
+
+from local import verify
+from local.state import SERVICES
+from local.verify import Finding
+from meshkit.idempotency import NAMESPACE
+from tests.support.parts import Parts, fresh_database
+
+Urls = dict[str, URL]
+
+
+@pytest.fixture(scope="module")
+def databases(parts: Parts) -> Iterator[Urls]:
+    """A database of each service, as its owner."""
+    with ExitStack() as stack:
+        names = {service: stack.enter_context(fresh_database(parts, service)) for service in SERVICES}
+        # The check of rights goes by the usual name of a service's role.
+        with psycopg.connect(parts.postgres.admin_dsn("postgres"), autocommit=True) as admin:
+            for service in SERVICES:
+                parts.postgres._role(admin, f"{service}_runtime")
+        yield {service: parts.url(name, f"{name}_owner") for service, name in names.items()}
+
+
+@pytest.fixture
+def urls(databases: Urls) -> Urls:
+    """The databases without the rows of the test before."""
+    for service, tables in (("transactions", "transfers, outbox"), ("accounts", "journals, entries")):
+        execute(databases, service, f"TRUNCATE {tables}")
+    execute(databases, "compliance", "TRUNCATE reservations")
+    execute(databases, "accounts", "REVOKE ALL ON entries FROM accounts_runtime")
+    return databases
+
+
+def execute(urls: Urls, service: str, statement: str, *parameters: Any) -> None:
+    """Runs a statement as a service's owner, for all tenants."""
+    url = urls[service]
+    with psycopg.connect(
+        **dict(url.query), user=url.username, password=url.password, dbname=url.database, options="-c florin.tenants=*"
+    ) as connection:
+        connection.execute(statement, parameters)
+
+
+def transfer(urls: Urls, state: str, journal: str = "", *, version: int = 1, told: int = 1) -> str:
+    """A transfer that became final just now, with as many events as told; gives its id."""
+    id_ = str(uuid.uuid4())
+    execute(
+        urls,
+        "transactions",
+        "INSERT INTO transfers (tenant, id, version, state, subject, scopes, request_key, request_id, fingerprint,"
+        " debit_account, credit_account, currency, amount, creditor_name, end_to_end_id, remittance, journal, refusal,"
+        " create_time, update_time) VALUES ('demo', %s, %s, %s, 'ada', '', %s, 'r', '', 'accounts/a', 'accounts/b',"
+        " 'EUR', 5, '', '', '', %s, %s, now(), now())",
+        id_,
+        version,
+        state,
+        uuid.uuid4(),
+        journal,
+        b"x" if state == "DECLINED" else None,
+    )
+    for number in range(1, told + 1):
+        event = uuid.uuid5(NAMESPACE, f"demo/transfers/{id_}#{number}")
+        execute(
+            urls,
+            "transactions",
+            "INSERT INTO outbox (tenant, partition, event_id, subject, aggregate, version, time, traceparent, data)"
+            " VALUES ('demo', 0, %s, 'florin.transactions.transfer_completed.v1', %s, %s, now(), '', '')",
+            event,
+            f"transfers/{id_}",
+            number,
+        )
+    return id_
+
+
+def journal_of(urls: Urls, id_: str) -> str:
+    """A journal that accounts posted for a transfer; gives its name."""
+    journal = str(uuid.uuid4())
+    execute(urls, "accounts", "INSERT INTO tenants VALUES ('demo', '', 'UTC', now()) ON CONFLICT DO NOTHING")
+    execute(
+        urls,
+        "accounts",
+        "INSERT INTO journals VALUES ('demo', %s, 1, %s, now(), now())",
+        journal,
+        f"transfers/{id_}",
+    )
+    return f"journals/{journal}"
+
+
+def reservation(urls: Urls, id_: str, state: int) -> None:
+    """What compliance keeps of a transfer's share of a limit, nobody's."""
+    execute(
+        urls,
+        "compliance",
+        "INSERT INTO reservations VALUES ('demo', %s, %s, '{}', 'EUR', current_date, 5, %s, now())",
+        f"transfers/{id_}",
+        uuid.uuid4(),
+        state,
+    )
+
+
+def found(urls: Urls) -> dict[str, Finding]:
+    """Every invariant by its name."""
+    return {finding.name: finding for finding in verify.verify_databases(urls)}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong for good is so after half a second."""
+    monkeypatch.setattr(verify, "SETTLED_SECONDS", 0.5)
+    monkeypatch.setattr(verify, "_AGAIN_SECONDS", 0.1)
+
+
+def test_empty_books_hold(urls: Urls) -> None:
+    """There is nothing to find, and the rights of append-only tables are looked at all the same."""
+    findings = found(urls)
+    assert set(findings) == set(verify.CLAIMS)
+    assert not [finding for finding in findings.values() if finding.violations]
+    assert findings["INV-4"].checked > 5
+
+
+def test_a_transfer_is_checked_the_moment_it_is_final(urls: Urls) -> None:
+    """ "Holds" with nothing looked at would say nothing."""
+    id_ = transfer(urls, "DECLINED")
+    findings = found(urls)
+    assert findings["INV-6"].checked == 1
+    assert not findings["INV-6"].violations
+    reservation(urls, id_, 1)
+    assert found(urls)["INV-8"].violations == [f"demo/transfers/{id_} is DECLINED and its reservation still counts"]
+
+
+def test_a_completed_transfer_without_its_journal_is_found(urls: Urls) -> None:
+    """Money that transactions tells of and accounts does not know."""
+    lost = transfer(urls, "COMPLETED", "journals/lost")
+    (violation,) = found(urls)["INV-6"].violations
+    assert violation == f"demo/transfers/{lost} is COMPLETED: journals [], expected ['journals/lost']"
+
+
+def test_a_declined_transfer_with_a_journal_is_found(urls: Urls) -> None:
+    """Money that moved although the caller was told that it did not."""
+    id_ = transfer(urls, "DECLINED")
+    journal = journal_of(urls, id_)
+    violations = found(urls)["INV-6"].violations
+    assert f"demo/transfers/{id_} is DECLINED: journals ['{journal}'], expected []" in violations
+
+
+def test_what_is_on_its_way_is_waited_for(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reservation that is given back a moment after its transfer ended is no violation."""
+    monkeypatch.setattr(verify, "SETTLED_SECONDS", 20)
+    id_ = transfer(urls, "DECLINED")
+    reservation(urls, id_, 1)
+    late = threading.Timer(
+        1.0, execute, (urls, "compliance", "UPDATE reservations SET state = 3 WHERE transfer = %s", f"transfers/{id_}")
+    )
+    late.start()
+    try:
+        assert not found(urls)["INV-8"].violations
+    finally:
+        late.join()
+
+
+def test_a_change_without_its_event_is_found(urls: Urls) -> None:
+    """Version 3, and two events."""
+    id_ = transfer(urls, "DECLINED", version=3, told=2)
+    assert found(urls)["INV-7"].violations == [f"demo/transfers/{id_} has version 3 and events up to 2"]
+
+
+def test_an_event_of_another_id_and_a_gap_are_found(urls: Urls) -> None:
+    """An id follows from the aggregate and the version, and versions follow each other."""
+    id_ = transfer(urls, "DECLINED", version=3, told=3)
+    execute(urls, "transactions", "UPDATE outbox SET event_id = %s WHERE version = 3", uuid.uuid4())
+    execute(urls, "transactions", "DELETE FROM outbox WHERE version = 2")
+    violations = found(urls)["INV-7"].violations
+    assert f"transactions: demo/transfers/{id_} jumps from version 1 to 3" in violations
+    assert f"transactions: demo/transfers/{id_} version 3 has another event id" in violations
+
+
+def test_a_right_too_many_is_found(urls: Urls) -> None:
+    """INV-4 is about what the role may do, not about what the code does."""
+    execute(urls, "accounts", "GRANT UPDATE ON entries TO accounts_runtime")
+    assert found(urls)["INV-4"].violations == ["accounts_runtime may UPDATE entries"]
+
+
+def test_the_verdict_is_told_for_people_and_for_programs(urls: Urls) -> None:
+    """How much was checked, and the first of what is wrong."""
+    for _ in range(7):
+        transfer(urls, "COMPLETED", "journals/lost")
+    findings = verify.verify_databases(urls)
+    text = verify.as_text(findings)
+    assert "INV-6  BROKEN 7×" in text
+    assert text.count("journals/lost") == 5
+    told = json.loads(json.dumps(verify.as_json(findings)))
+    assert told["holds"] is False
+    assert next(one for one in told["invariants"] if one["name"] == "INV-6")["checked"] == 7
