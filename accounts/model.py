@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
+from meshkit import iban
+
 OVERDRAFT_LIMIT_MAX = 10**15
 """The contract's bound of an overdraft limit, in minor units."""
 
@@ -158,26 +160,14 @@ def opening_state(owners: list[KycState]) -> AccountState:
     return AccountState.ACTIVE if verified else AccountState.PENDING
 
 
-_IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
 _LOCAL = re.compile(r"[A-Z0-9][A-Z0-9-]{0,33}")
 _ACCOUNT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-
-
-def iban_is_valid(iban: str) -> bool:
-    """Whether the check digits are right (ISO 7064 MOD 97-10, as ISO 13616 says)."""
-    if not _IBAN.fullmatch(iban):
-        return False
-    # Check digits run from 02 to 98: 00, 01 and 99 are congruent to others and never issued.
-    if not 2 <= int(iban[2:4]) <= 98:
-        return False
-    digits = "".join(str(int(character, 36)) for character in iban[4:] + iban[:4])
-    return int(digits) % 97 == 1
 
 
 def identifier_is_valid(identifier: Identifier) -> bool:
     """Whether the identifier is well-formed, its check digits included."""
     if identifier.kind == "iban":
-        return iban_is_valid(identifier.value)
+        return iban.is_valid(identifier.value)
     return identifier.kind == "local" and _LOCAL.fullmatch(identifier.value) is not None
 
 

@@ -6,11 +6,9 @@ from enum import IntEnum
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from accounts import model
-from accounts.model import Identifier, account_id_in, iban_is_valid, identifier_in
+from accounts.model import Identifier, account_id_in, identifier_in
 from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2
 
 
@@ -28,26 +26,6 @@ def test_numbers_are_those_of_the_contract(enum: type[IntEnum], contract: Any, p
     """Rows and messages mean the same by a number."""
     ours = {f"{prefix}{member.name}": member.value for member in enum}
     assert {name: number for name, number in contract.items() if number} == ours
-
-
-@pytest.mark.parametrize("iban", ["AT483200000012345864", "DE89370400440532013000", "GB82WEST12345698765432"])
-def test_a_valid_iban_is_accepted(iban: str) -> None:
-    """Published examples pass."""
-    assert iban_is_valid(iban)
-
-
-@given(st.sampled_from("0123456789"), st.integers(4, 19))
-def test_one_wrong_digit_is_found(digit: str, position: int) -> None:
-    """MOD 97-10 finds every single wrong digit."""
-    right = "AT483200000012345864"
-    wrong = right[:position] + digit + right[position + 1 :]
-    assert iban_is_valid(wrong) == (wrong == right)
-
-
-@pytest.mark.parametrize("iban", ["", "AT48", "at483200000012345864", "AT48 3200000012345864", "AT003200000012345864"])
-def test_a_malformed_iban_is_refused(iban: str) -> None:
-    """Form and range of the check digits count too."""
-    assert not iban_is_valid(iban)
 
 
 def test_references_are_read_strictly() -> None:
