@@ -6,18 +6,12 @@ import errno
 import json
 import os
 import re
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from local.state import SERVICES, MeshError, State, default_root, find_state, is_locked, open_state
-
-if TYPE_CHECKING:
-    from local.mesh import Wishes
+from local.state import SERVICES, MeshError, State, default_root, find_state, open_state
 
 app = typer.Typer(
     help="Florin, a core-banking mesh: bring it up on this machine, look at it, work with it.",
@@ -80,37 +74,9 @@ def up(
     wishes = mesh.Wishes(port=port, scale=_scale(scale or []), otlp=otlp, cors_origins=tuple(cors_origin or ()))
     folder = open_state(state if state is not None else default_root())
     if detach:
-        _detach(folder, wishes)
+        typer.echo(live.detach(folder, wishes))
         return
     live.run(folder, wishes)
-
-
-def _detach(folder: State, wishes: Wishes) -> None:
-    if is_locked(folder):
-        raise MeshError(f"A mesh runs in {folder.root} already; stop it with `florin down` or use another --state.")
-    command = [sys.argv[0], "up", "--port", str(wishes.port), "--state", str(folder.root)]
-    for service, count in wishes.scale.items():
-        command += ["--scale", f"{service}={count}"]
-    if wishes.otlp is not None:
-        command += ["--otlp", wishes.otlp]
-    for origin in wishes.cors_origins:
-        command += ["--cors-origin", origin]
-    log = folder.logs / "supervisor.log"
-    # What a mesh that was killed left behind must not be taken for the new one's.
-    folder.description.unlink(missing_ok=True)
-    with log.open("wb") as output:
-        supervisor = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-    while not folder.description.exists():
-        if supervisor.poll() is not None:
-            lines = log.read_text(errors="replace").strip().splitlines()
-            raise MeshError(lines[-1] if lines else f"The mesh ended with {supervisor.returncode}; see {log}.")
-        time.sleep(0.05)
-    description = folder.read_description()
-    typer.echo(
-        f"ready at https://{description['edge']} (CA {folder.ca}); stop it with: florin down --state {folder.root}"
-    )
 
 
 @app.command()

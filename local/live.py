@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -17,12 +18,40 @@ from local import binaries, mesh, processes
 from local.mesh import Mesh, Wishes
 from local.postgres import Postgres
 from local.processes import Child
-from local.state import MeshError, State
+from local.state import MeshError, State, is_locked
 
 
 def run(state: State, wishes: Wishes) -> None:
     """Runs a mesh in the foreground, with a live status on a terminal and plain lines elsewhere."""
     asyncio.run(_run(state, wishes))
+
+
+def detach(folder: State, wishes: Wishes) -> str:
+    """Starts a mesh that goes on without this process; gives a sentence once it is ready. Raises MeshError."""
+    if is_locked(folder):
+        raise MeshError(f"A mesh runs in {folder.root} already; stop it with `florin down` or use another --state.")
+    command = [sys.argv[0], "up", "--port", str(wishes.port), "--state", str(folder.root)]
+    for service, count in wishes.scale.items():
+        command += ["--scale", f"{service}={count}"]
+    if wishes.otlp is not None:
+        command += ["--otlp", wishes.otlp]
+    for origin in wishes.cors_origins:
+        command += ["--cors-origin", origin]
+    log = folder.logs / "supervisor.log"
+    # What a mesh that was killed left behind must not be taken for the new one's.
+    folder.description.unlink(missing_ok=True)
+    with log.open("wb") as output:
+        supervisor = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    while not folder.description.exists():
+        if supervisor.poll() is not None:
+            # All that it said but for its steps: a sentence, and for a part that did not start the end of its log.
+            said = [line for line in log.read_text(errors="replace").splitlines() if not line.startswith("· ")]
+            raise MeshError("\n".join(said[-20:]) or f"The mesh ended with {supervisor.returncode}; see {log}.")
+        time.sleep(0.05)
+    description = folder.read_description()
+    return f"ready at https://{description['edge']} (CA {folder.ca}); stop it with: florin down --state {folder.root}"
 
 
 async def _run(state: State, wishes: Wishes) -> None:

@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from local import cli, events, live, watchlists
-from local.state import MeshError
+from local.mesh import Wishes
+from local.state import MeshError, open_state
 
 runner = CliRunner()
 
@@ -203,3 +204,19 @@ def test_events_of_nobody_cannot_be_told_again(tmp_path: Path) -> None:
         events.replay(state, "tellers", "2026-01-01", "2026-01-02", None)
     with pytest.raises(MeshError, match="no consumer tellers"):
         events.replay(state, "accounts", "2026-01-01", "2026-01-02", "tellers")
+
+
+def test_what_a_detached_mesh_said_before_it_ended_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its whole sentence, not the steps before it; and a description of a mesh before it is not taken for its own."""
+    program = tmp_path / "florin"
+    program.write_text(
+        "#!/bin/sh\necho '· starting PostgreSQL and NATS'\necho 'nats did not become ready:'\necho why\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(program)])
+    state = open_state(folder)
+    state.description.write_text('{"edge": "localhost:1"}')
+    with pytest.raises(MeshError, match=r"\Anats did not become ready:\nwhy\Z"):
+        live.detach(state, Wishes())
