@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -22,6 +23,8 @@ from local.state import SERVICES, MeshError, State, is_locked, lock, running_sup
 
 DEFAULT_TENANT = "demo"
 _READY_SECONDS = 60.0
+_READS = tuple(f"/v1/{list_}?pageSize=1" for list_ in ("accounts", "transfers", "limits", "webhookEndpoints"))
+"""A read of each service."""
 _LOG_TURNS = 60  # of half a second
 
 Tell = Callable[[str], None]
@@ -162,18 +165,29 @@ async def _start(
     }
     mesh = Mesh(state, port, [], replicas, postgres, ports, 0.0)
     await _create_default_tenant(state, port)
+    await _wait_for_edge(state, port)
     return mesh
 
 
 async def _create_default_tenant(state: State, port: int) -> None:
     """The tenant that the examples use; a mesh that has it already answers so."""
+    await _answered(functools.partial(rest.ensure_tenant, state, DEFAULT_TENANT, port=port))
+
+
+async def _wait_for_edge(state: State, port: int) -> None:
+    """Waits until the edge sends calls to every service: it learns a moment later than we do that they are ready."""
+    for path in _READS:
+        await _answered(functools.partial(rest.call, state, "GET", path, tenant=DEFAULT_TENANT, port=port))
+
+
+async def _answered(call: Callable[[], object]) -> None:
+    """Makes a call until it is answered. Raises MeshError when it is not in time."""
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         try:
-            await asyncio.to_thread(rest.ensure_tenant, state, DEFAULT_TENANT, port=port)
+            await asyncio.to_thread(call)
             return
         except MeshError:
-            # The edge learns a moment later than we do that its upstreams are healthy.
             if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.1)
