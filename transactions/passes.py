@@ -97,22 +97,24 @@ class Passes:
         return [posted.get(transfer.step_key("post"), transfer) for transfer in present]
 
     async def _pass_apart(self, transfers: Sequence[Transfer]) -> list[Transfer]:
-        """One pass; where a service fails at it, or calls it invalid, smaller ones, so that the transfer that is the
-        cause holds up no others. A service that fails at everything is not asked about each of them."""
+        """One pass; where it fails, or a service fails at it or calls it invalid, smaller ones, so that the transfer
+        that is the cause holds up no others. What fails at everything is not tried with each of them."""
         present = {transfer.step_key("post"): transfer for transfer in transfers}
         groups, failures = deque([list(transfers)]), 0
         while groups:
             group = groups.popleft()
             try:
                 advanced = await self._pass(group)
-            except (RecordedRefusal, Failed) as refusal:
+            except Exception as error:  # whatever one transfer breaks, the others have to go on
+                if isinstance(error, DomainError) and not isinstance(error, RecordedRefusal | Failed):
+                    raise  # nothing is wrong with the transfers
                 failures += 1
                 if len(group) > 1 and failures <= _FAILURES_MAX:
                     middle = len(group) // 2
                     groups.extendleft((group[middle:], group[:middle]))
                 else:
                     named = group[0].name if len(group) == 1 else ""
-                    _log.error("transfers cannot be passed on", transfer=named, count=len(group), cause=refusal.message)
+                    _log.error("transfers cannot be passed on", transfer=named, count=len(group), exc_info=error)
                 continue
             present.update({transfer.step_key("post"): transfer for transfer in advanced})
         return [present[transfer.step_key("post")] for transfer in transfers]

@@ -11,6 +11,7 @@ import pytest
 from meshkit.errors import Failed
 from tests.integration.transactions.conftest import Replica
 from tests.unit.transactions.making import transfer
+from transactions import saga
 from transactions.model import State, Transfer
 
 
@@ -46,3 +47,31 @@ async def test_what_a_service_fails_at_holds_up_no_other_transfer(
     await replica.hurry()
     await replica.recovery.before_ready()
     assert (await replica.row(poison)).state is State.COMPLETED
+
+
+async def test_what_this_service_fails_at_holds_up_no_other_transfer(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken invariant of one transfer is an alarm, and the worker goes on with those that it took with it."""
+    replica.screening.faults.down = True
+    poison, orders = transfer(amount=13), [transfer(amount=10) for _ in range(40)]
+    await asyncio.gather(*(replica.create(order) for order in (*orders[:20], poison, *orders[20:])))
+    replica.screening.faults.down = False
+    after = saga.after
+
+    def fails(one: Transfer, answer: saga.Answer) -> State:
+        if one.id == poison.id:
+            raise saga.ImpossibleAnswer("poison")
+        return after(one, answer)
+
+    monkeypatch.setattr(saga, "after", fails)
+    await replica.hurry()
+    worker = asyncio.create_task(replica.recovery.run())
+    try:
+        for order in orders:
+            assert (await replica.transfers.wait(order.principal, order.id, 10)).state is State.COMPLETED
+        assert not worker.done()
+    finally:
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+    assert not (await replica.row(poison)).is_final
