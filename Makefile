@@ -75,8 +75,16 @@ test: setup ## All tests that need Python alone (SERVICE=accounts for one servic
 	@if [ -n "$(SERVICE)" ]; then \
 	  $(BIN)/pytest -q tests/unit/$(SERVICE) tests/integration/$(SERVICE); \
 	else \
-	  $(BIN)/pytest -q tests/unit tests/tidy tests/integration tests/contract tests/e2e tests/security; \
+	  $(BIN)/pytest -q tests/unit tests/tidy tests/integration tests/contract tests/e2e tests/security --ignore=tests/security/matrix; \
 	fi
+
+.PHONY: security
+security: setup ## Every method for every role, tenant and certificate; what a service's certificate opens elsewhere
+	@$(BIN)/pytest -q tests/security/matrix
+
+.PHONY: lifecycle
+lifecycle: setup ## Meshes started, killed and stopped in every way, and as an ordinary user
+	@$(BIN)/pytest -q tests/lifecycle
 
 .PHONY: faults
 faults: setup ## Everything killed, stopped and taken away under load (FLORIN_SEED=… repeats a run)
