@@ -94,7 +94,7 @@ def foreground(
     command: Sequence[str] = (str(FLORIN),),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Foreground]:
-    """`florin up --port 0` in a process group of its own, as a terminal starts it; ended at the end if it still runs."""
+    """`florin up --port 0` in a process group of its own, as a terminal starts it; ended if it is still there."""
     output = root.with_name(f"{root.name}.out")
     with output.open("wb") as handle:
         process = subprocess.Popen(
