@@ -1,4 +1,4 @@
-"""Group commit: items that arrive while a batch is being processed form the next batch; there is no timer.
+"""Group commit: items that arrive while a batch is being processed form the next batch; one alone never waits.
 
 It must not lose or double an item: one item's failure fails its own caller, and what may have happened is never
 refused here (the processing is idempotent by the items' keys and is run again).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,6 +22,8 @@ O = TypeVar("O")  # noqa: E741
 _log = logs.get(__name__)
 
 _FEW_ITEMS_MAX = 100  # a call with more is bulk: from here on, batches hardly get faster with more items
+_HELD_SECONDS_MAX = 0.5
+"""A batch that takes longer than any should holds up those behind it for so long at most."""
 _FAILURES_MAX = 32
 """A batch fails so often at most: three items at fault among a thousand are found with fewer; a failure that is
 everybody's must not cost a transaction an item."""
@@ -39,9 +41,11 @@ class Batcher[I, O]:
     """Collects items into batches for `process`, which gives one outcome an item, in their order.
 
     An outcome that is an exception is raised to that item's caller alone. `concurrency` batches may be processed at
-    once. A batch that fails whole is split, so that the item at fault fails alone: an item's data may be what the
-    database refuses or what our own code stumbles over. A refusal (DomainError) is everybody's: nothing was wrong with
-    the items.
+    once, but one begins beside another only when it is large, or when the other one takes too long: under load batches
+    get larger before they get more, since most of a batch's cost is the same for one item as for a hundred.
+
+    A batch that fails whole is split, so that the item at fault fails alone: an item's data may be what the database
+    refuses or what our own code stumbles over. A refusal (DomainError) is everybody's: the items are not at fault.
 
     Calls that bring many items wait in a lane of their own, and batches are taken from both lanes by turns: neither
     holds up the other, nor fills its queue.
@@ -64,7 +68,11 @@ class Batcher[I, O]:
         self._lanes: tuple[deque[_Waiting[I, O]], deque[_Waiting[I, O]]] = (deque(), deque())
         """For calls with few items, and for those with many."""
         self._turn = 0
+        self._wanted = [0, 0]
+        """How many items of each lane have to wait before a batch of it begins beside another."""
+        self._held_until = [0.0, 0.0]
         self._arrived = asyncio.Event()
+        self._enough = asyncio.Event()
         self._closed = False
 
     async def submit(self, item: I, *, deadline: float | None = None) -> O:
@@ -80,28 +88,31 @@ class Batcher[I, O]:
 
     async def run(self) -> None:
         """Processes until it is cancelled. Once a batch was begun, it is finished even then."""
-        running: set[asyncio.Task[None]] = set()
+        running: dict[asyncio.Task[None], int] = {}
         self._closed = False  # a worker that failed is started again
         try:
             while True:
                 await self._arrived.wait()
                 if len(running) >= self._concurrency:
                     await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    running = {task for task in running if not task.done()}
-                    continue
-                # One turn of the loop, so that callers woken by the batch before can join this one.
-                await asyncio.sleep(0)
-                batch = self._take()
-                if batch:
-                    running.add(asyncio.create_task(self._answer(batch), name=f"batch-{self._name}"))
-                running = {task for task in running if not task.done()}
+                else:
+                    # One turn of the loop, so that callers woken by the batch before can join this one.
+                    await asyncio.sleep(0)
+                    lane = self._ready_lane(running)
+                    if lane is None:
+                        await self._change(running)
+                    elif batch := self._take(self._lanes[lane]):
+                        task = asyncio.create_task(self._answer(batch), name=f"batch-{self._name}")
+                        running[task] = lane
+                        self._held_until[lane] = time.monotonic() + _HELD_SECONDS_MAX
+                running = {task: of for task, of in running.items() if not task.done()}
         finally:
             self._closed = True
             if running:
                 await asyncio.wait(running)
-            for lane in self._lanes:
-                while lane:
-                    _fail(lane.popleft(), Unavailable("this replica"))
+            for left in self._lanes:
+                while left:
+                    _fail(left.popleft(), Unavailable("this replica"))
 
     def _enqueue(self, items: Sequence[I], deadline: float | None) -> list[asyncio.Future[O]]:
         if self._closed:
@@ -116,13 +127,34 @@ class Batcher[I, O]:
             answers.append(answer)
             lane.append(_Waiting(item, answer, deadline, trace))
         self._arrived.set()
+        if len(lane) >= self._wanted[len(items) > _FEW_ITEMS_MAX]:
+            self._enough.set()
         return answers
 
-    def _take(self) -> list[_Waiting[I, O]]:
+    def _ready_lane(self, running: Mapping[asyncio.Task[None], int]) -> int | None:
+        """The lane that the next batch is taken from; None while those that wait had better wait for more."""
+        self._turn = 1 - self._turn
+        for lane in (self._turn, 1 - self._turn):
+            self._wanted[lane] = _FEW_ITEMS_MAX if lane in running.values() else 0
+            waiting = len(self._lanes[lane])
+            if waiting and (waiting >= self._wanted[lane] or time.monotonic() >= self._held_until[lane]):
+                return lane
+        return None
+
+    async def _change(self, running: Collection[asyncio.Task[None]]) -> None:
+        """Waits until a lane may be ready: enough came, a batch ended, or one has been held for long enough."""
+        self._enough.clear()
+        enough = asyncio.ensure_future(self._enough.wait())
+        held = [until for lane, until in zip(self._lanes, self._held_until, strict=True) if lane]
+        seconds = max(min(held, default=0.0) - time.monotonic(), 0.0)
+        try:
+            await asyncio.wait({enough, *running}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            enough.cancel()
+
+    def _take(self, lane: deque[_Waiting[I, O]]) -> list[_Waiting[I, O]]:
         now = time.monotonic()
         batch: list[_Waiting[I, O]] = []
-        self._turn = 1 - self._turn
-        lane = self._lanes[self._turn] or self._lanes[1 - self._turn]
         while lane and len(batch) < self._batch_max:
             waiting = lane.popleft()
             if waiting.answer.done():

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import psycopg.errors
 import pytest
 
-from meshkit import identity
+from meshkit import batching, identity
 from meshkit.batching import Batcher
 from meshkit.errors import DeadlineTooShort, Overloaded, Unavailable
 
@@ -207,3 +207,47 @@ async def test_bulk_and_single_calls_take_turns_and_fill_no_queue_but_their_own(
         assert sum(done) <= 203
         assert len(await bulk) == 1000
     assert sorted(done) == [3, 200, 200, 200, 200, 200]
+
+
+async def test_under_load_batches_get_larger_before_they_get_more() -> None:
+    """What comes while a batch is under way shares the next one, and does not begin beside it."""
+    sizes: list[int] = []
+    first = asyncio.Event()
+
+    async def process(items: Sequence[int]) -> list[int]:
+        sizes.append(len(items))
+        if len(sizes) == 1:
+            await first.wait()
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process, concurrency=3)
+    worker = asyncio.create_task(batcher.run())
+    calls = [asyncio.create_task(batcher.submit(0))]
+    for number in range(1, 10):
+        await asyncio.sleep(0.001)
+        calls.append(asyncio.create_task(batcher.submit(number)))
+    await asyncio.sleep(0.01)
+    first.set()
+    assert await asyncio.gather(*calls) == list(range(10))
+    assert sizes == [1, 9]
+    worker.cancel()
+
+
+async def test_a_batch_that_takes_too_long_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something hangs: after a while the next batch begins beside it."""
+    monkeypatch.setattr(batching, "_HELD_SECONDS_MAX", 0.02)
+    hanging = asyncio.Event()
+
+    async def process(items: Sequence[int]) -> list[int]:
+        if 0 in items:
+            await hanging.wait()
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process, concurrency=2)
+    worker = asyncio.create_task(batcher.run())
+    slow = asyncio.create_task(batcher.submit(0))
+    await asyncio.sleep(0.001)
+    assert await asyncio.wait_for(batcher.submit(1), 5) == 1
+    hanging.set()
+    assert await slow == 0
+    worker.cancel()
