@@ -40,7 +40,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             stream="compliance",
             durable=settings.service,
             handle=consumers.compliance_handler(db.cipher),
-            gap_seconds=settings.event_gap_seconds,
+            gap_seconds=None,
         )
         accounts, steps = AccountService(db, ledger, balances), LedgerService(db, ledger)
         yield Parts(

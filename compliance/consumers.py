@@ -83,7 +83,7 @@ def workers(settings: Settings, bus: Bus, db: Database) -> dict[str, Callable[[]
             stream=publisher,
             durable=settings.service,
             handle=handler,
-            gap_seconds=settings.event_gap_seconds,
+            gap_seconds=None,
         ).run
         for publisher, handler in handlers.items()
     }

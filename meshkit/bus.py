@@ -264,7 +264,7 @@ async def declare(jetstream: JetStreamContext, policies: Mapping[str, ServicePol
         await _declare_stream(jetstream, publisher, f"florin.{publisher}.>", replicas)
     await _declare_stream(jetstream, DEAD_LETTERS, f"florin.{DEAD_LETTERS}.>", replicas)
     for consumer, policy in policies.items():
-        for publisher in policy.consumes:
+        for publisher, subjects in policy.consumes.items():
             await jetstream.add_consumer(
                 publisher,
                 js_api.ConsumerConfig(
@@ -273,7 +273,7 @@ async def declare(jetstream: JetStreamContext, policies: Mapping[str, ServicePol
                     ack_wait=_ACK_WAIT_SECONDS,
                     max_ack_pending=_MAX_ACK_PENDING,
                     deliver_policy=js_api.DeliverPolicy.ALL,
-                    filter_subject=f"florin.{publisher}.>",
+                    filter_subjects=list(subjects),
                 ),
             )
 

@@ -1,8 +1,9 @@
 """Consumes events at most once each, in order per aggregate: the record stands in the transaction of the effect.
 
-The inbox keeps the last version of each aggregate: what is not newer was seen, what leaves a gap waits for the gap
-to fill. A stream may have lost an event for good, so the waiting ends: after `event_gap_seconds`, but not while the
-stream holds anything earlier that no replica has finished, since that may be the missing event, however late.
+The inbox keeps the last version of each aggregate: what is not newer was seen. Where the handler needs every event,
+what leaves a gap waits for the gap to fill. A stream may have lost an event for good, so the waiting ends: after
+`event_gap_seconds`, but not while the stream holds anything earlier that no replica has finished, since that may be the
+missing event, however late.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,15 @@ from meshkit.bus import DEAD_LETTERS, Bus, Incoming, Undecodable, incoming
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.dead_letters import FAILURE, ORIGINAL_SUBJECT
 
+Key = tuple[str, str, str]
+"""Tenant, source and aggregate."""
 Handler = Callable[[AsyncConnection, Sequence[Incoming]], Awaitable[None]]
 
 _FETCH = 256
+_FEW = 4
 _IDLE_SECONDS = 2.0
 _GATHER_SECONDS = 0.01  # after the first event, so that those that travel with it share its transaction
+_GATHER_BUSY_SECONDS = 0.1  # while events come in numbers: a transaction for a few of them costs as much as for all
 _PATIENCE_FACTOR = 20
 """An event waits so many `event_gap_seconds` at most, should the broker's account of what is finished be no help."""
 _PURGE_ROWS = 10_000  # in one transaction
@@ -38,7 +43,8 @@ _log = logs.get(__name__)
 
 _CLAIM = (
     "INSERT INTO inbox (tenant, source, aggregate, version)"
-    " SELECT *, 0 FROM unnest(%s::text[], %s::text[], %s::text[]) ON CONFLICT DO NOTHING"
+    " SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]) ON CONFLICT DO NOTHING"
+    " RETURNING tenant, source, aggregate"
 )
 _LOCK = (
     "SELECT i.tenant, i.source, i.aggregate, i.version FROM inbox AS i"
@@ -59,13 +65,21 @@ class Sorted:
     fresh: list[Incoming]
     waiting: set[int]
     """Positions in the batch whose predecessors did not come yet."""
-    versions: dict[tuple[str, str, str], int]
+    versions: dict[Key, int]
     """The last version of each aggregate that moved on."""
 
 
-def sort(
-    events: Sequence[Incoming], versions: dict[tuple[str, str, str], int], patient: Callable[[Incoming], bool]
-) -> Sorted:
+def _key(event: Incoming) -> Key:
+    return event.tenant, event.source, event.aggregate
+
+
+def _columns(versions: Mapping[Key, int]) -> tuple[list[str], list[str], list[str], list[int]]:
+    """Sorted, so that two batches with the same aggregates meet in one order."""
+    rows = sorted(versions.items())
+    return [key[0] for key, _ in rows], [key[1] for key, _ in rows], [key[2] for key, _ in rows], [n for _, n in rows]
+
+
+def sort(events: Sequence[Incoming], versions: dict[Key, int], patient: Callable[[Incoming], bool]) -> Sorted:
     """Decides for each event: seen before, fresh, or waiting for a gap. Pure.
 
     `versions` are the aggregates' last versions (0: none seen); `patient` says whether an event may still wait.
@@ -73,7 +87,7 @@ def sort(
     result = Sorted(fresh=[], waiting=set(), versions={})
     present = dict(versions)
     for position, event in enumerate(events):
-        key = (event.tenant, event.source, event.aggregate)
+        key = _key(event)
         last = present.get(key, 0)
         if event.again:
             result.fresh.append(event)
@@ -90,7 +104,11 @@ def sort(
 
 
 class Consumer:
-    """A durable pull consumer of one service's stream. Any number of replicas may run one."""
+    """A durable pull consumer of one service's stream. Any number of replicas may run one.
+
+    With `gap_seconds` the handler gets every event of an aggregate, a missing one is waited for; without (None) the
+    latest event tells it all, and one that comes after a newer one is passed over.
+    """
 
     def __init__(
         self,
@@ -100,7 +118,7 @@ class Consumer:
         stream: str,
         durable: str,
         handle: Handler,
-        gap_seconds: float,
+        gap_seconds: float | None,
         after_commit: Callable[[], None] | None = None,
     ) -> None:
         self._bus = bus
@@ -132,10 +150,11 @@ class Consumer:
                 await asyncio.sleep(0.5)
 
     async def _consume(self, subscription: JetStreamContext.PullSubscription, bound: int) -> None:
-        observe_again = 0.0
+        observe_again, busy = 0.0, False
         try:
             while bound == self._bus.connections:
-                messages = await _fetch(subscription)
+                messages = await _fetch(subscription, _GATHER_BUSY_SECONDS if busy else _GATHER_SECONDS)
+                busy = len(messages) > _FEW
                 if messages:
                     await _finished(self._process(messages))
                 if self._waiting or time.monotonic() >= observe_again:
@@ -202,20 +221,20 @@ class Consumer:
         identity.adopt_trace(event.traceparent for event in events)
 
         async def work(conn: AsyncConnection) -> Sorted:
-            keys = sorted({(event.tenant, event.source, event.aggregate) for event in events})
-            columns = ([key[0] for key in keys], [key[1] for key in keys], [key[2] for key in keys])
-            await conn.exec_driver_sql(_CLAIM, columns)
-            rows: Any = await conn.exec_driver_sql(_LOCK, columns)
+            # An aggregate that is new here is written once, with the version that it will have.
+            planned = sort(events, {}, self._would_wait).versions
+            begun = {_key(event): planned.get(_key(event), 0) for event in events}
+            claimed: Any = await conn.exec_driver_sql(_CLAIM, _columns(begun))
+            made = {(row[0], row[1], row[2]) for row in claimed}
+            known = {key: 0 for key in begun if key not in made}
+            rows: Any = await conn.exec_driver_sql(_LOCK, _columns(known)[:3]) if known else ()
             outcome = sort(events, {(row[0], row[1], row[2]): row[3] for row in rows}, self._patient)
             if outcome.fresh:
                 await self._handle(conn, outcome.fresh)
-            if outcome.versions:
-                moved = sorted(outcome.versions)
-                versions = [outcome.versions[key] for key in moved]
-                await conn.exec_driver_sql(
-                    _ADVANCE,
-                    ([key[0] for key in moved], [key[1] for key in moved], [key[2] for key in moved], versions),
-                )
+            written = {key: begun[key] for key in made}
+            moved = {key: version for key, version in outcome.versions.items() if written.get(key) != version}
+            if moved:
+                await conn.exec_driver_sql(_ADVANCE, _columns(moved))
             return outcome
 
         outcome = await self._db.run({event.tenant for event in events}, work)
@@ -228,13 +247,18 @@ class Consumer:
             else:
                 await message.ack()
 
+    def _would_wait(self, _event: Incoming) -> bool:
+        return self._gap_seconds is not None
+
     def _patient(self, event: Incoming) -> bool:
         """Whether an event that leaves a gap may wait on; remembers when it was seen first."""
+        if self._gap_seconds is None:
+            return False
         now = time.monotonic()
         if len(self._gaps) > 10_000:
             oldest = now - self._gap_seconds * _PATIENCE_FACTOR
             self._gaps = {key: since for key, since in self._gaps.items() if since > oldest}
-        key = (event.tenant, event.source, event.aggregate, event.version)
+        key = (*_key(event), event.version)
         waited = now - self._gaps.setdefault(key, now)
         may_come = self._floor < event.stream_sequence - 1 and waited < self._gap_seconds * _PATIENCE_FACTOR
         if may_come or waited < self._gap_seconds:
@@ -258,14 +282,14 @@ class Consumer:
         _log.error("an event went to the dead letters", stream=self._stream, subject=message.subject, why=why)
 
 
-async def _fetch(subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+async def _fetch(subscription: JetStreamContext.PullSubscription, gather_seconds: float) -> list[Msg]:
     """The next events, as soon as there is one: a fetch of many would wait for the many until its time is over."""
     try:
         messages: list[Msg] = await subscription.fetch(1, timeout=_IDLE_SECONDS)
     except (TimeoutError, nats.errors.TimeoutError):
         return []
     with contextlib.suppress(TimeoutError, nats.errors.TimeoutError):
-        messages += await subscription.fetch(_FETCH - 1, timeout=_GATHER_SECONDS)
+        messages += await subscription.fetch(_FETCH - 1, timeout=gather_seconds)
     return messages
 
 

@@ -39,7 +39,7 @@ class ServicePolicy:
     service: str
     publishes: tuple[str, ...] = ()
     consumes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Publisher → the subjects that are handled. The durable consumer receives all of the publisher's."""
+    """Publisher → the subjects that the durable consumer receives: all of an aggregate's where every one is needed."""
     calls: tuple[str, ...] = ()
     """The services it calls over gRPC."""
     callers: tuple[str, ...] = ()

@@ -52,7 +52,7 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
             stream="compliance",
             durable="transactions",
             handle=consumers.handle,
-            gap_seconds=settings.event_gap_seconds,
+            gap_seconds=None,
             after_commit=recovery.wake,
         )
 
