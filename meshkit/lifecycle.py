@@ -6,6 +6,7 @@ A service contributes `Parts`; tests serve them in the same way, on port 0.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,6 +26,7 @@ S = TypeVar("S", bound=ServiceSettings)
 _log = logs.get(__name__)
 
 _RESTART_SECONDS_MAX = 10.0
+_COLLECT_AFTER_OBJECTS = 20_000
 
 SERVER_OPTIONS = [
     # A replica has a port of its own; sharing one would not spread the load behind the edge.
@@ -35,8 +37,8 @@ SERVER_OPTIONS = [
     ),  # a batch between services; the edge bounds users' calls
     ("grpc.max_send_message_length", 16 * 1024 * 1024),
     ("grpc.max_metadata_size", 32 * 1024),
-    # Channels ping every 20 s.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # The edge and the channels of other services ping every 5 s, to notice a host that is gone without a word.
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # A connection ends gracefully after a while, so that callers ask DNS again and find new replicas.
     ("grpc.max_connection_age_ms", 30_000),
@@ -82,10 +84,19 @@ async def serve[S: ServiceSettings](settings: S, build: Build[S]) -> None:
         loop.add_signal_handler(name, stop.set)
     try:
         async with running(settings, build, drain_seconds=settings.drain_seconds) as service:
+            _spare_the_collector()
             _log.info("serving", grpc_port=service.grpc_port, health_port=service.health_port)
             await stop.wait()
     finally:
         telemetry.TRACING.close()
+
+
+def _spare_the_collector() -> None:
+    """What a start leaves behind stays for good, so the collector need not walk it; what a call leaves behind is nearly
+    all freed by counting references, so it need not look every 700 objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER_OBJECTS, 20, 20)
 
 
 @asynccontextmanager
