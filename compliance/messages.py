@@ -30,6 +30,7 @@ def kyc_profile(profile: KycProfile, reader: Principal) -> kyc_pb2.KycProfile:
         state=kyc_pb2.KycProfile.KycState.ValueType(profile.state.value),
         create_time=timestamp(profile.create_time),
         update_time=timestamp(profile.update_time),
+        etag=profile.etag,
     )
     if reader.is_staff:
         message.submitted_by, message.decided_by = profile.submitted_by, profile.decided_by

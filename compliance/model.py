@@ -76,6 +76,11 @@ class KycProfile:
         return f"kycProfiles/{self.customer}"
 
     @property
+    def etag(self) -> str:
+        """Changes with each change."""
+        return str(self.version)
+
+    @property
     def cleared(self) -> frozenset[str]:
         """Entries ("watchlists/{list}/{entry}") that the verifying officer saw and decided to be somebody else."""
         if self.state is not KycState.VERIFIED:

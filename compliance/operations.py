@@ -36,6 +36,7 @@ from compliance.model import (
 )
 from meshkit import audit, clock, outbox
 from meshkit.cipher import Cipher
+from meshkit.errors import EtagMismatch
 from meshkit.identity import Call
 
 
@@ -92,18 +93,22 @@ async def get_kyc_profile(conn: AsyncConnection, call: Call, cipher: Cipher, cus
     return found
 
 
-async def verify_customer(conn: AsyncConnection, call: Call, cipher: Cipher, customer: str) -> KycProfile:
-    """Accepts a submitted identity. Raises KycProfileNotFound, KycDecided, FourEyes."""
-    return await _decide_kyc(conn, call, cipher, customer, KycState.VERIFIED, "")
+async def verify_customer(
+    conn: AsyncConnection, call: Call, cipher: Cipher, customer: str, *, etag: str = ""
+) -> KycProfile:
+    """Accepts a submitted identity. Raises KycProfileNotFound, KycDecided, EtagMismatch, FourEyes."""
+    return await _decide_kyc(conn, call, cipher, customer, KycState.VERIFIED, "", etag)
 
 
-async def reject_customer(conn: AsyncConnection, call: Call, cipher: Cipher, customer: str, why: str) -> KycProfile:
-    """Refuses a submitted identity. Raises KycProfileNotFound, KycDecided, FourEyes."""
-    return await _decide_kyc(conn, call, cipher, customer, KycState.REJECTED, why)
+async def reject_customer(
+    conn: AsyncConnection, call: Call, cipher: Cipher, customer: str, why: str, *, etag: str = ""
+) -> KycProfile:
+    """Refuses a submitted identity. Raises KycProfileNotFound, KycDecided, EtagMismatch, FourEyes."""
+    return await _decide_kyc(conn, call, cipher, customer, KycState.REJECTED, why, etag)
 
 
 async def _decide_kyc(
-    conn: AsyncConnection, call: Call, cipher: Cipher, customer: str, state: KycState, why: str
+    conn: AsyncConnection, call: Call, cipher: Cipher, customer: str, state: KycState, why: str, etag: str
 ) -> KycProfile:
     name = f"kycProfiles/{customer}"
     await kyc_store.lock_customer(conn, call.tenant, customer)
@@ -112,6 +117,8 @@ async def _decide_kyc(
         raise KycProfileNotFound(name)
     if before.state is not KycState.SUBMITTED:
         raise KycDecided(name, before.state.name)
+    if etag and etag != before.etag:
+        raise EtagMismatch(before.etag)  # submitted anew since it was looked at
     if before.submitted_by == call.who.subject:
         raise FourEyes(name)
     after = replace(

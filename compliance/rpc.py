@@ -67,7 +67,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
 
         async def work(conn: AsyncConnection) -> pb.VerifyCustomerResponse:
             customer = request.name.removeprefix("kycProfiles/")
-            profile = await operations.verify_customer(conn, call, self._db.cipher, customer)
+            profile = await operations.verify_customer(conn, call, self._db.cipher, customer, etag=request.etag)
             return pb.VerifyCustomerResponse(profile=messages.kyc_profile(profile, call.who))
 
         return await idempotency.answer(self._db, call, pb.VerifyCustomerResponse, work)
@@ -78,7 +78,8 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
 
         async def work(conn: AsyncConnection) -> pb.RejectCustomerResponse:
             customer = request.name.removeprefix("kycProfiles/")
-            profile = await operations.reject_customer(conn, call, self._db.cipher, customer, request.reason)
+            cipher, why = self._db.cipher, request.reason
+            profile = await operations.reject_customer(conn, call, cipher, customer, why, etag=request.etag)
             return pb.RejectCustomerResponse(profile=messages.kyc_profile(profile, call.who))
 
         return await idempotency.answer(self._db, call, pb.RejectCustomerResponse, work)

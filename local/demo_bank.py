@@ -116,9 +116,10 @@ async def open_customers(bank: Bank, wanted: Sequence[Party]) -> None:
                 request_id=f"kyc-{party.id}",
             )
             # Compliance learns of a customer by an event, which may be a moment behind.
-            await teller.call(teller.compliance.SubmitKyc, submission, until={"CUSTOMER_NOT_FOUND"})
+            submitted = await teller.call(teller.compliance.SubmitKyc, submission, until={"CUSTOMER_NOT_FOUND"})
+            # What is verified is what was looked at: it could be submitted anew in between.
             verification = compliance_service_pb2.VerifyCustomerRequest(
-                name=f"kycProfiles/{party.id}", request_id=f"verify-{party.id}"
+                name=submitted.profile.name, etag=submitted.profile.etag, request_id=f"verify-{party.id}"
             )
             await officer.call(officer.compliance.VerifyCustomer, verification)
 
