@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 
 from local.binaries import Binaries
@@ -79,6 +80,8 @@ async def declare(state: State, port: int, policies: Mapping[str, ServicePolicy]
 
     from meshkit import bus
 
+    # nats-py's protocol says to asyncio what only matters without TLS; people would see the warning at every start.
+    logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())
     certificate, key = state.certificate("operator")
     context = ssl.create_default_context(cafile=str(state.ca))
     context.load_cert_chain(str(certificate), str(key))
