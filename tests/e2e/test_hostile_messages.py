@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import MethodDescriptor
 
 from florin.compliance.v1 import compliance_service_pb2, policy_pb2
 from florin.notifications.v1 import notification_service_pb2
@@ -20,7 +19,7 @@ from meshkit import pages
 from tests.contract.test_reasons import METHODS
 from tests.support import hostile
 from tests.support.mesh import Mesh
-from tests.support.protocols import SERVICES, of, path, refused
+from tests.support.protocols import SERVICES, of, raw, refused
 from tests.support.tokens import claims
 
 EVERYWHERE = {"REQUEST_INVALID", "TENANT_NOT_FOUND"}
@@ -38,42 +37,6 @@ UNANSWERED = {"CancelTransfer", "CloseAccount", "GetLimit", "GetRule", "ImportWa
 """Refused although nothing is wrong with the message: by the state of what it names."""
 CALLS_PER_SUBJECT = 20
 """The edge lets a subject make 50 administrative calls a second."""
-
-
-def _open_account(request: Any, names: Mapping[str, str]) -> None:
-    request.customers.append(names["customers"])
-
-
-def _fund(request: Any, names: Mapping[str, str]) -> None:
-    request.settlement_account = names["settlement"]
-
-
-def _submit(request: Any, names: Mapping[str, str]) -> None:
-    request.customer = names["unverified"]
-
-
-def _reject(request: Any, names: Mapping[str, str]) -> None:
-    request.name = names["unverified"].replace("customers", "kycProfiles")
-
-
-def _describe(request: Any, _: Mapping[str, str]) -> None:
-    request.update_mask.paths[:] = ["description"]
-
-
-def _replay_all(request: Any, _: Mapping[str, str]) -> None:
-    request.delivery = ""
-    request.start_time.seconds = 1
-
-
-TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
-    "CreateAccount": _open_account,
-    "FundAccount": _fund,
-    "SubmitKyc": _submit,
-    "RejectCustomer": _reject,
-    "UpdateWebhookEndpoint": _describe,
-    "ReplayDeliveries": _replay_all,
-}
-"""What a sound request of a method needs beyond sound fields."""
 
 
 @pytest.fixture(scope="module")
@@ -125,25 +88,6 @@ def tokens(mesh: Mesh, tenant: str) -> Iterator[list[tuple[str, str]]]:
         yield from [[("authorization", f"Bearer {token}")]] * CALLS_PER_SUBJECT
 
 
-def caller(mesh: Mesh, service: str, method: MethodDescriptor) -> Callable[[bytes, Any], Any]:
-    """Calls a method with bytes; of a stream of answers it takes the first, if one comes at once."""
-    name = path(f"{service}.{method.name}")
-    if method.server_streaming:
-
-        def follow(message: bytes, metadata: Any) -> Any:
-            stream = mesh.channel.unary_stream(name)(message, metadata=metadata, timeout=5)
-            # Initial metadata are sent when the stream begins; a refusal has none.
-            stream.initial_metadata()
-            if stream.done():
-                next(stream)
-            stream.cancel()
-
-        return follow
-    if method.client_streaming:
-        return lambda message, metadata: mesh.channel.stream_unary(name)(iter([message]), metadata=metadata, timeout=10)
-    return lambda message, metadata: mesh.channel.unary_unary(name)(message, metadata=metadata, timeout=10)
-
-
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_message_makes_a_service_fail(mesh: Mesh, tenant: str, names: Mapping[str, str], service: str) -> None:
     """NUL, towers of text, numbers and times at their ends, enums that are none: refused for a reason of the method."""
@@ -151,9 +95,8 @@ def test_no_message_makes_a_service_fail(mesh: Mesh, tenant: str, names: Mapping
     methods = descriptor_pool.Default().FindServiceByName(SERVICES[service]).methods
     for method in sorted(methods, key=lambda one: (one.name.startswith("Delete"), one.index)):
         documented = EVERYWHERE | set(METHODS[f"{service}/{method.name}"][1])
-        sound = hostile.sound(method.input_type, names)
-        TWEAKS.get(method.name, lambda *_: None)(sound, names)
-        call = caller(mesh, service, method)
+        sound = hostile.sound_request(method, names)
+        call = raw(mesh.channel, method)
         for what, message in [("nothing", sound), *hostile.variants(sound)]:
             hostile.refresh(message)
             try:

@@ -1,14 +1,14 @@
-"""Requests of every public method with one field made hostile at a time; what is sound in them comes from a mesh."""
+"""Requests of any method: sound ones around resources of a mesh, and copies with one field made hostile at a time."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from buf.validate import validate_pb2
 from google.protobuf import message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 
 TEXTS = ("a\0b", "\u202e\ufeff\x01", "\U0010ffff" * 50, "'; DROP TABLE x; -- %s {0}", "x" * 100_000)
@@ -33,8 +33,15 @@ ENUMS = (0, 999, -5)
 _DEPTH_MAX = 4
 
 
+def sound_request(method: MethodDescriptor, names: Mapping[str, str]) -> Message:
+    """A request of a method that breaks no rule; `names` has a resource of each kind, by the first part of its name."""
+    request = sound(method.input_type, names)
+    _TWEAKS.get(method.name, lambda *_: None)(request, names)
+    return request
+
+
 def sound(descriptor: Descriptor, names: Mapping[str, str], depth: int = 0) -> Message:
-    """A request that breaks no rule of a field; `names` has a resource of each kind, by the first part of its name."""
+    """A message that breaks no rule of a field."""
     message = message_factory.GetMessageClass(descriptor)()
     for field in descriptor.fields:
         if field.containing_oneof is not None and field.containing_oneof.fields[0] is not field:
@@ -65,6 +72,42 @@ def variants(message: Any) -> Iterator[tuple[str, Any]]:
                 copy = _copy(message)
                 setattr(copy, field.name, value)
                 yield f"{field.name}={str(value)[:20]!r}", copy
+
+
+def _open_account(request: Any, names: Mapping[str, str]) -> None:
+    request.customers.append(names["customers"])
+
+
+def _fund(request: Any, names: Mapping[str, str]) -> None:
+    request.settlement_account = names["settlement"]
+
+
+def _submit(request: Any, names: Mapping[str, str]) -> None:
+    request.customer = names["unverified"]
+
+
+def _reject(request: Any, names: Mapping[str, str]) -> None:
+    request.name = names["unverified"].replace("customers", "kycProfiles")
+
+
+def _describe(request: Any, _: Mapping[str, str]) -> None:
+    request.update_mask.paths[:] = ["description"]
+
+
+def _replay_all(request: Any, _: Mapping[str, str]) -> None:
+    request.delivery = ""
+    request.start_time.seconds = 1
+
+
+_TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
+    "CreateAccount": _open_account,
+    "FundAccount": _fund,
+    "SubmitKyc": _submit,
+    "RejectCustomer": _reject,
+    "UpdateWebhookEndpoint": _describe,
+    "ReplayDeliveries": _replay_all,
+}
+"""What a request of a method needs beyond sound fields."""
 
 
 def refresh(message: Any) -> None:

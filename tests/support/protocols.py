@@ -141,6 +141,29 @@ def call(
         raise of(error) from None
 
 
+def raw(channel: grpc.Channel, method: MethodDescriptor) -> Callable[[bytes, Any], bytes]:
+    """Calls any method with bytes and metadata and gives the bytes of its answer, whatever streams there are.
+
+    Of a stream of answers it waits for the beginning alone and gives nothing. Raises grpc.RpcError.
+    """
+    name = f"/{method.containing_service.full_name}/{method.name}"
+
+    def follow(message: bytes, metadata: Any) -> bytes:
+        stream = channel.unary_stream(name)(message, metadata=metadata, timeout=5)
+        # Initial metadata are sent when the stream has begun; one that is refused is at its end by then.
+        stream.initial_metadata()
+        if stream.done():
+            next(stream)
+        stream.cancel()
+        return b""
+
+    if method.server_streaming:
+        return follow
+    if method.client_streaming:
+        return lambda message, metadata: channel.stream_unary(name)(iter([message]), metadata=metadata, timeout=10)
+    return lambda message, metadata: channel.unary_unary(name)(message, metadata=metadata, timeout=10)
+
+
 def rest_form(name: str, request: Message) -> tuple[str, str, bytes | None]:
     """HTTP method, path with query, and body of a request, by the contract's mapping."""
     rule = method(name).GetOptions().Extensions[annotations_pb2.http]
