@@ -1,0 +1,167 @@
+"""A small bank for the permission matrix: one customer's things, another's, and who may speak for whom."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+
+from florin.accounts.v1 import ledger_service_pb2  # noqa: F401 - fills the descriptor pool
+from florin.common.v1 import money_pb2, policy_pb2
+from florin.compliance.v1 import compliance_service_pb2 as compliance_pb
+from florin.compliance.v1 import policy_pb2 as compliance_policy_pb
+from florin.compliance.v1 import screening_service_pb2  # noqa: F401
+from florin.notifications.v1 import notification_service_pb2 as notifications_pb
+from tests.support.mesh import Mesh
+
+IDENTITIES = ("accounts", "transactions", "compliance", "notifications", "edge", "nats", "operator")
+"""Who has a certificate of the mesh."""
+SERVICES = {
+    "florin.accounts.v1.AccountService": "accounts",
+    "florin.accounts.v1.LedgerService": "accounts",
+    "florin.transactions.v1.TransferService": "transactions",
+    "florin.compliance.v1.ComplianceService": "compliance",
+    "florin.compliance.v1.ScreeningService": "compliance",
+    "florin.notifications.v1.NotificationService": "notifications",
+}
+"""Every gRPC service of the contracts and who serves it."""
+
+
+def methods() -> Iterator[MethodDescriptor]:
+    """Every method of the contracts, internal ones too."""
+    for name in SERVICES:
+        yield from descriptor_pool.Default().FindServiceByName(name).methods
+
+
+def policy(method: MethodDescriptor) -> Any:
+    """What the contract says of a method."""
+    return method.GetOptions().Extensions[policy_pb2.policy]
+
+
+PUBLIC = [method for method in methods() if policy(method).scopes]
+NOBODYS = {
+    kind: f"{kind}/nobodys"
+    for kind in (
+        *("customers", "kycProfiles", "accounts", "transfers", "journals", "webhookEndpoints", "cases", "decisions"),
+        *("limits", "rules", "watchlists"),
+    )
+} | {"unverified": "customers/nobodys", "credit_accounts": "accounts/neither", "settlement": "accounts/no-settlement"}
+"""Names of what there is not, for requests that should change nothing even where they are served."""
+INTERNAL = [method for method in methods() if not policy(method).scopes]
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What one customer has: a resource of each kind by the first part of its name."""
+
+    customer: str
+    names: Mapping[str, str]
+
+    def marks(self) -> set[str]:
+        """What must not be in an answer to somebody who may not know of this customer: ids that nobody guesses."""
+        kinds = set(self.names) - {"settlement", "limits", "rules", "watchlists"}
+        return {self.names[kind].partition("/")[2] for kind in kinds}
+
+
+@dataclass(slots=True)
+class World:
+    """Two customers in one tenant, and another tenant with nothing in it."""
+
+    mesh: Mesh
+    tenant: str
+    elsewhere: str
+    mine: Belongings
+    others: Belongings
+    _channels: dict[tuple[str, str], grpc.Channel] = field(default_factory=dict)
+
+    def metadata(self, role: str, *, tenant: str = "", subject: str = "") -> list[tuple[str, str]]:
+        """A token of a role; a customer's is bound to the first customer."""
+        options: dict[str, str] = {"customer": self.mine.customer} if role == "customer" else {}
+        return self.mesh.metadata(role, tenant=tenant or self.tenant, subject=subject or None, **options)
+
+    def direct(self, service: str, identity: str) -> grpc.Channel:
+        """A channel to a service's own port, past the edge, with the certificate of an identity."""
+        known = self._channels.get((service, identity))
+        if known is None:
+            certificate, key = self.mesh.state.certificate(identity)
+            credentials = grpc.ssl_channel_credentials(
+                self.mesh.state.ca.read_bytes(), key.read_bytes(), certificate.read_bytes()
+            )
+            known = self._channels[service, identity] = grpc.secure_channel(self.address(service), credentials)
+        return known
+
+    def address(self, service: str) -> str:
+        """Where a service answers gRPC by itself."""
+        return f"localhost:{self.mesh.description['services'][service]['grpc']}"
+
+    def new_endpoint(self, customer: str) -> str:
+        """A webhook endpoint of a customer."""
+        request = notifications_pb.CreateWebhookEndpointRequest(url="http://127.0.0.1:9/x")
+        options = {"customer": customer, "subject": secrets.token_hex(6)}
+        made = self.mesh.call(
+            "NotificationService.CreateWebhookEndpoint", request, "customer", tenant=self.tenant, **options
+        )
+        name: str = made.endpoint.name
+        return name
+
+    def close(self) -> None:
+        """Closes the channels."""
+        for channel in self._channels.values():
+            channel.close()
+
+
+@contextmanager
+def made(mesh: Mesh) -> Iterator[World]:
+    """Such a world on a mesh."""
+    tenant = mesh.tenant()
+    rule = compliance_policy_pb.Rule(
+        expression="payment.remittance == 'ask'", outcome=compliance_policy_pb.RULE_OUTCOME_REVIEW, enabled=True
+    )
+    set_rule = compliance_pb.SetRuleRequest(rule_id="ask-first", rule=rule)
+    mesh.call("ComplianceService.SetRule", set_rule, "operator", tenant=tenant)
+    limit = compliance_policy_pb.Limit(
+        kind=compliance_policy_pb.LIMIT_KIND_PER_PAYMENT,
+        maximum=money_pb2.Money(currency_code="EUR", minor_units=10**9),
+    )
+    set_limit = compliance_pb.SetLimitRequest(limit=limit)
+    mesh.call("ComplianceService.SetLimit", set_limit, "operator", tenant=tenant)
+    world = World(mesh, tenant, mesh.tenant(), _belongings(mesh, tenant), _belongings(mesh, tenant))
+    for one in (world.mine, world.others):
+        one.names["webhookEndpoints"] = world.new_endpoint(one.customer)  # type: ignore[index]
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+def _belongings(mesh: Mesh, tenant: str) -> Belongings:
+    """A customer with two accounts, a payment between them, and one that waits for a person."""
+    customer = mesh.customer(tenant=tenant)
+    debit, credit = mesh.account(customer, funds=100_00, tenant=tenant), mesh.account(customer, tenant=tenant)
+    paid = mesh.call("TransferService.CreateTransfer", mesh.transfer(debit, credit, 1), tenant=tenant).transfer
+    asked = mesh.transfer(debit, credit, 1, remittance="ask")
+    waiting = mesh.call("TransferService.CreateTransfer", asked, tenant=tenant).transfer
+    cases = compliance_pb.ListCasesRequest(transfer=waiting.name)
+    (case,) = mesh.call("ComplianceService.ListCases", cases, "compliance", tenant=tenant).cases
+    names = {
+        "customers": customer,
+        "unverified": customer,
+        "kycProfiles": customer.replace("customers", "kycProfiles"),
+        "accounts": debit,
+        "credit_accounts": credit,
+        "settlement": "accounts/settlement-eur",
+        "transfers": paid.name,
+        "journals": paid.journal,
+        "cases": case.name,
+        "decisions": case.decision,
+        "limits": "limits/per-payment-eur",
+        "rules": "rules/ask-first",
+        "watchlists": "watchlists/hostile",
+    }
+    return Belongings(customer, names)
