@@ -25,9 +25,9 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z][a-z0-9_-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: .venv/.ready build/gen/.ready build/.bytecode ## A virtual environment with everything pinned, the stubs, .venv/bin/florin
+setup: .venv/.florin build/gen/.ready build/.bytecode ## A virtual environment with everything pinned, the stubs, .venv/bin/florin
 
-.venv/.ready: requirements.lock pyproject.toml
+.venv/.ready: requirements.lock
 	@[ -n "$(PYTHON)" ] || { echo "Florin needs Python 3.12 or newer with venv and pip; none was found." \
 	  "Install it (Debian: apt-get install python3.12 python3.12-venv; or: pyenv install 3.12; or: uv python install 3.12)." >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON)"
@@ -38,10 +38,14 @@ setup: .venv/.ready build/gen/.ready build/.bytecode ## A virtual environment wi
 	@awk '/^uv==/ {on=1} on {print} on && !/\\$$/ {exit}' requirements.lock > build/uv.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r build/uv.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements.lock
+	@touch $@
+
+# Of its own: a change of a lint rule must not cost a new environment.
+.venv/.florin: .venv/.ready pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
 	@touch $@
 
-build/gen/.ready: .venv/.ready $(CONTRACTS)
+build/gen/.ready: .venv/.florin $(CONTRACTS)
 	@$(BIN)/python protos/generate.py
 	@touch $@
 
