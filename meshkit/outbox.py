@@ -136,6 +136,14 @@ _OWN = (
 )
 
 
+_RETELL_SECONDS = 5.0
+"""What a broker acknowledged just before it was lost may not have reached its disk, which it syncs every second."""
+_RETELL = (
+    "UPDATE outbox SET published_at = NULL WHERE partition = ANY(%s)"
+    " AND published_at >= (SELECT max(published_at) FROM outbox) - %s::interval"
+)
+
+
 class Relay:
     """Publishes the outbox. Any number of replicas may run one: a partition is owned by one of them at a time."""
 
@@ -166,11 +174,18 @@ class Relay:
         owned: list[int] = []
         loop = asyncio.get_running_loop()
         own_again = observe_again = purge_again = 0.0
+        connections = self._bus.connections
         while True:
             if len(owned) < PARTITIONS and loop.time() >= own_again:
                 rows = await conn.exec_driver_sql(_OWN, (PARTITIONS - 1, owned, _LOCK_CLASS))
-                owned.extend(row[0] for row in rows)
+                new = [row[0] for row in rows]
+                owned.extend(new)
                 own_again = loop.time() + 2
+                if new:
+                    await self._tell_again(conn, new)
+            if connections != self._bus.connections:
+                connections = self._bus.connections
+                await self._tell_again(conn, owned)
             self._db.outbox_written.clear()
             published = await self._publish_batch(conn, owned) if owned else 0
             if loop.time() >= observe_again:
@@ -181,6 +196,11 @@ class Relay:
                 purge_again = loop.time() + (_PURGE_FULL_SECONDS if full else _PURGE_SECONDS)
             if published < _BATCH:
                 await self._wait()
+
+    async def _tell_again(self, conn: AsyncConnection, partitions: list[int]) -> None:
+        """Publishes what was published last once more, in order: a broker that was away may have lost it. One that has
+        it drops it by its id, or else the consumers' inboxes do."""
+        await conn.exec_driver_sql(_RETELL, (partitions, timedelta(seconds=_RETELL_SECONDS)))
 
     async def _wait(self) -> None:
         try:

@@ -34,6 +34,18 @@ class Parts:
     state: State
     postgres: Postgres
     nats_port: int
+    broker: Child
+    processes: dict[str, subprocess.Popen[bytes]]
+
+    @contextmanager
+    def broker_away(self) -> Iterator[None]:
+        """Kills the broker, and starts it again when the block ends; it answers a moment later."""
+        self.processes["nats"].kill()
+        self.processes["nats"].wait(15)
+        try:
+            yield
+        finally:
+            self.processes["nats"] = start(self.broker)
 
     def url(self, database: str, role: str) -> URL:
         """How a role of a test's database connects, with its password."""
@@ -53,17 +65,18 @@ def running() -> Iterator[Parts]:
     postgres.prepare()
     port, monitor = processes.free_port(), processes.free_port()
     policies = {service: policy.load(service) for service in SERVICES if _has_policy(service)}
-    children = [postgres.child(), nats.child(state, found, port, monitor, policies)]
-    started = [start(child) for child in children]
+    broker = nats.child(state, found, port, monitor, policies)
+    children = [postgres.child(), broker]
+    started = {child.name: start(child) for child in children}
     try:
         for child in children:
             asyncio.run(child.wait_ready(30))
         asyncio.run(nats.declare(state, port, policies))
-        yield Parts(state, postgres, port)
+        yield Parts(state, postgres, port, broker, started)
     finally:
-        for child, process in zip(children, started, strict=True):
-            process.send_signal(child.stop_signal)
-            process.wait(15)
+        for child in children:
+            started[child.name].send_signal(child.stop_signal)
+            started[child.name].wait(15)
         shutil.rmtree(folder, ignore_errors=True)
 
 

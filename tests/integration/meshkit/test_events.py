@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -172,6 +173,47 @@ async def test_an_event_is_not_passed_over_while_another_replica_has_what_comes_
         await held.nak()
         await eventually(lambda: _has(path, "customers/slow", 2))
     assert path.seen("customers/slow") == [1, 2]
+
+
+async def test_what_a_broker_lost_from_its_end_is_told_again_once(path: Path) -> None:
+    """Events that were acknowledged and never reached the broker's disk come again when a relay starts, in order."""
+    await path.publisher.run(path.tenant, _forget)
+    async with path.working():
+        await path.tell("customers/kept", 1)
+        await eventually(lambda: _has(path, "customers/kept", 1))
+        await eventually(lambda: _all_published(path))
+    store = path.parts.state.root / "nats"
+    with path.parts.broker_away():
+        shutil.copytree(store, store.with_name("nats-before"))
+    # The consumer stands still while two more are published; then the broker loses them.
+    relay = asyncio.create_task(Relay(path.publisher, path.publisher_bus, retention_hours=1).run())
+    await path.tell("customers/kept", 2, 3)
+    await eventually(lambda: _all_published(path), 20)
+    relay.cancel()
+    await asyncio.gather(relay, return_exceptions=True)
+    with path.parts.broker_away():
+        shutil.rmtree(store)
+        store.with_name("nats-before").rename(store)
+    await path.tell("customers/kept", 4)
+    async with path.working():
+        await eventually(lambda: _has(path, "customers/kept", 4), 20)
+    assert path.seen("customers/kept") == [1, 2, 3, 4]
+
+
+async def test_consumers_bind_again_to_a_broker_that_was_killed(path: Path) -> None:
+    """Events that are written while it is away arrive once it is back, once each and in order."""
+    async with path.working():
+        await path.tell("customers/bound", 1)
+        await eventually(lambda: _has(path, "customers/bound", 1))
+        with path.parts.broker_away():
+            await path.tell("customers/bound", 2)
+        await path.tell("customers/bound", 3)
+        await eventually(lambda: _has(path, "customers/bound", 3), 20)
+    assert path.seen("customers/bound") == [1, 2, 3]
+
+
+async def _forget(conn: AsyncConnection) -> None:
+    await conn.exec_driver_sql("DELETE FROM outbox")
 
 
 async def test_what_is_no_event_is_buried_and_stops_nothing(path: Path) -> None:
