@@ -11,7 +11,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 
-TEXTS = ("a\0b", "\u202e\ufeff\x01", "\U0010ffff" * 50, "'; DROP TABLE x; -- %s {0}", "x" * 100_000)
+TEXTS = ("a\0b", "\u202e\ufeff\x01\U0010ffff", "'; DROP TABLE x; -- %s {0}", "x" * 100_000)
 TEXTS_OF = {
     "filter": (
         'end_to_end_id = "\0"',
@@ -26,10 +26,10 @@ TEXTS_OF = {
     "url": ("http://[::1", "javascript:alert(1)", "https://user:pass@localhost/", "http://127.0.0.1:99999/"),
     "time_zone": ("../../etc/passwd", "Mars/Olympus"),
 }
-NUMBERS = (-1, 0, 1001, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63))
-TIMES = ((2**62, 0), (-(2**62), 0), (-62_135_596_801, 0), (253_402_300_800, 0), (0, -1), (0, 2**31 - 1))
-MASKS = ("", "\0", "name", "etag", "balance.posted", "*", "x" * 100_000)
-ENUMS = (0, 999, -5)
+NUMBERS = (-1, 1001, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63))
+TIMES = ((2**62, 0), (-62_135_596_801, 0), (253_402_300_800, 0), (0, -1))
+MASKS = ("", "\0", "name", "*", "x" * 100_000)
+ENUMS = (0, 999)
 _DEPTH_MAX = 4
 
 
@@ -170,7 +170,7 @@ def _values(field: FieldDescriptor) -> tuple[Any, ...]:
     if field.type == FieldDescriptor.TYPE_INT64:
         return NUMBERS
     if field.type == FieldDescriptor.TYPE_INT32:
-        return NUMBERS[:5]
+        return NUMBERS[:4]
     return ENUMS if field.type == FieldDescriptor.TYPE_ENUM else ()
 
 
