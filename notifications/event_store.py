@@ -76,7 +76,7 @@ _PAGE = """
     SELECT seen.head, seen.purged, e.position, e.event_id, e.type, e.subject, e.sequence, e.time, e.data
     FROM seen LEFT JOIN LATERAL (
         SELECT * FROM events
-        WHERE tenant = %(tenant)s AND position > %(after)s AND position <= %(after)s + %(window)s
+        WHERE tenant = %(tenant)s AND position > %(after)s AND position <= %(after)s::bigint + %(window)s
           AND type = ANY (%(types)s) AND (%(customer)s = '' OR %(customer)s = ANY (customers))
         ORDER BY position LIMIT %(limit)s
     ) AS e ON true
