@@ -179,10 +179,11 @@ class NotificationService(pb_grpc.NotificationServiceServicer):
         client has them is in its stream."""
         call = identity.current()
         operations.check_event_types(request.event_types)
-        position = await self._streams.begin(call, request.resume_token)
-        await context.send_initial_metadata(())
-        async for response in self._streams.follow(call, position, request.event_types):
-            yield response
+        with self._streams.place():
+            position = await self._streams.begin(call, request.resume_token)
+            await context.send_initial_metadata(())
+            async for response in self._streams.follow(call, position, request.event_types):
+                yield response
 
 
 class _Minted:

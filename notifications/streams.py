@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -52,10 +53,24 @@ class Streams:
         self._draining = True
         self._arrivals.announce()
 
-    async def begin(self, call: Call, token: str) -> int:
-        """The position after which a stream begins. Raises ResumeTokenInvalid, ResumeTokenExpired, Overloaded."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A stream's place among those of this replica, from before its first look. Raises Overloaded.
+
+        All clients of a replica that left may come at the same moment: none is let in before it is counted.
+        """
         if self._open >= self._streams_max:
             raise Overloaded
+        self._open += 1
+        OPEN.set(self._open)
+        try:
+            yield
+        finally:
+            self._open -= 1
+            OPEN.set(self._open)
+
+    async def begin(self, call: Call, token: str) -> int:
+        """The position after which a stream begins. Raises ResumeTokenInvalid, ResumeTokenExpired."""
         if token:
             position = self._tokens.read(call.tenant, token)
             page = await self._read(call, position, (), 1)
@@ -76,24 +91,18 @@ class Streams:
         so slow that events went before it read them.
         """
         types = visible(patterns, call.who.scopes)
-        self._open += 1
-        OPEN.set(self._open)
-        try:
-            while True:
-                upcoming = self._arrivals.upcoming()
+        while True:
+            upcoming = self._arrivals.upcoming()
+            self._check_end(call)
+            page = await self._read(call, position, types, _PAGE)
+            _check_horizon(page, position)
+            for event in page.events:
                 self._check_end(call)
-                page = await self._read(call, position, types, _PAGE)
-                _check_horizon(page, position)
-                for event in page.events:
-                    self._check_end(call)
-                    yield self._response(call.tenant, event)
-                position = page.scanned_to
-                if page.caught_up:
-                    await wait_at_most(upcoming, min(self._poll_seconds, call.token_expires - time.time()))
-                    await asyncio.sleep(max(_GATHER_SECONDS, self._open * _GATHER_SECONDS_PER_STREAM))
-        finally:
-            self._open -= 1
-            OPEN.set(self._open)
+                yield self._response(call.tenant, event)
+            position = page.scanned_to
+            if page.caught_up:
+                await wait_at_most(upcoming, min(self._poll_seconds, call.token_expires - time.time()))
+                await asyncio.sleep(max(_GATHER_SECONDS, self._open * _GATHER_SECONDS_PER_STREAM))
 
     def _check_end(self, call: Call) -> None:
         if self._draining:

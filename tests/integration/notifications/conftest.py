@@ -184,9 +184,9 @@ async def refused(reason: str) -> AsyncIterator[dict[str, str]]:
 
 
 @asynccontextmanager
-async def serving(
+async def started(
     parts: real.Parts, database: str, *, workers: bool = False, **changes: Any
-) -> AsyncIterator[tuple[Settings, NotificationServiceStub]]:
+) -> AsyncIterator[tuple[Settings, int]]:
     """A replica, served as in production on ports picked by the system; without `workers` nothing runs by itself."""
     values = {
         "webhook_allow_loopback": True,
@@ -203,13 +203,27 @@ async def serving(
         async with build(given) as made:
             yield made if workers else replace(made, workers={})
 
+    async with lifecycle.running(settings, built) as running:
+        yield settings, running.grpc_port
+
+
+@asynccontextmanager
+async def connected(parts: real.Parts, port: int) -> AsyncIterator[NotificationServiceStub]:
+    """The edge's connection to a replica."""
     certificate, key = parts.state.certificate("edge")
     credentials = grpc.ssl_channel_credentials(parts.state.ca.read_bytes(), key.read_bytes(), certificate.read_bytes())
     options = [("grpc.ssl_target_name_override", "notifications")]
-    async with lifecycle.running(settings, built) as running:
-        target = f"127.0.0.1:{running.grpc_port}"
-        async with grpc.aio.secure_channel(target, credentials, options) as channel:
-            yield settings, NotificationServiceStub(channel)
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
+        yield NotificationServiceStub(channel)
+
+
+@asynccontextmanager
+async def serving(
+    parts: real.Parts, database: str, **values: Any
+) -> AsyncIterator[tuple[Settings, NotificationServiceStub]]:
+    """A replica that is `started`, and a connection to it."""
+    async with started(parts, database, **values) as (settings, port), connected(parts, port) as stub:
+        yield settings, stub
 
 
 @pytest.fixture(scope="session")
