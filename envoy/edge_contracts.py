@@ -26,8 +26,6 @@ class PublicMethod:
     rate: str
     deadline_ms: int
     idempotent: bool
-    keyed: bool
-    """Whether a copy of a request is always known for one: it only reads, or has to bring a request_id."""
     client_streaming: bool
     server_streaming: bool
 
@@ -62,7 +60,6 @@ def load_contracts(generated: Path = GENERATED) -> Contracts:
     if str(generated) not in sys.path:
         sys.path.insert(0, str(generated))
     try:
-        from buf.validate import validate_pb2
         from google.protobuf import descriptor_pb2
 
         from florin.common.v1 import policy_pb2
@@ -71,14 +68,6 @@ def load_contracts(generated: Path = GENERATED) -> Contracts:
         public = (generated / "public.binpb").read_bytes()
     except (ImportError, FileNotFoundError) as error:
         raise EdgeError(f"The generated contracts are not in {generated} ({error}); run `make gen`.") from None
-    # Messages in which a request_id may be missing: without it a copy is a request of its own.
-    unkeyed = {
-        f".{file.package}.{message.name}"
-        for file in everything.file
-        for message in file.message_type
-        for one in message.field
-        if one.name == "request_id" and one.options.Extensions[validate_pb2.field].string.min_len == 0
-    }
     methods = []
     for file in everything.file:
         for service in file.service:
@@ -95,7 +84,6 @@ def load_contracts(generated: Path = GENERATED) -> Contracts:
                         rate=RATES[policy.rate],
                         deadline_ms=policy.deadline_ms,
                         idempotent=policy.idempotent,
-                        keyed=method.input_type not in unkeyed,
                         client_streaming=method.client_streaming,
                         server_streaming=method.server_streaming,
                     )
@@ -156,7 +144,12 @@ def _route(method: PublicMethod) -> dict[str, Any]:
         # stream has begun there is no other answer left to it.
         del action["max_stream_duration"]["grpc_timeout_header_max"]
     if method.idempotent and not streaming:
-        action["retry_policy"] = {"retry_on": _RETRY_KEYED if method.keyed else _RETRY_UNDONE, **_RETRIES}
+        action["retry_policy"] = dict(_RETRIES)
+        if method.deadline_ms <= _HEDGED_DEADLINE_MS_MAX and method.rate != "ADMIN":
+            # A replica that stands still is not felt: after a quarter of the time (meshkit/interceptors.py reckons with
+            # it) another one is asked as well, and whoever answers first is heard.
+            action["retry_policy"]["per_try_timeout"] = f"{method.deadline_ms / 4000:g}s"
+            action["hedge_policy"] = {"hedge_on_per_try_timeout": True}
     route: dict[str, Any] = {
         "name": method.path,
         "match": {"path": method.path},
@@ -170,11 +163,14 @@ def _route(method: PublicMethod) -> dict[str, Any]:
     return route
 
 
-# What surely did nothing.
-_RETRY_UNDONE = "refused-stream,connect-failure,reset-before-request"
-# A service that answers UNAVAILABLE may have lost the answer to its COMMIT: only a request with a key is sent again.
-_RETRY_KEYED = f"unavailable,{_RETRY_UNDONE}"
+_HEDGED_DEADLINE_MS_MAX = 5000
+"""What may take longer is slow by nature: a batch, or a wait for something to happen. Nor are administrative calls
+asked twice: a secret is in the first answer alone."""
+
+# A call is sent again when its replica is gone in the middle of it. What it did is not done twice: the method is
+# idempotent, by its request_id or by this call's x-request-id, which the services take where there is none.
 _RETRIES: dict[str, Any] = {
+    "retry_on": "unavailable,refused-stream,connect-failure,reset",
     "num_retries": 2,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     "retry_host_predicate": [

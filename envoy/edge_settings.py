@@ -118,7 +118,8 @@ def _service_cluster(
         "max_connections": 200,
         "max_pending_requests": 1024,
         "max_requests": 4096,
-        "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 3},
+        # With few callers nearly all of their calls may hang at the one replica that is lost.
+        "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 16},
         "track_remaining": True,
     }
     return {
@@ -128,21 +129,24 @@ def _service_cluster(
         "per_connection_buffer_limit_bytes": 32768,
         "transport_socket": _tls({"common_tls_context": context}),
         "circuit_breakers": {"thresholds": [threshold]},
-        # A replica that fails three calls in a row is left alone for a while; at most half of them at a time.
+        # Without a healthy replica a call is refused at once, with the time after which to try again.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        # A replica that fails five calls in a row is left alone for a while; at most half of them at a time.
         "outlier_detection": {
             "consecutive_5xx": 5,
-            "consecutive_gateway_failure": 3,
+            "consecutive_gateway_failure": 5,
             "interval": "1s",
             "base_ejection_time": "5s",
             "max_ejection_percent": 50,
         },
+        # One that says it is not ready is believed at once; one that says nothing may only be busy.
         "health_checks": [
             {
-                "timeout": "1s",
-                "interval": "2s",
+                "timeout": "2s",
+                "interval": "1s",
                 "interval_jitter": "0.2s",
-                "no_traffic_interval": "2s",
-                "unhealthy_interval": "1s",
+                "no_traffic_interval": "1s",
+                "unhealthy_interval": "0.5s",
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
                 "grpc_health_check": {"service_name": health},
@@ -170,7 +174,8 @@ def _http2() -> dict[str, Any]:
     options = {
         "initial_stream_window_size": 65536,
         "initial_connection_window_size": 1048576,
-        "connection_keepalive": {"interval": "30s", "timeout": "5s"},
+        # A host that is gone without a word is noticed within some ten seconds, and its calls are sent elsewhere.
+        "connection_keepalive": {"interval": "5s", "timeout": "3s"},
     }
     explicit = {"@type": f"type.googleapis.com/{protocol}", "explicit_http_config": {"http2_protocol_options": options}}
     return {"typed_extension_protocol_options": {protocol: explicit}}

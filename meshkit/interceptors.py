@@ -43,6 +43,9 @@ OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 BUDGET_MIN_SECONDS = 0.01
 """With less than this left nothing is begun: it could not be finished."""
+FURTHER_ATTEMPT_SHARE = 0.25
+"""The edge makes a further attempt when this share of the contract's deadline is over (envoy/edge_contracts.py)."""
+_FURTHER_ATTEMPT_SECONDS_MIN = 0.25
 
 
 @dataclass(slots=True)
@@ -74,15 +77,21 @@ class Malformed:
 
 
 async def check_deadline(_guard: Guard, exchange: Exchange) -> None:
-    """Sets the call's deadline: the caller's, the contract's at most."""
+    """Sets the call's deadline: the caller's, the contract's at most; less for a further attempt of the edge."""
     now, most = time.monotonic(), exchange.method.policy.deadline_ms / 1000
     remaining = exchange.context.time_remaining()
     if remaining is not None and remaining < BUDGET_MIN_SECONDS:
         raise DeadlineTooShort
     if most == 0:  # a stream without a limit of its own
         exchange.deadline = now + (remaining if remaining is not None else float("inf"))
-    else:
-        exchange.deadline = now + (min(remaining, most) if remaining is not None else most)
+        return
+    budget = min(remaining, most) if remaining is not None else most
+    attempt = exchange.metadata.get("x-envoy-attempt-count", "1")
+    if attempt.isdigit():
+        # The edge sends a further attempt with the caller's whole time, of which earlier ones have used some.
+        used = (int(attempt) - 1) * most * FURTHER_ATTEMPT_SHARE
+        budget = max(budget - used, min(budget, _FURTHER_ATTEMPT_SECONDS_MIN))
+    exchange.deadline = now + budget
 
 
 async def check_caller(guard: Guard, exchange: Exchange) -> None:

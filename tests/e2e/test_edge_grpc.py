@@ -161,6 +161,20 @@ def test_the_loss_of_one_replica_is_not_seen_by_callers(stand_in_edge: Edge) -> 
         )
 
 
+def test_a_replica_that_hangs_is_not_waited_for(stand_in_edge: Edge) -> None:
+    """After a quarter of the deadline the other replica is asked as well, and its answer is the call's."""
+    request = account_service_pb2.GetAccountRequest(name="accounts/stuck")
+    with stand_in_edge.channel() as channel:
+        stub = account_service_pb2_grpc.AccountServiceStub(channel)
+        for _ in range(6):
+            answer = stub.GetAccount(request, metadata=stand_in_edge.metadata(), timeout=5)
+            assert answer.account.display_name == "accounts-1"
+    stuck = [call for call in stand_in_edge.calls("GetAccount") if call.request.name == "accounts/stuck"]
+    assert "accounts-0" in {call.replica for call in stuck}, "the hanging replica was never asked"
+    # The further attempt is told that it is one: its caller's time has been running since the first.
+    assert {call.metadata["x-envoy-attempt-count"] for call in stuck} == {"1", "2"}
+
+
 def test_a_service_without_replicas_is_unavailable_and_the_others_are_not(stand_in_edge: Edge) -> None:
     """The refusal is UNAVAILABLE with its reason, over gRPC and REST, and only for methods of that service."""
     (only,) = stand_in_edge.stand_ins["notifications"]

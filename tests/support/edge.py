@@ -155,7 +155,7 @@ class _Accounts(account_service_pb2_grpc.AccountServiceServicer):
             retry = error_details_pb2.RetryInfo()
             retry.retry_delay.FromMilliseconds(2500)
             refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "Too much at once.", retry)
-        if request.name == "accounts/slow":
+        if request.name == "accounts/slow" or (request.name, self._in.replica) == ("accounts/stuck", "accounts-0"):
             wait = threading.Event()
             context.add_callback(wait.set)
             wait.wait(20)
