@@ -352,6 +352,26 @@ def test_fifty_copies_at_once_are_one_transfer(mesh: Mesh) -> None:
     assert mesh.balance(credit).posted.minor_units == 1_00
 
 
+def test_fifty_copies_of_a_funding_fund_once(mesh: Mesh) -> None:
+    """The same holds where another record keeps the answer: all callers get one journal, the money comes in once."""
+    account = mesh.account(funds=1)  # makes the settlement account as well
+    asked = accounts_pb.FundAccountRequest(
+        account=account,
+        settlement_account="accounts/settlement-eur",
+        amount=money_pb2.Money(currency_code="EUR", minor_units=5_00),
+        request_id=secrets.token_hex(8),
+    )
+
+    def fund(number: int) -> str:
+        protocol = PROTOCOLS[number % 3]
+        name: str = mesh.call("AccountService.FundAccount", asked, "operator", protocol=protocol).journal.name
+        return name
+
+    with ThreadPoolExecutor(50) as pool:
+        assert len(set(pool.map(fund, range(50)))) == 1
+    assert mesh.balance(account).posted.minor_units == 5_01
+
+
 @pytest.mark.parametrize("protocol", ["gRPC", "gRPC-Web"])
 def test_a_deadline_of_a_millisecond_is_kept_and_harms_nobody(mesh: Mesh, protocol: str) -> None:
     """DEADLINE_EXCEEDED, or an answer that was quick enough; asked again with time, the payment was made once."""

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
 
 from florin.compliance.v1 import compliance_service_pb2, policy_pb2
 from florin.notifications.v1 import notification_service_pb2
@@ -19,8 +20,9 @@ from meshkit import pages
 from tests.contract.test_reasons import METHODS
 from tests.support import hostile
 from tests.support.mesh import Mesh
-from tests.support.protocols import SERVICES, of, raw, refused
+from tests.support.protocols import SERVICES, Refused, of, path, raw, refused, web
 from tests.support.tokens import claims
+from tests.support.world import NOBODYS, PUBLIC
 
 EVERYWHERE = {"REQUEST_INVALID", "TENANT_NOT_FOUND"}
 """Reasons that any method may give to these requests; the others stand in the method's comment."""
@@ -109,6 +111,24 @@ def test_no_message_makes_a_service_fail(mesh: Mesh, tenant: str, names: Mapping
     assert wrong == []
     # The requests are sound but for what was done to them: what refuses them stands behind the contract's own rules.
     assert {method.name for method in methods} - answered == UNANSWERED & {method.name for method in methods}
+
+
+@pytest.mark.parametrize("method", [one for one in PUBLIC if not one.client_streaming], ids=lambda one: one.name)
+def test_no_method_fails_at_a_deadline_of_a_millisecond(mesh: Mesh, tenant: str, method: MethodDescriptor) -> None:
+    """DEADLINE_EXCEEDED, or what it says when it was quick enough; never a failure."""
+    message = hostile.sound_request(method, NOBODYS).SerializeToString()
+    name, metadata = f"{method.containing_service.name}.{method.name}", next(tokens(mesh, tenant))
+    token = metadata[0][1].removeprefix("Bearer ")
+    for _ in range(3):
+        try:
+            mesh.channel.unary_stream(path(name))(message, metadata=metadata, timeout=0.001).initial_metadata()
+        except grpc.RpcError as error:
+            assert error.code().name in {*CODES, "DEADLINE_EXCEEDED"}, error
+        if not method.server_streaming:
+            try:
+                web(mesh, name, message, token, {"grpc-timeout": "1m"})
+            except Refused as refusal:
+                assert refusal.code in {*CODES, "DEADLINE_EXCEEDED"}, refusal
 
 
 LISTS: dict[str, tuple[str, Any, str, str, list[Any]]] = {

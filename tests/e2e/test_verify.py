@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from florin.accounts.v1 import account_service_pb2
 from tests.support.mesh import Mesh
 from tests.support.protocols import refused
 
@@ -21,3 +22,9 @@ def test_every_invariant_holds_on_a_used_mesh(mesh: Mesh) -> None:
     assert [one["name"] for one in found["invariants"] if one["violations"]] == []
     checked = {one["name"]: one["checked"] for one in found["invariants"]}
     assert min(checked[name] for name in ("INV-1", "INV-2", "INV-3", "INV-4", "INV-5", "INV-7", "INV-8")) > 0
+
+
+def test_no_call_failed_inside_a_service(mesh: Mesh) -> None:
+    """Whatever the tests before this one asked: no service has logged a call that it could not answer."""
+    mesh.call("AccountService.ListAccounts", account_service_pb2.ListAccountsRequest())
+    assert mesh.failures() == []

@@ -54,7 +54,7 @@ def succeeds(*arguments: str) -> str:
 @pytest.mark.timeout(240)
 def test_a_detached_mesh_survives_the_loss_of_its_supervisor(root: Path) -> None:
     """Started with two replicas, killed with SIGKILL, started again: no process stayed, no payment is lost; then it is
-    stopped, and a stop of what does not run is no error."""
+    stopped, a stop of what does not run is no error, and a damaged folder is named instead of started."""
     state = ("--state", str(root))
     said = succeeds("up", "--detach", "--port", "0", "--scale", "transactions=2", *state)
     assert said.startswith("ready at https://localhost:")
@@ -84,6 +84,13 @@ def test_a_detached_mesh_survives_the_loss_of_its_supervisor(root: Path) -> None
     assert succeeds("down", *state) == "stopped\n"
     wait_nothing_left(root, 5)
     assert succeeds("down", *state) == f"no mesh runs in {root}\n"
+
+    (root / "postgres" / "data" / "PG_VERSION").unlink()
+    damaged = florin("up", "--detach", "--port", "0", *state, seconds=60)
+    assert (damaged.returncode, damaged.stdout) == (1, "")
+    assert f"{root}/postgres/data" in damaged.stderr
+    assert len(damaged.stderr.strip().splitlines()) == 1, damaged.stderr
+    wait_nothing_left(root, 5)
 
 
 @pytest.mark.timeout(240)

@@ -30,7 +30,7 @@ from florin.notifications.v1 import notification_service_pb2_grpc
 from florin.transactions.v1 import transfer_service_pb2, transfer_service_pb2_grpc
 from local import issuer, rest
 from local.processes import tail
-from local.state import State, open_state
+from local.state import SERVICES, State, open_state
 from tests.support import protocols
 from tests.support.edge import Answer
 from tests.support.parts import wait_until
@@ -124,6 +124,16 @@ class Mesh:
     def florin(self, *arguments: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
         """The `florin` command on this mesh."""
         return florin(*arguments, "--state", str(self.state.root), seconds=seconds)
+
+    def failures(self) -> list[str]:
+        """What the services logged of calls that failed inside: the call and the last words of its traceback."""
+        found = []
+        for service in SERVICES:
+            for line in (self.state.logs / f"{service}.log").read_text(errors="replace").splitlines():
+                if '"event": "a call failed"' in line:
+                    told = json.loads(line)
+                    found.append(f"{told['call']}: {told.get('exception', '').strip()[-300:]}")
+        return found
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> int:
         """Signals a process of the mesh by its name; gives its process id."""

@@ -144,3 +144,8 @@ def test_the_matrix_is_whole() -> None:
     assert len(PUBLIC) == len({method.full_name for method in PUBLIC}) > 40
     assert {method.name for method in PUBLIC} > NAMES_NOTHING
     assert set(ROLES) == {"customer", "teller", "compliance", "auditor", "operator"}
+
+
+def test_nothing_failed_inside(mesh: Mesh) -> None:
+    """No cell of the matrix was answered by a failure that happened to look like a refusal."""
+    assert mesh.failures() == []
