@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -131,8 +132,10 @@ class Service:
     ) -> AsyncIterator[DeliveryWorker]:
         """One replica's delivery worker runs."""
         settings = self.settings.model_copy(update=changes)
-        async with self.sending(**changes) as own:
-            worker = DeliveryWorker(self.db, sender or own, settings)
+        async with contextlib.AsyncExitStack() as stack:
+            if sender is None:
+                sender = await stack.enter_async_context(self.sending(**changes))
+            worker = DeliveryWorker(self.db, sender, settings)
             task = asyncio.create_task(worker.run())
             try:
                 yield worker
@@ -190,6 +193,7 @@ async def started(
     """A replica, served as in production on ports picked by the system; without `workers` nothing runs by itself."""
     values = {
         "webhook_allow_loopback": True,
+        "webhook_ca_file": parts.state.ca,  # the system's hundred authorities take long to read, for every sender
         "webhook_poll_seconds": 0.05,
         "webhook_backoff_base_seconds": 0.02,
         "webhook_endpoints_max": ENDPOINTS_MAX,
