@@ -10,20 +10,23 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from local.binaries import find
 from local.postgres import Postgres
-from local.processes import http_ok
-from local.state import State
-from tests.support.mesh import Mesh
+from local.processes import http_ok, tail
+from local.state import MeshError, State
+from tests.support.mesh import FLORIN, START_SECONDS, Mesh
 from tests.support.parts import wait_until
 
 RETURN_SECONDS = 30.0
@@ -142,6 +145,31 @@ def dead(mesh: Mesh, *names: str) -> Iterator[None]:
         yield
     finally:
         os.kill(mesh.supervisor.pid, signal.SIGCONT)
+
+
+def bring_up_again(
+    mesh: Mesh, before: Mapping[str, Any], environment: Mapping[str, str], seconds: float = START_SECONDS
+) -> None:
+    """Starts a mesh whose supervisor is gone on the same folder; port and replicas as its description had them."""
+    counts = Counter(one["service"] for one in before["services"].values())
+    scale: list[str] = [part for service, count in counts.items() for part in ("--scale", f"{service}={count}")]
+    mesh.supervisor.wait(10)
+    command = [str(FLORIN), "up", "--port", str(before["port"]), "--state", str(mesh.state.root), *scale]
+    log = mesh.state.root.parent / "supervisor-again.log"
+    with log.open("wb") as output:
+        mesh.supervisor = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **environment}
+        )
+
+    def up() -> bool:
+        if mesh.supervisor.poll() is not None:
+            raise AssertionError(f"florin up ended:\n{tail(log, 30)}")
+        try:
+            return bool(mesh.description["supervisor"] == mesh.supervisor.pid)
+        except MeshError:  # the description of the mesh that was killed is gone, the new one is not there yet
+            return False
+
+    wait_until(up, seconds)
 
 
 @contextmanager
