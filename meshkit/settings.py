@@ -82,6 +82,11 @@ class ServiceSettings(BaseSettings):
             raise ValueError("it must be a PostgreSQL database")
         if url.password is not None:
             raise ValueError("it must hold no password; put it into a file and set the _PASSWORD_FILE")
+        if not _is_local(url) and "sslmode" not in url.query:
+            # The driver's own default would go on in the clear where the server offers no TLS.
+            raise ValueError(
+                "a database on another host needs ?sslmode=verify-full&sslrootcert=…, or the sslmode you mean"
+            )
         return value
 
     @field_validator("database_password_file", "owner_database_password_file")
@@ -156,6 +161,12 @@ class ServiceSettings(BaseSettings):
     def role(self) -> str:
         """The role that migrations grant to."""
         return self.runtime_role or f"{self.service}_runtime"
+
+
+def _is_local(url: URL) -> bool:
+    """Whether a database is reached without leaving the machine: by a socket's folder, or over loopback."""
+    host = url.host or str(url.query.get("host", ""))
+    return host.startswith(("/", "127.")) or host in ("", "localhost", "::1")
 
 
 def _text_of(path: Path) -> str:

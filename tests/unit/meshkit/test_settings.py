@@ -38,7 +38,7 @@ def good(state: State, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return {
         "GRPC_PORT": "0",
         "HEALTH_PORT": "0",
-        "DATABASE_URL": "postgresql+psycopg://accounts_runtime@db/accounts",
+        "DATABASE_URL": "postgresql+psycopg://accounts_runtime@db/accounts?sslmode=verify-full",
         "NATS_URL": "tls://nats:4222",
         "TLS_CERT_FILE": str(certificate),
         "TLS_KEY_FILE": str(key),
@@ -101,6 +101,8 @@ def test_every_mistake_is_listed_at_once(
         ("DATABASE_URL", "mysql://root@db/accounts", "PostgreSQL"),
         ("DATABASE_URL", "postgresql+psycopg://role:word@db/accounts", "no password"),
         ("DATABASE_URL", "postgresql+psycopg://role@db:port/accounts", "write it as"),
+        ("DATABASE_URL", "postgresql+psycopg://role@db/accounts", "sslmode=verify-full"),
+        ("OWNER_DATABASE_URL", "postgresql+psycopg://role@10.0.0.5:5432/accounts", "sslmode=verify-full"),
         ("JWKS_URL", "file:///etc/passwd", "https://"),
         ("DATABASE_PASSWORD_FILE", "/nowhere", "does not point to a file"),
     ],
