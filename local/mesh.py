@@ -130,24 +130,24 @@ async def _start(
     broker = begin(nats.child(state, found, nats_port, monitor_port, policies))
     replicas = services.plan(wishes.scale)
     services.ensure_keys(state, first_start=not postgres.is_made)
-    await asyncio.to_thread(postgres.prepare)
-    database = begin(postgres.child(services.connections(replicas)))
-    config = await asyncio.to_thread(
-        edge.configuration,
-        state,
-        replicas,
-        port=port,
-        admin_port=admin_port,
-        jwks_port=jwks_port,
-        otlp=wishes.otlp,
-        cors_origins=wishes.cors_origins,
-    )
-    await database.wait_ready(_READY_SECONDS)
-    await asyncio.to_thread(postgres.create_databases, SERVICES)
-    tell("bringing the schemas up")
-    await asyncio.to_thread(services.migrate, postgres)
-    await broker.wait_ready(_READY_SECONDS)
-    await nats.declare(state, nats_port, policies)
+    async with services.preparation(state, postgres, nats_port) as prepare:
+        await asyncio.to_thread(postgres.prepare)
+        database = begin(postgres.child(services.connections(replicas)))
+        config = await asyncio.to_thread(
+            edge.configuration,
+            state,
+            replicas,
+            port=port,
+            admin_port=admin_port,
+            jwks_port=jwks_port,
+            otlp=wishes.otlp,
+            cors_origins=wishes.cors_origins,
+        )
+        await database.wait_ready(_READY_SECONDS)
+        await asyncio.to_thread(postgres.create_databases, SERVICES)
+        await broker.wait_ready(_READY_SECONDS)
+        tell("bringing the schemas up")
+        await prepare()
     tell("starting the services and the edge")
     extra = services.overrides()
     if wishes.otlp is not None:

@@ -1,22 +1,37 @@
-"""Brings the four schemas up; run as a process of its own, so that the supervisor stays small."""
+"""Brings the four schemas up and declares the broker's streams; a process of its own, so that the supervisor is small.
+
+It begins at a line on stdin: until then it imports, while PostgreSQL and NATS start. Without the line it does nothing,
+since the supervisor is gone.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
 
+# Their users import these two where they need them; here that is at once, while there is time.
+import alembic.command  # noqa: F401
 from sqlalchemy.engine import make_url
 
-from meshkit import migrations
+import meshkit.bus  # noqa: F401
+from local import nats
+from local.state import State
+from meshkit import migrations, policy
 
 
 def main() -> None:
-    """`python -m local.migrate URLS PASSWORD_FILES`, both JSON by service; passwords come from files."""
-    urls, files = json.loads(sys.argv[1]), json.loads(sys.argv[2])
-    for service, url in urls.items():
-        password = Path(files[service]).read_text()
-        migrations.upgrade(make_url(url).set(password=password), service, f"{service}_runtime")
+    """`python -m local.migrate PLAN`: JSON with the state folder, the broker's port, and each service's database."""
+    plan = json.loads(sys.argv[1])
+    if not sys.stdin.readline():
+        return
+    state = State(Path(plan["state"]))
+    for service, address in plan["databases"].items():
+        password = (state.secrets / f"postgres-{service}_owner").read_text()
+        migrations.upgrade(make_url(address).set(password=password), service, f"{service}_runtime")
+    policies = {service: policy.load(service) for service in plan["databases"]}
+    asyncio.run(nats.declare(state, plan["nats_port"], policies))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from local import issuer
@@ -69,9 +71,9 @@ class Surroundings:
         values = {
             "GRPC_PORT": replica.grpc_port,
             "HEALTH_PORT": replica.health_port,
-            "DATABASE_URL": self.postgres.url(replica.service, runtime).render_as_string(),
+            "DATABASE_URL": self.postgres.address(replica.service, runtime),
             "DATABASE_PASSWORD_FILE": self.postgres.password_file(runtime),
-            "OWNER_DATABASE_URL": self.postgres.url(replica.service, owner).render_as_string(),
+            "OWNER_DATABASE_URL": self.postgres.address(replica.service, owner),
             "OWNER_DATABASE_PASSWORD_FILE": self.postgres.password_file(owner),
             "NATS_URL": f"tls://127.0.0.1:{self.nats_port}",
             "TLS_CERT_FILE": certificate,
@@ -147,13 +149,36 @@ def overrides() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 
-def migrate(postgres: Postgres) -> None:
-    """Brings all four schemas up, in one process: each alone would cost a second of imports."""
-    import subprocess
+@asynccontextmanager
+async def preparation(state: State, postgres: Postgres, nats_port: int) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Gives what brings the schemas up and declares the streams, to be called once PostgreSQL and NATS answer.
 
-    plan_ = {service: postgres.url(service, f"{service}_owner").render_as_string() for service in SERVICES}
-    passwords = {service: str(postgres.password_file(f"{service}_owner")) for service in SERVICES}
-    command = [sys.executable, "-P", "-m", "local.migrate", json.dumps(plan_), json.dumps(passwords)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise MeshError(f"The schemas could not be brought up:\n{done.stderr[-2000:]}")
+    All in one process, which imports what it needs while those two start. Raises MeshError when it fails.
+    """
+    plan_ = {
+        "state": str(state.root),
+        "nats_port": nats_port,
+        "databases": {service: postgres.address(service, f"{service}_owner") for service in SERVICES},
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "local.migrate", json.dumps(plan_)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        # Ctrl-C in the terminal is the supervisor's to answer: half a migration must not be what is left of it.
+        start_new_session=True,
+    )
+
+    async def prepare() -> None:
+        _, said = await process.communicate(b"begin\n")
+        if process.returncode != 0:
+            raise MeshError(
+                f"The schemas and streams could not be brought up:\n{said.decode(errors='replace')[-2000:]}"
+            )
+
+    try:
+        yield prepare
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

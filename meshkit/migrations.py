@@ -9,12 +9,13 @@ from __future__ import annotations
 from contextvars import ContextVar
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import URL
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 _role: ContextVar[str] = ContextVar("florin_runtime_role")
 
@@ -31,24 +32,37 @@ def runtime_role() -> str:
     return _role.get()
 
 
+def head(package: str) -> str:
+    """The newest revision of a service's schema, which its code is written for.
+
+    Read from the files' names, "0001_what_it_does.py": a service that serves does without the tools for migrating.
+    """
+    revisions = [path.name.split("_")[0] for path in _folder(package).glob("versions/[0-9]*_*.py")]
+    if not revisions:
+        raise RuntimeError(f"{package} has no migrations")
+    return max(revisions)
+
+
 def scripts(package: str) -> ScriptDirectory:
     """The revisions of a service."""
-    folder = Path(str(resources.files(package))) / "migrations"
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
     config = Config()
-    config.set_main_option("script_location", str(folder))
+    config.set_main_option("script_location", str(_folder(package)))
     return ScriptDirectory.from_config(config)
 
 
-def head(package: str) -> str:
-    """The newest revision of a service's schema, which its code is written for."""
-    revision = scripts(package).get_current_head()
-    if revision is None:
-        raise RuntimeError(f"{package} has no migrations")
-    return revision
+def _folder(package: str) -> Path:
+    return Path(str(resources.files(package))) / "migrations"
 
 
 def upgrade(owner_url: URL, package: str, role: str) -> None:
     """Brings a service's database to its newest schema. Safe to run at any time and by several at once."""
+    # Imported here and in `scripts`: a quarter of a second of CPU and 10 MB that a service at work does not need.
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+
     directory = scripts(package)
     engine = sa.create_engine(owner_url, connect_args={"options": "-c lock_timeout=10000"})
     token = _role.set(role)
