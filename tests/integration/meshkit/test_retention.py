@@ -27,6 +27,8 @@ SELECT 't', g %% 16, gen_random_uuid(), 'florin.accounts.journal_posted.v1', 'jo
 class Sink:
     """A broker's client that takes everything and keeps nothing."""
 
+    connections = 0
+
     async def publish_row(self, _row: OutboxRow) -> None:
         """Takes an event."""
 

@@ -70,6 +70,8 @@ async def test_who_waits_for_the_locks_of_a_standstill_gets_them_in_time(db: Dat
 class Standing:
     """A broker's client in a process that stands still: what it publishes never ends."""
 
+    connections = 0
+
     def __init__(self) -> None:
         self.reached = asyncio.Event()
 
@@ -80,6 +82,8 @@ class Standing:
 
 class Noting:
     """A broker's client that notes what it is given."""
+
+    connections = 0
 
     def __init__(self) -> None:
         self.rows: list[OutboxRow] = []
