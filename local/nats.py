@@ -69,6 +69,8 @@ def child(
         program=[str(binaries.nats), "--config", str(path)],
         log=state.logs / "nats.log",
         probe=answers,
+        # Measured: a quarter less CPU a message than with a scheduler for each core, which look for work in vain.
+        environment={"GOMAXPROCS": "1"},
         port=port,
     )
 
