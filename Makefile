@@ -51,7 +51,7 @@ build/gen/.ready: .venv/.florin $(CONTRACTS)
 
 # uv leaves what it installs uncompiled. Where PYTHONDONTWRITEBYTECODE is set (containers set it) each of the mesh's
 # processes would compile it all again at every start, two seconds of CPU each. So what they import is compiled here.
-build/.bytecode: build/gen/.ready
+build/.bytecode: build/gen/.ready $(shell find accounts compliance local meshkit notifications transactions -name '*.py')
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import accounts.app, transactions.app, compliance.app, notifications.app, \
 	  local.demo, local.live, local.migrate, local.rest, local.verify"
 	@touch $@
