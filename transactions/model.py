@@ -86,6 +86,11 @@ class Transfer:
         return self.principal.tenant
 
     @property
+    def place(self) -> tuple[str, str]:
+        """Tenant and id: what it is told from others by."""
+        return self.principal.tenant, self.id
+
+    @property
     def is_final(self) -> bool:
         """Whether its state can no longer change by the saga."""
         return self.state in FINAL

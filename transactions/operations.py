@@ -242,9 +242,9 @@ class Transfers:
         """Records orders and passes on what is not final; each as it is then, or its refusal. Raises Overloaded."""
         recorded = [_as_result(answer) for answer in await self._intents.submit_all(orders, deadline=deadline)]
         open_ = [r for r in recorded if isinstance(r, Transfer) and not r.is_final and r.state is not State.IN_REVIEW]
-        present = {result.step_key("post"): result for result in await self._passed(open_)}
+        present = {result.place: result for result in await self._passed(open_)}
         return [
-            _final_answer(present.get(result.step_key("post"), result)) if isinstance(result, Transfer) else result
+            _final_answer(present.get(result.place, result)) if isinstance(result, Transfer) else result
             for result in recorded
         ]
 
@@ -270,15 +270,15 @@ class Transfers:
 
     async def _pass_on(self, transfers: Sequence[Transfer]) -> list[Transfer]:
         """One pass for a batch; copies of a transfer are passed on once."""
-        distinct = {transfer.step_key("post"): transfer for transfer in transfers}
+        distinct = {transfer.place: transfer for transfer in transfers}
         try:
             advanced = await self._passes.advance(list(distinct.values()))
         except DomainError as error:
             # The intents are durable: whatever failed here, recovery finishes them.
             _log.warning("a pass is left to recovery", cause=error.message, count=len(distinct))
             return list(transfers)
-        distinct.update({transfer.step_key("post"): transfer for transfer in advanced})
-        return [distinct[transfer.step_key("post")] for transfer in transfers]
+        distinct.update({transfer.place: transfer for transfer in advanced})
+        return [distinct[transfer.place] for transfer in transfers]
 
     async def _record_intents(self, transfers: Sequence[Transfer]) -> list[Transfer | DomainError]:
         """Each transfer as it is recorded under its request_id, by this call or an earlier one."""

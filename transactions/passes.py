@@ -38,8 +38,8 @@ _RETRY_SECONDS_MAX = 4.0  # doubled up to this: what was down may have come back
 class Progress:
     """What a pass learned so far."""
 
-    changed: dict[str, Transfer] = field(default_factory=dict)
-    """Step key of "post" → the transfer in its new state."""
+    changed: dict[tuple[str, str], Transfer] = field(default_factory=dict)
+    """By place: the transfer in its new state."""
     stuck: bool = False
     """Whether a dependency did not answer."""
 
@@ -55,7 +55,7 @@ class Progress:
         self, transfer: Transfer, answer: Answer, *, update_time: datetime | None = None, **changes: Any
     ) -> None:
         """Notes the new state that an answer leads to, and what else it changes."""
-        self.changed[transfer.step_key("post")] = replace(
+        self.changed[transfer.place] = replace(
             transfer,
             state=saga.after(transfer, answer),
             version=transfer.version + 1,
@@ -93,13 +93,13 @@ class Passes:
         ]
         if not noted:
             return present
-        posted = {transfer.step_key("post"): transfer for transfer in await self.advance(noted)}
-        return [posted.get(transfer.step_key("post"), transfer) for transfer in present]
+        posted = {transfer.place: transfer for transfer in await self.advance(noted)}
+        return [posted.get(transfer.place, transfer) for transfer in present]
 
     async def _pass_apart(self, transfers: Sequence[Transfer]) -> list[Transfer]:
         """One pass; where it fails, or a service fails at it or calls it invalid, smaller ones, so that the transfer
         that is the cause holds up no others. What fails at everything is not tried with each of them."""
-        present = {transfer.step_key("post"): transfer for transfer in transfers}
+        present = {transfer.place: transfer for transfer in transfers}
         groups, failures = deque([list(transfers)]), 0
         while groups:
             group = groups.popleft()
@@ -116,8 +116,8 @@ class Passes:
                     named = group[0].name if len(group) == 1 else ""
                     _log.error("transfers cannot be passed on", transfer=named, count=len(group), exc_info=error)
                 continue
-            present.update({transfer.step_key("post"): transfer for transfer in advanced})
-        return [present[transfer.step_key("post")] for transfer in transfers]
+            present.update({transfer.place: transfer for transfer in advanced})
+        return [present[transfer.place] for transfer in transfers]
 
     async def _pass(self, transfers: Sequence[Transfer]) -> list[Transfer]:
         """Each transfer's next action, in batches by action, then all outcomes in one transaction."""
@@ -264,7 +264,7 @@ class Passes:
     async def _record(self, transfers: Sequence[Transfer], progress: Progress) -> list[Transfer]:
         """Writes the outcomes; where somebody was faster, theirs is the present state."""
         changed = list(progress.changed.values())
-        keys = [(transfer.tenant, transfer.id) for transfer in transfers]
+        keys = [transfer.place for transfer in transfers]
         crash(self._settings, "before-outcome")
         # A completed transfer is derived again from its journal, to the same event; a refusal's time is not, nor is
         # what follows where compliance may be away by then and a stand-in decision take another way.
@@ -275,19 +275,19 @@ class Passes:
         async def work(conn: AsyncConnection) -> None:
             written = await store.record_outcomes(conn, changed) if changed else set()
             # A completed reversal changes its original in the same transaction.
-            originals = await self._originals(conn, [t for t in changed if (t.tenant, t.id) in written])
+            originals = await self._originals(conn, [t for t in changed if t.place in written])
             if originals:
                 await store.record_outcomes(conn, originals)
-            missing = [(t.tenant, t.id) for t in changed if (t.tenant, t.id) not in written]
+            missing = [t.place for t in changed if t.place not in written]
             lost[:] = await store.present(conn, self._db.cipher, missing) if missing else []
-            waiting = [t for t in transfers if t.step_key("post") not in progress.changed and not t.is_final]
+            waiting = [t for t in transfers if t.place not in progress.changed and not t.is_final]
             if waiting and progress.stuck:
                 await store.postpone(conn, waiting, _RETRY_SECONDS, _RETRY_SECONDS_MAX)
 
         if changed or progress.stuck:
             await self._db.run({transfer.tenant for transfer in transfers}, work, durable=durable)
         crash(self._settings, "after-outcome")
-        present = {(t.tenant, t.id): t for t in (*transfers, *changed, *lost)}
+        present = {t.place: t for t in (*transfers, *changed, *lost)}
         self._on_change([*changed, *lost])
         return [present[key] for key in keys]
 
