@@ -86,6 +86,11 @@ def first_unknown(patterns: Iterable[str]) -> str | None:
     return next((pattern for pattern in patterns if not any(covers(pattern, name) for name in names)), None)
 
 
+def may_see(event_type: str, scopes: Iterable[str]) -> bool:
+    """Whether somebody with these scopes may see events of a type. Raises KeyError for one that is not public."""
+    return not frozenset(scopes).isdisjoint(public_types()[event_type].scopes)
+
+
 def visible(patterns: Iterable[str], scopes: Iterable[str]) -> list[str]:
     """The event types that a filter asks for and the scopes allow, sorted. An empty filter asks for all."""
     wanted, held = tuple(patterns), frozenset(scopes)

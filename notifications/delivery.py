@@ -21,7 +21,7 @@ from meshkit import clock, logs
 from meshkit.batching import Batcher
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.errors import DomainError
-from notifications import operations, signing
+from notifications import catalogue, operations, signing
 from notifications.arrivals import wait_at_most
 from notifications.model import DeliveryState, DueDelivery, Outcome, Reply
 from notifications.settings import Settings
@@ -124,6 +124,9 @@ class DeliveryWorker:
 
     async def _attempt(self, due: DueDelivery) -> Reply:
         try:
+            if not catalogue.may_see(due.event.type, due.scopes):
+                # It was pointed elsewhere by someone who may see less, and an older event was waiting or is replayed.
+                return Reply(clock.now(), 0, "the endpoint may not be sent this type of event", 0, is_final=True)
             body = signing.body(due.tenant, due.event)
             purpose = signing.sealing_purpose(due.tenant, due.endpoint)
             sealed = [due.secret, *([due.previous_secret] if due.previous_secret is not None else [])]

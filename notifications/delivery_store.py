@@ -50,7 +50,7 @@ _TAKE = """
     FROM taken, webhook_endpoints AS e, events AS v
     WHERE (d.tenant, d.delivery) = (taken.tenant, taken.delivery)
       AND (e.tenant, e.endpoint) = (d.tenant, d.endpoint) AND (v.tenant, v.position) = (d.tenant, d.position)
-    RETURNING d.tenant, d.delivery, d.lease, d.endpoint, d.attempt_count, e.url, e.secret,
+    RETURNING d.tenant, d.delivery, d.lease, d.endpoint, d.attempt_count, e.url, e.scopes, e.secret,
         CASE WHEN e.previous_secret_end_time > clock_timestamp() THEN e.previous_secret END,
         v.position, v.event_id, v.type, v.subject, v.sequence, v.time, v.data
 """
@@ -240,9 +240,11 @@ async def replay_range(conn: AsyncConnection, tenant: str, endpoint_id: str, sta
 
 
 def _due(row: Sequence[Any]) -> DueDelivery:
-    tenant, delivery, lease, endpoint, attempt_count, url, secret, previous_secret = row[:8]
-    event = StoredEvent(*row[8:])
-    return DueDelivery(tenant, delivery, lease, endpoint, attempt_count, url, secret, previous_secret, event)
+    tenant, delivery, lease, endpoint, attempt_count, url, scopes, secret, previous_secret = row[:9]
+    event = StoredEvent(*row[9:])
+    return DueDelivery(
+        tenant, delivery, lease, endpoint, attempt_count, url, tuple(scopes), secret, previous_secret, event
+    )
 
 
 def _delivery(row: Sequence[Any], attempts: Sequence[Attempt]) -> Delivery:

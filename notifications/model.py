@@ -123,6 +123,8 @@ class DueDelivery:
     attempt_count: int
     """Attempts before this one, since it was made or replayed."""
     url: str
+    scopes: tuple[str, ...]
+    """What the endpoint may be sent now; it may have been more when the delivery was made."""
     secret: bytes
     previous_secret: bytes | None
     """Sealed, like `secret`; None when there is none or its overlap is over."""
@@ -138,6 +140,8 @@ class Reply:
     error: str
     duration_ms: int
     retry_after_s: float = 0.0
+    is_final: bool = False
+    """Whether nothing would change with another attempt."""
 
     @property
     def is_accepted(self) -> bool:
@@ -175,12 +179,12 @@ class Backoff:
         return sum(self.ceiling_s(attempts_made) for attempts_made in range(1, self.attempts_max))
 
     def judge(self, delivery: DueDelivery, reply: Reply, chance: random.Random) -> Outcome:
-        """Delivered on a 2xx, failed on 410 or after the last attempt, tried again otherwise."""
+        """Delivered on a 2xx, failed on 410, on what stays as it is, or after the last attempt; else tried again."""
         made = delivery.attempt_count + 1
         gone = reply.http_status == HTTP_GONE
         if reply.is_accepted:
             state = DeliveryState.DELIVERED
-        elif gone or made >= self.attempts_max:
+        elif gone or reply.is_final or made >= self.attempts_max:
             state = DeliveryState.FAILED
         else:
             state = DeliveryState.PENDING

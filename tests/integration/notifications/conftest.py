@@ -34,6 +34,7 @@ from notifications.settings import Settings
 from tests.integration.notifications.listener import Listener, listening
 from tests.support import parts as real
 from tests.support.parts import eventually
+from tests.support.tokens import claims
 
 PENDING = webhook_pb2.Delivery.DELIVERY_STATE_PENDING
 DELIVERED = webhook_pb2.Delivery.DELIVERY_STATE_DELIVERED
@@ -62,6 +63,11 @@ class Service:
         """What a call of a role carries."""
         token = issuer.mint(self.parts.state, role, **{"tenant": self.tenant, **claims})
         return (("authorization", f"Bearer {token}"),)
+
+    def limited(self, *scopes: str) -> tuple[tuple[str, str], ...]:
+        """What a call of a colleague with these scopes alone carries."""
+        values = claims(tenant=self.tenant, scope=" ".join(scopes))
+        return (("authorization", f"Bearer {issuer.sign(self.parts.state, values)}"),)
 
     async def call(self, method: str, request: Any, **who: Any) -> Any:
         """Calls a method as a role, the operator if none is named."""

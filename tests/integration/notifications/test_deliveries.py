@@ -9,7 +9,9 @@ from datetime import UTC, timedelta
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from florin.accounts.v1 import events_pb2 as accounts_events
 from florin.notifications.v1 import notification_service_pb2 as pb
+from florin.notifications.v1 import webhook_pb2
 from tests.integration.notifications.conftest import (
     DELIVERED,
     DISABLED,
@@ -179,6 +181,36 @@ async def test_one_delivery_is_sent_again_on_request(service: Service, listener:
     async with refused("DELIVERY_NOT_FOUND"):
         request.endpoint, request.delivery = made.endpoint.name, "deliveries/none"
         await service.call("ReplayDeliveries", request)
+
+
+async def test_older_events_do_not_follow_an_endpoint_to_where_fewer_may_be_seen(
+    service: Service, listener: Listener
+) -> None:
+    """Whoever may see less and points it to a URL of their own gets neither what waits nor what is replayed."""
+    listener.answers.append(Answer(503, {"retry-after": "600"}))
+    made = await service.create(listener.url)
+    name = made.endpoint.name
+    await service.tell(opened("waits"))
+    async with service.delivering():
+        await service.settled(name, PENDING)
+    few = service.limited("webhooks:write", "customers:read")
+    wanted = webhook_pb2.WebhookEndpoint(name=name, url=listener.url + "/mine")
+    await service.stub.UpdateWebhookEndpoint(pb.UpdateWebhookEndpointRequest(endpoint=wanted), metadata=few)
+    (seen,) = await service.tell(accounts_events.CustomerCreated(customer="customers/anna"))
+    await service.hurry()
+    async with service.delivering():
+        (waited,) = await eventually(lambda: service.deliveries(name, state=FAILED))
+        request = pb.ReplayDeliveriesRequest(endpoint=name, delivery=waited.name)
+        await service.stub.ReplayDeliveries(request, metadata=few)
+
+        async def refused_again() -> bool:
+            (failed,) = await service.deliveries(name, state=FAILED) or [waited]
+            return len(failed.attempts) == 3
+
+        await eventually(refused_again)
+        await listener.received(2)
+    assert [(post.path, post.id) for post in listener.posts][1:] == [("/hooks/mine", seen)]
+    assert waited.attempts[-1].error == "the endpoint may not be sent this type of event"
 
 
 async def test_a_time_range_is_sent_again_once_for_a_request_id(service: Service, listener: Listener) -> None:

@@ -20,12 +20,12 @@ BACKOFF = Backoff(base_s=5.0, max_s=100.0, attempts_max=4)
 def due(attempts: int) -> DueDelivery:
     """A delivery after so many attempts."""
     event = StoredEvent(1, uuid.uuid4(), "florin.accounts.customer_created.v1", "customers/a", 1, NOW, b"")
-    return DueDelivery("demo", uuid.uuid4(), uuid.uuid4(), "e", attempts, "https://a.example", b"", None, event)
+    return DueDelivery("demo", uuid.uuid4(), uuid.uuid4(), "e", attempts, "https://a.example", (), b"", None, event)
 
 
-def reply(status: int, error: str = "", retry_after_s: float = 0.0) -> Reply:
+def reply(status: int, error: str = "", retry_after_s: float = 0.0, *, is_final: bool = False) -> Reply:
     """What a receiver said."""
-    return Reply(NOW, status, error, 1, retry_after_s)
+    return Reply(NOW, status, error, 1, retry_after_s, is_final)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,7 @@ def reply(status: int, error: str = "", retry_after_s: float = 0.0) -> Reply:
         (2, reply(503), DeliveryState.PENDING),
         (3, reply(503), DeliveryState.FAILED),
         (0, reply(410), DeliveryState.FAILED),
+        (0, reply(0, "it may not be sent", is_final=True), DeliveryState.FAILED),
     ],
 )
 def test_what_an_answer_makes_of_a_delivery(attempts: int, answer: Reply, state: DeliveryState) -> None:
