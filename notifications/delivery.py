@@ -129,8 +129,7 @@ class DeliveryWorker:
                 return Reply(clock.now(), 0, "the endpoint may not be sent this type of event", 0, is_final=True)
             body = signing.body(due.tenant, due.event)
             purpose = signing.sealing_purpose(due.tenant, due.endpoint)
-            sealed = [due.secret, *([due.previous_secret] if due.previous_secret is not None else [])]
-            keys = [self._db.cipher.decrypt(secret, purpose) for secret in sealed]
+            keys = [self._db.cipher.decrypt(sealed, purpose) for sealed in (due.secret, *due.previous_secrets)]
         except (KeyError, ValueError, DecodeError):
             # A key that was taken away too early, a type this release does not know: no fault of the receiver's.
             _log.exception("an event cannot be prepared for sending", delivery=str(due.id))

@@ -51,7 +51,8 @@ _TAKE = """
     WHERE (d.tenant, d.delivery) = (taken.tenant, taken.delivery)
       AND (e.tenant, e.endpoint) = (d.tenant, d.endpoint) AND (v.tenant, v.position) = (d.tenant, d.position)
     RETURNING d.tenant, d.delivery, d.lease, d.endpoint, d.attempt_count, e.url, e.scopes, e.secret,
-        CASE WHEN e.previous_secret_end_time > clock_timestamp() THEN e.previous_secret END,
+        ARRAY(SELECT p.secret FROM unnest(e.previous_secrets, e.previous_secret_end_times) AS p(secret, end_time)
+              WHERE p.end_time > clock_timestamp() ORDER BY p.end_time DESC),
         v.position, v.event_id, v.type, v.subject, v.sequence, v.time, v.data
 """
 
@@ -240,10 +241,10 @@ async def replay_range(conn: AsyncConnection, tenant: str, endpoint_id: str, sta
 
 
 def _due(row: Sequence[Any]) -> DueDelivery:
-    tenant, delivery, lease, endpoint, attempt_count, url, scopes, secret, previous_secret = row[:9]
+    tenant, delivery, lease, endpoint, attempt_count, url, scopes, secret, previous_secrets = row[:9]
     event = StoredEvent(*row[9:])
     return DueDelivery(
-        tenant, delivery, lease, endpoint, attempt_count, url, tuple(scopes), secret, previous_secret, event
+        tenant, delivery, lease, endpoint, attempt_count, url, tuple(scopes), secret, tuple(previous_secrets), event
     )
 
 

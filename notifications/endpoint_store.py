@@ -25,10 +25,24 @@ _TABLE = sa.table(
     sa.column("update_time", sa.DateTime(timezone=True)),
     sa.column("etag", sa.Text),
     sa.column("secret", sa.LargeBinary),
-    sa.column("previous_secret", sa.LargeBinary),
-    sa.column("previous_secret_end_time", sa.DateTime(timezone=True)),
 )
 _c = _TABLE.c
+
+PREVIOUS_SECRETS_MAX = 5
+"""Each is one more signature in the headers of every attempt."""
+
+# Whoever rotates again before the overlap is over may have lost the secret of the first time: the receiver then knows
+# only the one before, so all of them sign until their own time.
+_ROTATE = sa.text(
+    "UPDATE webhook_endpoints AS e SET secret = :secret, update_time = :update_time, etag = :etag,"
+    " (previous_secrets, previous_secret_end_times) = ("
+    "  SELECT array_agg(p.secret ORDER BY p.end_time DESC), array_agg(p.end_time ORDER BY p.end_time DESC) FROM ("
+    "   SELECT e.secret, CAST(:overlap_end AS timestamptz) AS end_time UNION ALL"
+    "   SELECT o.secret, o.end_time FROM unnest(e.previous_secrets, e.previous_secret_end_times)"
+    "    AS o(secret, end_time) WHERE o.end_time > clock_timestamp()"
+    "   ORDER BY end_time DESC LIMIT :previous_max) AS p)"
+    " WHERE e.tenant = :tenant AND e.endpoint = :endpoint"
+)
 _SHOWN = (
     _c.tenant, _c.endpoint, _c.url, _c.event_types, _c.enabled, _c.customer, _c.scopes, _c.description,
     _c.create_time, _c.update_time, _c.etag,
@@ -120,18 +134,18 @@ async def save(conn: AsyncConnection, endpoint: Endpoint) -> None:
 
 
 async def rotate_secret(conn: AsyncConnection, endpoint: Endpoint, sealed_secret: bytes, overlap_end: datetime) -> None:
-    """Puts a new secret in front of the present one, which signs as well until `overlap_end`; an older one goes."""
-    where = (_c.tenant == endpoint.tenant, _c.endpoint == endpoint.id)
+    """Puts a new secret in front of the present one, which signs as well until `overlap_end`."""
     await conn.execute(
-        sa.update(_TABLE)
-        .where(*where)
-        .values(
-            previous_secret=_c.secret,
-            previous_secret_end_time=overlap_end,
-            secret=sealed_secret,
-            update_time=endpoint.update_time,
-            etag=endpoint.etag,
-        )
+        _ROTATE,
+        {
+            "tenant": endpoint.tenant,
+            "endpoint": endpoint.id,
+            "secret": sealed_secret,
+            "overlap_end": overlap_end,
+            "previous_max": PREVIOUS_SECRETS_MAX,
+            "update_time": endpoint.update_time,
+            "etag": endpoint.etag,
+        },
     )
 
 

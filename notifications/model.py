@@ -126,8 +126,8 @@ class DueDelivery:
     scopes: tuple[str, ...]
     """What the endpoint may be sent now; it may have been more when the delivery was made."""
     secret: bytes
-    previous_secret: bytes | None
-    """Sealed, like `secret`; None when there is none or its overlap is over."""
+    previous_secrets: tuple[bytes, ...]
+    """Sealed, like `secret`; those whose overlap is not over."""
     event: StoredEvent
 
 

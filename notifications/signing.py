@@ -37,7 +37,7 @@ def signature(secret: str, event_id: str, timestamp: int, body: bytes) -> str:
 
 
 def headers(event_id: str, sent_at: datetime, body: bytes, keys: Sequence[str]) -> dict[str, str]:
-    """The headers of an attempt, signed with each of the secrets: two while a rotation overlaps."""
+    """The headers of an attempt, signed with each of the secrets: more than one while a rotation overlaps."""
     timestamp = int(sent_at.timestamp())
     return {
         "content-type": "application/cloudevents+json; charset=utf-8",

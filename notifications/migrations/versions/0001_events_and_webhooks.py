@@ -48,14 +48,14 @@ WEBHOOKS = [
         scopes text[] NOT NULL,
         description text NOT NULL,
         secret bytea NOT NULL,
-        previous_secret bytea,
-        previous_secret_end_time timestamptz,
+        previous_secrets bytea[] NOT NULL DEFAULT '{}',
+        previous_secret_end_times timestamptz[] NOT NULL DEFAULT '{}',
         create_time timestamptz NOT NULL,
         update_time timestamptz NOT NULL,
         etag text NOT NULL,
         CONSTRAINT webhook_endpoints_pk PRIMARY KEY (tenant, endpoint),
-        CONSTRAINT webhook_endpoints_previous_secret_ends
-            CHECK ((previous_secret IS NULL) = (previous_secret_end_time IS NULL))
+        CONSTRAINT webhook_endpoints_previous_secrets_end
+            CHECK (cardinality(previous_secrets) = cardinality(previous_secret_end_times))
     )
     """,
     "CREATE INDEX webhook_endpoints_customer ON webhook_endpoints (tenant, customer)",

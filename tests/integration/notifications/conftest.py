@@ -59,15 +59,13 @@ class Service:
     stub: NotificationServiceStub
     tenant: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:12]}")
 
-    def metadata(self, role: str = "operator", **claims: Any) -> tuple[tuple[str, str], ...]:
-        """What a call of a role carries."""
-        token = issuer.mint(self.parts.state, role, **{"tenant": self.tenant, **claims})
+    def metadata(self, role: str = "operator", *, scopes: str = "", **who: Any) -> tuple[tuple[str, str], ...]:
+        """What a call of a role carries, or of a colleague with these scopes alone."""
+        if scopes:
+            token = issuer.sign(self.parts.state, claims(tenant=self.tenant, scope=scopes))
+        else:
+            token = issuer.mint(self.parts.state, role, **{"tenant": self.tenant, **who})
         return (("authorization", f"Bearer {token}"),)
-
-    def limited(self, *scopes: str) -> tuple[tuple[str, str], ...]:
-        """What a call of a colleague with these scopes alone carries."""
-        values = claims(tenant=self.tenant, scope=" ".join(scopes))
-        return (("authorization", f"Bearer {issuer.sign(self.parts.state, values)}"),)
 
     async def call(self, method: str, request: Any, **who: Any) -> Any:
         """Calls a method as a role, the operator if none is named."""

@@ -12,6 +12,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from florin.accounts.v1 import events_pb2 as accounts_events
 from florin.notifications.v1 import notification_service_pb2 as pb
 from florin.notifications.v1 import webhook_pb2
+from notifications.endpoint_store import PREVIOUS_SECRETS_MAX
 from tests.integration.notifications.conftest import (
     DELIVERED,
     DISABLED,
@@ -157,12 +158,37 @@ async def test_both_secrets_sign_until_the_overlap_is_over(service: Service, lis
         (during,) = await listener.received(1)
         during.verified(made.secret)
         during.verified(rotated.secret)
-        await service.rows("UPDATE webhook_endpoints SET previous_secret_end_time = clock_timestamp() RETURNING 1")
+        await service.rows(
+            "UPDATE webhook_endpoints SET previous_secret_end_times = ARRAY[clock_timestamp()] RETURNING 1"
+        )
         await service.tell(opened("b"))
         _, after = await listener.received(2)
     after.verified(rotated.secret)
     with pytest.raises(WebhookVerificationError):
         after.verified(made.secret)
+
+
+async def test_a_secret_that_was_lost_on_its_way_does_not_end_the_overlap_of_the_one_before(
+    service: Service, listener: Listener
+) -> None:
+    """Who rotates once more has both former secrets signing; of too many the oldest goes."""
+    made = await service.create(listener.url)
+    rotate = pb.RotateWebhookSecretRequest(name=made.endpoint.name)
+    lost = await service.call("RotateWebhookSecret", rotate)
+    found = await service.call("RotateWebhookSecret", rotate)
+    async with service.delivering():
+        await service.tell(opened("a"))
+        (first,) = await listener.received(1)
+        for secret in (made.secret, lost.secret, found.secret):
+            first.verified(secret)
+        for _ in range(PREVIOUS_SECRETS_MAX - 1):
+            newest = (await service.call("RotateWebhookSecret", rotate)).secret
+        await service.tell(opened("b"))
+        _, second = await listener.received(2)
+    for secret in (lost.secret, found.secret, newest):
+        second.verified(secret)
+    with pytest.raises(WebhookVerificationError):
+        second.verified(made.secret)
 
 
 async def test_one_delivery_is_sent_again_on_request(service: Service, listener: Listener) -> None:
@@ -193,15 +219,15 @@ async def test_older_events_do_not_follow_an_endpoint_to_where_fewer_may_be_seen
     await service.tell(opened("waits"))
     async with service.delivering():
         await service.settled(name, PENDING)
-    few = service.limited("webhooks:write", "customers:read")
+    few = "webhooks:write customers:read"
     wanted = webhook_pb2.WebhookEndpoint(name=name, url=listener.url + "/mine")
-    await service.stub.UpdateWebhookEndpoint(pb.UpdateWebhookEndpointRequest(endpoint=wanted), metadata=few)
+    await service.call("UpdateWebhookEndpoint", pb.UpdateWebhookEndpointRequest(endpoint=wanted), scopes=few)
     (seen,) = await service.tell(accounts_events.CustomerCreated(customer="customers/anna"))
     await service.hurry()
     async with service.delivering():
         (waited,) = await eventually(lambda: service.deliveries(name, state=FAILED))
         request = pb.ReplayDeliveriesRequest(endpoint=name, delivery=waited.name)
-        await service.stub.ReplayDeliveries(request, metadata=few)
+        await service.call("ReplayDeliveries", request, scopes=few)
 
         async def refused_again() -> bool:
             (failed,) = await service.deliveries(name, state=FAILED) or [waited]

@@ -20,7 +20,7 @@ BACKOFF = Backoff(base_s=5.0, max_s=100.0, attempts_max=4)
 def due(attempts: int) -> DueDelivery:
     """A delivery after so many attempts."""
     event = StoredEvent(1, uuid.uuid4(), "florin.accounts.customer_created.v1", "customers/a", 1, NOW, b"")
-    return DueDelivery("demo", uuid.uuid4(), uuid.uuid4(), "e", attempts, "https://a.example", (), b"", None, event)
+    return DueDelivery("demo", uuid.uuid4(), uuid.uuid4(), "e", attempts, "https://a.example", (), b"", (), event)
 
 
 def reply(status: int, error: str = "", retry_after_s: float = 0.0, *, is_final: bool = False) -> Reply:
