@@ -1,7 +1,7 @@
 """The delivery worker: takes due deliveries under a lease, sends them, records what came of it.
 
 It must not hold a database transaction while it sends. A crash between an answer and its record leads to the same
-event once more, under the same id, when the lease is over; nothing else does.
+event once more, under the same id, when the lease is over; a database that is away for less long does not.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -28,6 +29,9 @@ from notifications.settings import Settings
 
 _LEASE_MARGIN_SECONDS = 30.0
 """Beyond the longest attempt: for recording it while the database is slow."""
+_TAKE_AGAIN_SECONDS = 0.5
+_RECORD_AGAIN_SECONDS, _RECORD_AGAIN_SECONDS_MAX = 0.1, 2.0
+"""Between two tries to record an attempt, doubled each time."""
 _GATHER_SECONDS = 0.01
 """Lets a few attempts end before the table is asked again."""
 
@@ -55,6 +59,10 @@ class DeliveryWorker:
         self._wake = asyncio.Event()
         self._busy: Counter[tuple[str, str]] = Counter()
 
+    @property
+    def _lease_seconds(self) -> float:
+        return self._settings.webhook_timeout_seconds + _LEASE_MARGIN_SECONDS
+
     def wake(self) -> None:
         """There may be something due."""
         self._wake.set()
@@ -66,7 +74,12 @@ class DeliveryWorker:
         in_flight: set[asyncio.Task[None]] = set()
         try:
             while True:
-                await self._round(batcher, in_flight)
+                try:
+                    await self._round(batcher, in_flight)
+                except DomainError as refusal:
+                    # The database is away or busy. What is in flight goes on, and is recorded when it is back.
+                    _log.warning("no deliveries are taken", cause=repr(refusal))
+                    await asyncio.sleep(_TAKE_AGAIN_SECONDS)
         finally:
             if in_flight:
                 await asyncio.wait(in_flight, timeout=self._settings.webhook_timeout_seconds)
@@ -80,16 +93,31 @@ class DeliveryWorker:
         """Takes what is due and there is room for; waits when that was nothing."""
         self._wake.clear()
         room = self._settings.webhook_concurrency_max - len(in_flight)
-        taken = await self._take(room) if room > 0 else []
+        taken: list[DueDelivery] = []
+        if room > 0:
+            taking = asyncio.ensure_future(self._take(room))
+            try:
+                taken = await asyncio.shield(taking)
+            except asyncio.CancelledError:
+                # What is being taken at the end is sent too: under its lease no other replica would send it for long.
+                (last,) = await asyncio.gather(taking, return_exceptions=True)
+                if not isinstance(last, BaseException):
+                    self._begin(last, batcher, in_flight)
+                raise
+        self._begin(taken, batcher, in_flight)
+        if not taken:
+            await wait_at_most(self._wake, self._settings.webhook_poll_seconds)
+            await asyncio.sleep(_GATHER_SECONDS)
+
+    def _begin(
+        self, taken: Sequence[DueDelivery], batcher: Batcher[Outcome, None], in_flight: set[asyncio.Task[None]]
+    ) -> None:
         for due in taken:
             self._busy[due.tenant, due.endpoint] += 1
             task = asyncio.create_task(self._deliver(due, batcher), name=f"deliver-{due.id}")
             in_flight.add(task)
             task.add_done_callback(in_flight.discard)
         IN_FLIGHT.set(len(in_flight))
-        if not taken:
-            await wait_at_most(self._wake, self._settings.webhook_poll_seconds)
-            await asyncio.sleep(_GATHER_SECONDS)
 
     async def _take(self, room: int) -> list[DueDelivery]:
         busy = dict(self._busy)
@@ -100,16 +128,17 @@ class DeliveryWorker:
                 limit=room,
                 per_endpoint=self._settings.webhook_endpoint_concurrency_max,
                 busy=busy,
-                lease_seconds=self._settings.webhook_timeout_seconds + _LEASE_MARGIN_SECONDS,
+                lease_seconds=self._lease_seconds,
             )
 
         return await self._db.run(ALL_TENANTS, work)
 
     async def _deliver(self, due: DueDelivery, batcher: Batcher[Outcome, None]) -> None:
+        lease_end = time.monotonic() + self._lease_seconds
         try:
             reply = await self._attempt(due)
             outcome = self._settings.backoff().judge(due, reply, self._chance)
-            await batcher.submit(outcome)
+            await _record(outcome, batcher, lease_end)
             ATTEMPTS.labels(outcome.state.name.lower()).inc()
         except DomainError as refusal:
             # The lease runs out and the event is sent once more, under the same id.
@@ -150,3 +179,18 @@ class DeliveryWorker:
                     "a delivery is given up", tenant=outcome.delivery.tenant, delivery=str(outcome.delivery.id)
                 )
         return [None] * len(outcomes)
+
+
+async def _record(outcome: Outcome, batcher: Batcher[Outcome, None], lease_end: float) -> None:
+    """Records an attempt, again and again while its lease lasts: the receiver has answered, and must not be sent the
+    event once more because the database was away. Raises what the last try raised."""
+    wait = _RECORD_AGAIN_SECONDS
+    while True:
+        try:
+            await batcher.submit(outcome)
+            return
+        except DomainError:
+            if time.monotonic() + wait >= lease_end:
+                raise
+        await asyncio.sleep(wait)
+        wait = min(wait * 2, _RECORD_AGAIN_SECONDS_MAX)

@@ -66,7 +66,7 @@ _OUTCOMES = (
 _DISABLE = """
     WITH gone AS (
         SELECT e.tenant, e.endpoint FROM webhook_endpoints AS e
-        JOIN unnest(%s::text[], %s::text[]) AS g(tenant, endpoint) USING (tenant, endpoint)
+        JOIN unnest(%s::text[], %s::text[], %s::text[]) AS g(tenant, endpoint, url) USING (tenant, endpoint, url)
         WHERE e.enabled ORDER BY 1, 2 FOR NO KEY UPDATE OF e
     )
     UPDATE webhook_endpoints AS e
@@ -81,16 +81,20 @@ _LOCK = f"""
 """  # noqa: S608 - the text is a constant of this module
 
 # A delivery whose lease passed to another worker is not changed by a late failure; a late success counts always,
-# since the receiver has the event.
+# since the receiver has the event, also against a failure in the same batch.
 _SETTLE = f"""
     UPDATE deliveries AS d
     SET state = o.state, lease = NULL, attempt_count = d.attempt_count + 1,
         failure_count = d.failure_count + (o.state = 3)::integer,
         due_time = CASE WHEN o.state = 1 THEN clock_timestamp() + make_interval(secs => o.wait_s) END,
         update_time = clock_timestamp()
-    FROM {_OUTCOMES}
+    FROM (
+        SELECT DISTINCT ON (o.tenant, o.delivery) o.tenant, o.delivery, o.state, o.wait_s
+        FROM {_OUTCOMES} JOIN deliveries AS held USING (tenant, delivery)
+        WHERE held.state = 1 AND (held.lease = o.lease OR o.state = 2)
+        ORDER BY o.tenant, o.delivery, (o.state = 2) DESC
+    ) AS o
     WHERE (d.tenant, d.delivery) = (o.tenant, o.delivery)
-      AND d.state = 1 AND (d.lease = o.lease OR o.state = 2)
     RETURNING d.tenant, d.delivery, d.state, d.failure_count, d.update_time
 """  # noqa: S608 - as above
 
@@ -172,8 +176,9 @@ async def take(
     return [_due(row) for row in rows]
 
 
-async def disable(conn: AsyncConnection, endpoints: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Disables endpoints whose receivers are gone; gives those that were enabled until now."""
+async def disable(conn: AsyncConnection, endpoints: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    """Disables endpoints, given as (tenant, id, URL), whose receivers are gone; gives those that were enabled until
+    now. One that has another URL by now has another receiver."""
     if not endpoints:
         return []
     columns = tuple(list(column) for column in zip(*sorted(set(endpoints)), strict=True))

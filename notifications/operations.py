@@ -230,7 +230,8 @@ async def settle_deliveries(conn: AsyncConnection, outcomes: Sequence[Outcome]) 
 
     Gives the endpoints that were disabled, as (tenant, id). Recording the same attempt again changes nothing.
     """
-    gone = [(outcome.delivery.tenant, outcome.delivery.endpoint) for outcome in outcomes if outcome.disables_endpoint]
+    answered_gone = [outcome.delivery for outcome in outcomes if outcome.disables_endpoint]
+    gone = [(delivery.tenant, delivery.endpoint, delivery.url) for delivery in answered_gone]
     disabled = await delivery_store.disable(conn, gone)
     due = {(outcome.delivery.tenant, outcome.delivery.id): outcome.delivery for outcome in outcomes}
     settled = await delivery_store.settle(conn, outcomes)
