@@ -12,6 +12,8 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -30,6 +32,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _RESOLVE_SECONDS = 1.0  # half of CreateWebhookEndpoint's deadline
 _KEEPALIVE_SECONDS = 4.0  # below what servers commonly keep (5 s and more), so that they seldom close first
 _RETRY_AFTER_STATUSES = (429, 503)
+_RETRY_AFTER_DIGITS = 9  # some thirty years; more digits mean no more
 
 _log = logs.get(__name__)
 
@@ -145,7 +148,7 @@ class WebhookSender:
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
                 # The body is not read: the status is the answer, and it could be endless.
                 status, error = answer.status, _refusal(answer.status)
-                retry_after = _retry_after(answer)
+                retry_after = retry_after_s(status, answer.headers.get("retry-after", ""), clock.now())
         except EndpointUrlForbidden as forbidden:
             error = forbidden.message
         except (aiohttp.ClientError, OSError, UnicodeError, ValueError) as failure:
@@ -173,11 +176,17 @@ def _refusal(status: int) -> str:
     return f"the receiver answered {status}"
 
 
-def _retry_after(answer: aiohttp.ClientResponse) -> float:
-    """Seconds that the receiver asks to wait; its form with a date is not understood and ignored."""
-    value = answer.headers.get("retry-after", "")
-    usable = answer.status in _RETRY_AFTER_STATUSES and value.isascii() and value.isdigit() and len(value) < 10
-    return float(value) if usable else 0.0
+def retry_after_s(status: int, value: str, now: datetime) -> float:
+    """Seconds that a receiver asks to wait with its Retry-After, in either form of RFC 9110; 0 where it does not."""
+    if status not in _RETRY_AFTER_STATUSES:
+        return 0.0
+    if value.isascii() and value.isdigit():
+        return float(value[:_RETRY_AFTER_DIGITS])
+    try:
+        return max((parsedate_to_datetime(value) - now).total_seconds(), 0.0)
+    except (ValueError, TypeError, OverflowError):
+        # It is no date, or one without a zone.
+        return 0.0
 
 
 _SENTENCES: tuple[tuple[type[BaseException], str], ...] = (

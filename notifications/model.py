@@ -175,8 +175,9 @@ class Backoff:
         return float(min(self.max_s, self.base_s * 2 ** min(attempts_made - 1, 40)))
 
     def longest_span_s(self) -> float:
-        """The longest time between the first and the last attempt, without the attempts themselves."""
-        return sum(self.ceiling_s(attempts_made) for attempts_made in range(1, self.attempts_max))
+        """The longest time between the first and the last attempt, without the attempts themselves: a receiver may ask
+        for the longest wait each time."""
+        return self.max_s * (self.attempts_max - 1)
 
     def judge(self, delivery: DueDelivery, reply: Reply, chance: random.Random) -> Outcome:
         """Delivered on a 2xx, failed on 410, on what stays as it is, or after the last attempt; else tried again."""

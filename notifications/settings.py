@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field, FilePath, model_validator
+from pydantic import Field, FilePath, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from meshkit.settings import ServiceSettings
@@ -27,7 +27,9 @@ class Settings(ServiceSettings):
     webhook_timeout_seconds: float = Field(10.0, gt=0, le=60, description="For a whole attempt.")
     webhook_attempts_max: int = Field(14, ge=1, le=50, description="Attempts before a delivery is given up.")
     webhook_backoff_base_seconds: float = Field(5.0, gt=0, description="The longest first wait; doubled each time.")
-    webhook_backoff_max_seconds: float = Field(86_400.0, gt=0, description="No wait is longer.")
+    webhook_backoff_max_seconds: float = Field(
+        43_200.0, gt=0, description="No wait is longer, also if the receiver asks for one."
+    )
     webhook_concurrency_max: int = Field(64, ge=1, le=1000, description="Attempts at once, per replica.")
     webhook_endpoint_concurrency_max: int = Field(8, ge=1, description="Attempts at once to one endpoint, per replica.")
     webhook_poll_seconds: float = Field(
@@ -40,7 +42,9 @@ class Settings(ServiceSettings):
     secret_overlap_hours: float = Field(
         24.0, gt=0, description="How long a rotated secret still signs beside the new one."
     )
-    event_retention_hours: float = Field(168.0, ge=1, description="Events, deliveries and attempts are kept this long.")
+    event_retention_hours: float = Field(
+        168.0, ge=1, validate_default=True, description="Events, deliveries and attempts are kept this long."
+    )
     streams_max: int = Field(500, ge=1, description="Event streams at once, per replica.")
     stream_poll_seconds: float = Field(
         1.0, gt=0, description="How often a stream looks for events that another replica recorded."
@@ -54,8 +58,16 @@ class Settings(ServiceSettings):
             attempts_max=self.webhook_attempts_max,
         )
 
-    @model_validator(mode="after")
-    def _events_outlive_their_attempts(self) -> Settings:
-        if self.backoff().longest_span_s() > self.event_retention_hours * 3600:
-            raise ValueError("event_retention_hours is shorter than all attempts of a delivery can take")
-        return self
+    @field_validator("event_retention_hours")
+    @classmethod
+    def _events_outlive_their_attempts(cls, hours: float, info: ValidationInfo) -> float:
+        attempts, wait = info.data.get("webhook_attempts_max"), info.data.get("webhook_backoff_max_seconds")
+        if attempts is None or wait is None:
+            return hours  # they are wrong by themselves
+        span = Backoff(base_s=wait, max_s=wait, attempts_max=attempts).longest_span_s()
+        if span > hours * 3600:
+            raise ValueError(
+                "a delivery would be gone before its last attempt:"
+                f" webhook_attempts_max and webhook_backoff_max_seconds let it take {span / 3600:g} hours"
+            )
+        return hours

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 import pytest
 from google.protobuf.message import Message
+from pydantic import ValidationError
 
 from accounts.settings import Settings as AccountsSettings
 from florin.accounts.v1 import events_pb2 as accounts_events
@@ -19,6 +20,7 @@ from meshkit.bus import Bus
 from meshkit.database import Database
 from meshkit.outbox import Event, Relay
 from notifications import retention
+from notifications.settings import Settings
 from tests.integration.notifications.conftest import DELIVERED, Service, incoming, opened, serving
 from tests.integration.notifications.listener import Listener
 from tests.integration.notifications.test_streams import age, following, ids, take
@@ -191,6 +193,18 @@ async def test_old_events_go_with_their_deliveries_and_young_ones_stay(
     async with following(service) as stream:
         told = await service.tell(opened("next"))
         assert ids(await take(stream, 1)) == told
+
+
+async def test_settings_whose_attempts_outlive_their_events_stop_the_start(
+    service: Service, notifications_database: str
+) -> None:
+    """A delivery would be gone before its last attempt, and nobody would be told that it failed."""
+    values = {"webhook_attempts_max": 8, "webhook_backoff_max_seconds": 86_401}
+    with pytest.raises(ValidationError, match="gone before its last attempt"):
+        real.settings_for(service.parts, Settings, notifications_database, **values)
+    with pytest.raises(ValidationError, match="gone before its last attempt"):
+        real.settings_for(service.parts, Settings, notifications_database, event_retention_hours=155)
+    real.settings_for(service.parts, Settings, notifications_database, event_retention_hours=169, **values)
 
 
 async def test_no_setting_lets_the_service_remove_what_is_younger_than_an_hour(service: Service) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifications import catalogue
+from notifications.clients import retry_after_s
 from notifications.model import Backoff, DeliveryState, DueDelivery, Reply, StoredEvent, scopes_after_url_change
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -62,7 +63,42 @@ def test_a_wait_grows_and_honours_the_receiver_within_bounds(attempts: int, aske
 def test_ceilings_double_up_to_the_longest_wait() -> None:
     """5, 10, 20 … 100, and no overflow however often it was tried."""
     assert [BACKOFF.ceiling_s(made) for made in (1, 2, 3, 6, 5000)] == [5, 10, 20, 100, 100]
-    assert BACKOFF.longest_span_s() == 5 + 10 + 20
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=3, max_size=3), st.integers())
+def test_all_waits_of_a_delivery_are_within_the_longest_span(asked: list[float], seed: int) -> None:
+    """Whatever its receiver asks for; events are kept for longer than that."""
+    chance = random.Random(seed)
+    waits = [BACKOFF.judge(due(made), reply(503, retry_after_s=more), chance).wait_s for made, more in enumerate(asked)]
+    assert sum(waits) <= BACKOFF.longest_span_s()
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "seconds"),
+    [
+        (429, "120", 120.0),
+        (503, "0", 0.0),
+        (503, "9" * 400, 999_999_999.0),
+        (503, "Sat, 31 Jan 2026 00:05:00 GMT", 300.0),
+        (503, "Fri, 30 Jan 2026 00:00:00 GMT", 0.0),
+        (503, "Sat, 31 Jan 2026 00:05:00 -0000", 0.0),
+        (503, "-5", 0.0),
+        (503, "soon", 0.0),
+        (503, "Sat, 31 Jan 99999999999999999999 00:05:00 GMT", 0.0),
+        (503, "", 0.0),
+        (200, "120", 0.0),
+        (500, "120", 0.0),
+    ],
+)
+def test_a_receiver_may_ask_for_time_in_seconds_or_until_a_date(status: int, value: str, seconds: float) -> None:
+    """With 429 and 503 alone; what is neither is as if it was not there."""
+    assert retry_after_s(status, value, NOW) == seconds
+
+
+@given(st.text())
+def test_no_text_of_a_receiver_breaks_its_attempt(value: str) -> None:
+    """Whatever stands in Retry-After."""
+    assert retry_after_s(503, value, NOW) >= 0
 
 
 def test_a_filter_is_a_name_or_a_beginning() -> None:
