@@ -7,11 +7,13 @@ address that a socket is about to connect to (`_socket_to`), which no later chan
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -41,10 +43,24 @@ class AddressForbidden(OSError):
     """A host resolved to an address that webhooks may not go to."""
 
 
-async def system_resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host by the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
+@contextmanager
+def system_resolver(threads: int) -> Iterator[Resolve]:
+    """The system's resolver, with so many lookups at once.
+
+    A lookup holds its thread until the system gives up, long after nobody waits for it. The loop's own few threads
+    would soon all belong to names whose servers do not answer, and the names of all other receivers would wait.
+    """
+    pool = ThreadPoolExecutor(threads, "resolve")
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        look = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(pool, look)
+        return [str(entry[4][0]) for entry in found]
+
+    try:
+        yield resolve
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class PublicResolver(AbstractResolver):
@@ -92,8 +108,13 @@ class WebhookSender:
 
     @staticmethod
     @asynccontextmanager
-    async def open(settings: Settings, resolve: Resolve = system_resolve) -> AsyncIterator[WebhookSender]:
-        """A sender; at the end, closes its connections."""
+    async def open(settings: Settings, resolve: Resolve | None = None) -> AsyncIterator[WebhookSender]:
+        """A sender, by the system's resolver if no other is given; at the end, closes its connections."""
+        if resolve is None:
+            with system_resolver(settings.webhook_concurrency_max) as system:
+                async with WebhookSender.open(settings, system) as sender:
+                    yield sender
+            return
         allow_loopback = settings.webhook_allow_loopback
         if allow_loopback:
             _log.warning("webhooks may go to loopback addresses; this is for local use only")

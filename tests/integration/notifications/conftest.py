@@ -28,7 +28,7 @@ from meshkit.errors import error_info
 from meshkit.outbox import subject_of
 from notifications import operations
 from notifications.app import build
-from notifications.clients import Resolve, WebhookSender, system_resolve
+from notifications.clients import Resolve, WebhookSender
 from notifications.delivery import DeliveryWorker
 from notifications.settings import Settings
 from tests.integration.notifications.listener import Listener, listening
@@ -125,7 +125,7 @@ class Service:
         await self.rows("UPDATE deliveries SET due_time = clock_timestamp() WHERE state = 1 RETURNING 1")
 
     @asynccontextmanager
-    async def sending(self, resolve: Resolve = system_resolve, **changes: Any) -> AsyncIterator[WebhookSender]:
+    async def sending(self, resolve: Resolve | None = None, **changes: Any) -> AsyncIterator[WebhookSender]:
         """A sender, as a replica has one."""
         async with WebhookSender.open(self.settings.model_copy(update=changes), resolve) as sender:
             yield sender

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -98,6 +101,35 @@ async def test_what_was_allowed_once_is_judged_by_the_rules_of_now(service: Serv
     assert delivery.attempts[0].http_status == 0
     assert "https://" in delivery.attempts[0].error
     assert listener.posts == []
+
+
+async def test_names_whose_servers_do_not_answer_do_not_hold_up_the_others(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lookup that nobody waits for any more still holds a thread; there are more than an endpoint can hold."""
+    silent = threading.Event()
+    asked: list[str] = []
+
+    system = socket.getaddrinfo
+
+    def getaddrinfo(host: str, port: int, *others: Any, **options: Any) -> Any:
+        if not host.endswith(".example"):
+            return system(host, port, *others, **options)
+        asked.append(host)
+        if host == "silent.example":
+            silent.wait(10)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    lost = min(32, (os.cpu_count() or 1) + 4)  # as many as the loop has threads of its own
+    try:
+        async with service.sending(webhook_allow_loopback=False, webhook_concurrency_max=lost + 1) as sender:
+            checks = [asyncio.create_task(sender.check_url("https://silent.example/")) for _ in range(lost)]
+            await sender.check_url("https://hooks.example/")
+            assert asked.count("silent.example") == lost
+    finally:
+        silent.set()
+    await asyncio.gather(*checks, return_exceptions=True)
 
 
 @pytest.mark.parametrize(
