@@ -212,10 +212,11 @@ async def test_bulk_and_single_calls_take_turns_and_fill_no_queue_but_their_own(
 async def test_under_load_batches_get_larger_before_they_get_more() -> None:
     """What comes while a batch is under way shares the next one, and does not begin beside it."""
     sizes: list[int] = []
-    first = asyncio.Event()
+    begun, first = asyncio.Event(), asyncio.Event()
 
     async def process(items: Sequence[int]) -> list[int]:
         sizes.append(len(items))
+        begun.set()
         if len(sizes) == 1:
             await first.wait()
         return list(items)
@@ -223,10 +224,10 @@ async def test_under_load_batches_get_larger_before_they_get_more() -> None:
     batcher: Batcher[int, int] = Batcher("t", process, concurrency=3)
     worker = asyncio.create_task(batcher.run())
     calls = [asyncio.create_task(batcher.submit(0))]
+    await begun.wait()
     for number in range(1, 10):
-        await asyncio.sleep(0.001)
         calls.append(asyncio.create_task(batcher.submit(number)))
-    await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
     first.set()
     assert await asyncio.gather(*calls) == list(range(10))
     assert sizes == [1, 9]
@@ -236,17 +237,18 @@ async def test_under_load_batches_get_larger_before_they_get_more() -> None:
 async def test_a_batch_that_takes_too_long_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """Something hangs: after a while the next batch begins beside it."""
     monkeypatch.setattr(batching, "_HELD_SECONDS_MAX", 0.02)
-    hanging = asyncio.Event()
+    begun, hanging = asyncio.Event(), asyncio.Event()
 
     async def process(items: Sequence[int]) -> list[int]:
         if 0 in items:
+            begun.set()
             await hanging.wait()
         return list(items)
 
     batcher: Batcher[int, int] = Batcher("t", process, concurrency=2)
     worker = asyncio.create_task(batcher.run())
     slow = asyncio.create_task(batcher.submit(0))
-    await asyncio.sleep(0.001)
+    await begun.wait()
     assert await asyncio.wait_for(batcher.submit(1), 5) == 1
     hanging.set()
     assert await slow == 0
