@@ -7,23 +7,33 @@ import asyncio
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit.database import ALL_TENANTS, Database
+from meshkit.errors import Overloaded
 from notifications import operations
 
-_BATCH = 5_000  # some hundred milliseconds: below the statement timeout, and no long wait for a writer
+_BATCH = 5_000  # with a few endpoints some hundred milliseconds: no long wait for a writer
 _SECONDS = 60.0
 
 
-async def purge_once(db: Database, retention_hours: float) -> int:
-    """Removes everything that is due now; gives how many events went."""
+async def purge_once(db: Database, retention_hours: float, at_most: int = _BATCH) -> int:
+    """Removes everything that is due now, so many events in a transaction; gives how many events went.
 
-    async def work(conn: AsyncConnection) -> int:
-        return await operations.purge_events(conn, keep_seconds=retention_hours * 3600, at_most=_BATCH)
-
+    Each event takes its deliveries along: with many endpoints, fewer events fit into the time of a statement.
+    """
     total = 0
     while True:
-        gone = await db.run(ALL_TENANTS, work)
+
+        async def work(conn: AsyncConnection, at_most: int = at_most) -> int:
+            return await operations.purge_events(conn, keep_seconds=retention_hours * 3600, at_most=at_most)
+
+        try:
+            gone = await db.run(ALL_TENANTS, work)
+        except Overloaded:
+            if at_most == 1:
+                raise
+            at_most = max(at_most // 4, 1)
+            continue
         total += gone
-        if gone < _BATCH:
+        if gone < at_most:
             return total
 
 

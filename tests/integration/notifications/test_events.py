@@ -23,7 +23,7 @@ from notifications import retention
 from notifications.settings import Settings
 from tests.integration.notifications.conftest import DELIVERED, Service, incoming, opened, serving
 from tests.integration.notifications.listener import Listener
-from tests.integration.notifications.test_streams import age, following, ids, take
+from tests.integration.notifications.test_streams import age, as_owner, following, ids, take
 from tests.support import parts as real
 from tests.support.parts import eventually
 
@@ -193,6 +193,28 @@ async def test_old_events_go_with_their_deliveries_and_young_ones_stay(
     async with following(service) as stream:
         told = await service.tell(opened("next"))
         assert ids(await take(stream, 1)) == told
+
+
+async def test_what_takes_longer_than_a_statement_may_goes_in_smaller_steps(
+    service: Service, notifications_database: str
+) -> None:
+    """With many endpoints an event takes many deliveries along; the retention does not stand still for it."""
+    slow = """
+        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(0.05); RETURN OLD; END $$;
+        CREATE TRIGGER slow BEFORE DELETE ON deliveries FOR EACH ROW EXECUTE FUNCTION slow()
+    """
+    await service.create("http://127.0.0.1:9/")
+    await service.tell(*(opened(f"a{number}") for number in range(12)))
+    await age(service, notifications_database, timedelta(hours=2))
+    settings = service.settings.model_copy(update={"database_statement_timeout_ms": 400})
+    async with as_owner(service, notifications_database) as owner, Database.open(settings) as db:
+        await owner.execute(slow)
+        try:
+            assert await retention.purge_once(db, 1, at_most=16) == 12
+        finally:
+            await owner.execute("DROP TRIGGER slow ON deliveries; DROP FUNCTION slow()")
+    assert await service.rows("SELECT position FROM events") == []
 
 
 async def test_settings_whose_attempts_outlive_their_events_stop_the_start(

@@ -220,11 +220,19 @@ async def test_a_replica_follows_so_many_streams_and_no_more(service: Service, n
             await eventually(one_more)
 
 
+@asynccontextmanager
+async def as_owner(service: Service, database: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    """A connection with the rights of the tables' owner, for the service's tenant."""
+    url = service.parts.url(database, f"{database}_owner").set(drivername="postgresql")
+    dsn = url.render_as_string(hide_password=False)
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as owner:
+        await owner.execute("SELECT set_config('florin.tenants', %s, false)", (service.tenant,))
+        yield owner
+
+
 async def age(service: Service, database: str, by: timedelta) -> None:
     """Makes the tenant's events older than they are, as only the owner of the table can."""
-    url = service.parts.url(database, f"{database}_owner").set(drivername="postgresql")
-    async with await psycopg.AsyncConnection.connect(url.render_as_string(hide_password=False)) as owner:
-        await owner.execute("SELECT set_config('florin.tenants', %s, true)", (service.tenant,))
+    async with as_owner(service, database) as owner:
         changed = await owner.execute(
             "UPDATE events SET create_time = create_time - %s WHERE tenant = %s", (by, service.tenant)
         )
