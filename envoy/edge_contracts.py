@@ -179,8 +179,8 @@ _RETRIES: dict[str, Any] = {
             "typed_config": {"@type": f"{TYPE}extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
         }
     ],
-    # A dead replica has the fewest calls, so it is drawn three times of four. With thirty more draws the other one of two
-    # is missed once in seven thousand times.
+    # A dead replica has the fewest calls, so it is drawn three times of four. With thirty more draws the other one of
+    # two is missed once in seven thousand times.
     "host_selection_retry_max_attempts": 30,
 }
 
