@@ -17,7 +17,7 @@ from florin.notifications.v1 import notification_service_pb2_grpc as pb_grpc
 from florin.notifications.v1 import webhook_pb2
 from meshkit import clock, idempotency, identity, pages
 from meshkit.database import Database
-from meshkit.errors import PageTokenInvalid, RequestInvalid, UpdateMaskInvalid
+from meshkit.errors import DomainError, PageTokenInvalid, RequestInvalid, UpdateMaskInvalid
 from notifications import operations
 from notifications.model import Delivery, Endpoint, EndpointChange
 from notifications.settings import Settings
@@ -43,11 +43,13 @@ class NotificationService(pb_grpc.NotificationServiceServicer):
         """See the contract."""
         call = identity.current()
         operations.check_event_types(request.event_types)
-        await self._sender.check_url(request.url)
+        forbidden = await self._refusal_of(request.url)
         new = operations.NewEndpoint(request.endpoint_id, request.url, tuple(request.event_types), request.description)
         minted = _Minted()
 
         async def work(conn: AsyncConnection) -> pb.CreateWebhookEndpointResponse:
+            if forbidden is not None:
+                raise forbidden
             endpoint, secret = await operations.create_webhook_endpoint(
                 conn, call, self._db.cipher, new, endpoints_max=self._settings.webhook_endpoints_max
             )
@@ -94,10 +96,11 @@ class NotificationService(pb_grpc.NotificationServiceServicer):
         call = identity.current()
         change = _change(request)
         operations.check_event_types(change.event_types or ())
-        if change.url is not None:
-            await self._sender.check_url(change.url)
+        forbidden = None if change.url is None else await self._refusal_of(change.url)
 
         async def work(conn: AsyncConnection) -> pb.UpdateWebhookEndpointResponse:
+            if forbidden is not None:
+                raise forbidden
             name, etag = request.endpoint.name, request.endpoint.etag
             endpoint = await operations.update_webhook_endpoint(conn, call, name, change, etag)
             return pb.UpdateWebhookEndpointResponse(endpoint=_endpoint(endpoint))
@@ -184,6 +187,15 @@ class NotificationService(pb_grpc.NotificationServiceServicer):
             await context.send_initial_metadata(())
             async for response in self._streams.follow(call, position, request.event_types):
                 yield response
+
+    async def _refusal_of(self, url: str) -> DomainError | None:
+        """Why a URL cannot be used now. It is raised where the request is new: the same request again has the same
+        answer, also when the name has come to resolve to something else or to nothing."""
+        try:
+            await self._sender.check_url(url)
+        except DomainError as refusal:
+            return refusal
+        return None
 
 
 class _Minted:

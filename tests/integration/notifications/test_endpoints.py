@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Sequence
 from datetime import UTC, timedelta
 
 import grpc
@@ -12,6 +14,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from florin.notifications.v1 import notification_service_pb2 as pb
 from florin.notifications.v1 import webhook_pb2
 from meshkit import clock
+from notifications.clients import PublicResolver
 from tests.integration.notifications.conftest import (
     ANNA,
     BEN,
@@ -44,6 +47,34 @@ async def test_a_secret_is_shown_once(service: Service) -> None:
     assert not any(made.secret.encode() in bytes(row[0]) for row in kept)
     async with refused("REQUEST_ID_REUSED"):
         await service.create(URL + "/other", who=ANNA, **values)
+
+
+async def test_the_same_request_has_the_same_answer_when_its_name_is_gone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a name resolves to is asked for new requests alone; another payload under the key is told from it."""
+    made = (await service.create(URL, request_id="one")).endpoint
+    wanted = webhook_pb2.WebhookEndpoint(name=made.name, url=URL + "/other")
+    change = pb.UpdateWebhookEndpointRequest(endpoint=wanted, request_id="two")
+    changed = (await service.call("UpdateWebhookEndpoint", change)).endpoint
+
+    async def gone(*_: object) -> Sequence[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr(PublicResolver, "addresses", gone)
+    assert (await service.create(URL, request_id="one")).endpoint == made
+    assert (await service.call("UpdateWebhookEndpoint", change)).endpoint == changed
+    async with refused("REQUEST_ID_REUSED"):
+        await service.create(URL + "/other", request_id="one")
+    for request_id in ("", "three"):
+        async with refused("ENDPOINT_URL_FORBIDDEN"):
+            await service.create(URL, request_id=request_id)
+        change.request_id = request_id
+        async with refused("ENDPOINT_URL_FORBIDDEN"):
+            await service.call("UpdateWebhookEndpoint", change)
+    monkeypatch.undo()
+    # The refusal was not the request's answer for good.
+    assert (await service.create(URL, request_id="three")).secret
 
 
 async def test_of_many_equal_requests_at_once_one_is_given_the_secret(service: Service) -> None:
