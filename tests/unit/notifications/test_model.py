@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshkit import policy
 from notifications import catalogue
 from notifications.clients import retry_after_s
 from notifications.model import Backoff, DeliveryState, DueDelivery, Reply, StoredEvent, scopes_after_url_change
@@ -123,3 +124,9 @@ def test_pointing_an_endpoint_elsewhere_never_widens_it(held: frozenset[str], ch
     """Only what both its maker and the one who changes it may see goes to the new URL."""
     after = set(scopes_after_url_change(sorted(held), changer))
     assert after == held & changer
+
+
+def test_every_public_event_comes_in() -> None:
+    """What contracts call public and the policy does not name would never reach anybody."""
+    received = {subject for subjects in policy.load("notifications").consumes.values() for subject in subjects}
+    assert set(catalogue.public_types()) - received == set()
