@@ -177,7 +177,13 @@ def _http2() -> dict[str, Any]:
         # A host that is gone without a word is noticed within some ten seconds, and its calls are sent elsewhere.
         "connection_keepalive": {"interval": "5s", "timeout": "3s"},
     }
-    explicit = {"@type": f"type.googleapis.com/{protocol}", "explicit_http_config": {"http2_protocol_options": options}}
+    explicit = {
+        "@type": f"type.googleapis.com/{protocol}",
+        "explicit_http_config": {"http2_protocol_options": options},
+        # Before the services end it, after 27 s at least: who closes while the other writes resets the connection,
+        # and what of an answer was on its way is lost. The edge closes when it has read the last one.
+        "common_http_protocol_options": {"max_connection_duration": "20s"},
+    }
     return {"typed_extension_protocol_options": {protocol: explicit}}
 
 
