@@ -260,8 +260,7 @@ async def test_without_its_database_a_service_alone_is_unavailable(mesh: Mesh, b
     await eventually(answers, BACK_SECONDS)
 
 
-@both_ways
-async def test_without_one_replica_of_anything_callers_see_nothing(mesh: Mesh, bank: Bank, down: Down) -> None:
+async def test_without_one_replica_of_anything_callers_see_nothing(mesh: Mesh, bank: Bank) -> None:
     """One of two replicas of each service goes away at once: no call fails, and no payment is left pending."""
     calls: dict[str, Callable[[], Awaitable[Any]]] = {**bank.reads(), "pay": bank.pay}
     over = asyncio.Event()
@@ -286,7 +285,7 @@ async def test_without_one_replica_of_anything_callers_see_nothing(mesh: Mesh, b
     callers = [asyncio.create_task(caller(name)) for name in calls for _ in range(2)]
     try:
         await eventually(lambda: all_done(5), BACK_SECONDS)
-        with down(mesh, *SERVICES):
+        with faults.dead(mesh, *SERVICES):
             await asyncio.sleep(6)  # long enough for health checks to find out, and for what hangs to be noticed
             await eventually(lambda: all_done(30), BACK_SECONDS)
     finally:
