@@ -93,7 +93,7 @@ def _watch(db: Database) -> Callable[[], Awaitable[None]]:
         clock_s = asyncio.get_running_loop().time
         while True:
             began = clock_s()
-            await db.run(ALL_TENANTS, work, read_only=True)
+            await db.run(ALL_TENANTS, work, read_only=True, long=True)
             await asyncio.sleep(max(_WATCH_SECONDS, (clock_s() - began) * _WATCH_PAUSE_FACTOR))
 
     return run

@@ -174,7 +174,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
                 sha256=received.sha256,
             )
 
-        imported = await self._db.run(call.tenant, work)
+        imported = await self._db.run(call.tenant, work, long=True)
         # So that the next payment need not wait for it.
         await self._watchlists.load(imported)
         return pb.ImportWatchlistResponse(watchlist=messages.watchlist(imported))

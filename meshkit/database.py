@@ -10,9 +10,10 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
+from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -31,7 +32,8 @@ POOL_WAIT_SECONDS = 2.0
 """Longer waits for a connection mean overload: the caller is better served by a refusal."""
 _TRIES_MAX = 4
 _SERIALIZATION_FAILURE, _DEADLOCK, _LOCK_TIMEOUT, _QUERY_CANCELED = "40001", "40P01", "55P03", "57014"
-_IDLE_IN_TRANSACTION = "25P03"
+_ENDED_BY_THE_SERVER = ("25P03", "25P04")  # idle in transaction for too long, in transaction for too long
+_TRANSACTION_TIMEOUT_FROM = 170000  # the first server version that has transaction_timeout
 
 _log = logs.get(__name__)
 
@@ -71,16 +73,19 @@ class Database:
         *,
         durable: bool = True,
         read_only: bool = False,
+        long: bool = False,
     ) -> T:
         """Runs `work` in one transaction that sees the rows of `tenants` alone, and commits.
 
         A cancelled caller does not stop it: once begun it ends by itself. `durable=False` answers before the commit
-        is on disk; only for what can be derived again. `work` may run more than once (serialization failure,
-        deadlock, a connection lost), so it must change nothing but the database. Raises what `work` raises, or
-        Contention, Overloaded, Unavailable.
+        is on disk; only for what can be derived again. A transaction may take as long as its longest statement may;
+        `long=True` is for imports, purges and checks of everything, which take no locks that calls wait for. `work`
+        may run more than once (serialization failure, deadlock, a connection lost), so it must change nothing but the
+        database. Raises what `work` raises, or Contention, Overloaded, Unavailable.
         """
         scope = tenants if isinstance(tenants, str) else ",".join(sorted(set(tenants)))
-        task = asyncio.ensure_future(self._attempts(scope, work, durable=durable, read_only=read_only))
+        options = {"durable": durable, "read_only": read_only, "long": long}
+        task = asyncio.ensure_future(self._attempts(scope, work, options))
         self._running.add(task)
         task.add_done_callback(self._finished)
         return await asyncio.shield(task)
@@ -91,11 +96,11 @@ class Database:
             task.exception()  # read, so that a failure after its caller left is not reported as never retrieved
 
     async def _attempts(
-        self, scope: str, work: Callable[[AsyncConnection], Awaitable[T]], *, durable: bool, read_only: bool
+        self, scope: str, work: Callable[[AsyncConnection], Awaitable[T]], options: dict[str, bool]
     ) -> T:
         for attempt in range(1, _TRIES_MAX + 1):
             try:
-                return await self._once(scope, work, durable=durable, read_only=read_only)
+                return await self._once(scope, work, **options)
             except (psycopg.Error, sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
                 refusal = transient(error)
                 if refusal is None:
@@ -108,18 +113,30 @@ class Database:
         raise Contention
 
     async def _once(
-        self, scope: str, work: Callable[[AsyncConnection], Awaitable[T]], *, durable: bool, read_only: bool
+        self,
+        scope: str,
+        work: Callable[[AsyncConnection], Awaitable[T]],
+        *,
+        durable: bool,
+        read_only: bool,
+        long: bool,
     ) -> T:
         conn = self.engine.connect()
         with telemetry.POOL_WAIT.time():
             await conn.start()
         async with contextlib.aclosing(conn):
             conn.info.pop("florin_events", None)
+            settings = {
+                "florin.tenants": scope,
+                "synchronous_commit": "on" if durable else "off",
+                "transaction_read_only": "on" if read_only else "off",
+            }
+            if not long and "transaction_timeout" in conn.info:
+                settings["transaction_timeout"] = conn.info["transaction_timeout"]
             async with conn.begin():
                 await conn.exec_driver_sql(
-                    "SELECT set_config('florin.tenants', %s, true), set_config('synchronous_commit', %s, true),"
-                    " set_config('transaction_read_only', %s, true)",
-                    (scope, "on" if durable else "off", "on" if read_only else "off"),
+                    "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in settings),
+                    tuple(settings.values()),
                 )
                 result = await work(conn)
             if conn.info.pop("florin_events", False):
@@ -135,14 +152,18 @@ class Database:
 
 
 def create_engine(url: URL, settings: ServiceSettings, *, connections: int | None = None) -> AsyncEngine:
-    """An engine with bounded waits: for a connection, a lock, a statement, an idle transaction."""
+    """An engine with bounded waits: for a connection, a lock, a statement, an idle transaction, a host that is gone.
+
+    A replica that stands still loses its locks while others still wait for them. One that stopped inside a pipeline is
+    not idle to the server: that takes transaction_timeout, which servers have from version 17 on.
+    """
     timeout = settings.database_statement_timeout_ms
-    # A replica that stands still, or whose network is gone, loses its locks before those who wait for them give up.
     options = (
         f"-c statement_timeout={timeout} -c lock_timeout={timeout} "
-        f"-c idle_in_transaction_session_timeout={timeout * 3 // 4} -c timezone=UTC"
+        f"-c idle_in_transaction_session_timeout={timeout * 3 // 4} -c timezone=UTC "
+        "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2"
     )
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=connections or settings.database_pool_size,
         max_overflow=0,
@@ -158,6 +179,13 @@ def create_engine(url: URL, settings: ServiceSettings, *, connections: int | Non
             "prepare_threshold": 2,
         },
     )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def note_what_the_server_has(connection: Any, record: Any) -> None:
+        if connection.driver_connection.info.server_version >= _TRANSACTION_TIMEOUT_FROM:
+            record.info["transaction_timeout"] = f"{timeout}ms"
+
+    return engine
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -177,13 +205,13 @@ def transient(error: BaseException) -> Contention | Overloaded | Unavailable | N
         return Overloaded()
     cause = getattr(error, "orig", None) or error
     # 08: connection, 57P: the server shuts down or starts, 53: out of resources; no state: the connection broke.
-    # 25P03: this process stood still for so long that the server ended its transaction.
+    # 25P03, 25P04: this process stood still for so long that the server ended its transaction.
     broken = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
     if (
         (broken and state is None)
         or (state is not None and state[:2] in ("08", "53"))
         or (state or "").startswith("57P")
-        or state == _IDLE_IN_TRANSACTION
+        or state in _ENDED_BY_THE_SERVER
     ):
         return Unavailable("the database")
     return None

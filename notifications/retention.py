@@ -26,7 +26,7 @@ async def purge_once(db: Database, retention_hours: float, at_most: int = _BATCH
             return await operations.purge_events(conn, keep_seconds=retention_hours * 3600, at_most=at_most)
 
         try:
-            gone = await db.run(ALL_TENANTS, work)
+            gone = await db.run(ALL_TENANTS, work, long=True)
         except Overloaded:
             if at_most == 1:
                 raise

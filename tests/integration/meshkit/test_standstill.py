@@ -47,15 +47,20 @@ async def test_a_transaction_that_stood_still_is_run_again(db: Database) -> None
     assert await _count(db) == 1
 
 
-async def test_who_waits_for_the_locks_of_a_standstill_gets_them_in_time(db: Database) -> None:
-    """Its locks are free before the statement that waits for them is given up."""
+@pytest.mark.parametrize("in_pipeline", [False, True], ids=["between-statements", "in-a-pipeline"])
+async def test_who_waits_for_the_locks_of_a_standstill_gets_them_in_time(db: Database, in_pipeline: bool) -> None:
+    """Its locks are free before those who wait for them are refused; also where the server waits for the rest of a
+    pipeline, which is neither a statement nor idle."""
     locked = asyncio.Event()
 
     async def stands_still(conn: AsyncConnection) -> None:
-        await conn.exec_driver_sql("SELECT pg_advisory_xact_lock(2)")
-        if not locked.is_set():
-            locked.set()
-            await asyncio.sleep(1)
+        driver = await Database.driver(conn)
+        async with driver.pipeline() if in_pipeline else contextlib.nullcontext():
+            cursor = await driver.execute("SELECT pg_advisory_xact_lock(2)")
+            await cursor.fetchone()
+            if not locked.is_set():
+                locked.set()
+                await asyncio.sleep(3)
 
     async def waits(conn: AsyncConnection) -> bool:
         await conn.exec_driver_sql("SELECT pg_advisory_xact_lock(2)")
