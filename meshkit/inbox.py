@@ -31,10 +31,10 @@ Key = tuple[str, str, str]
 Handler = Callable[[AsyncConnection, Sequence[Incoming]], Awaitable[None]]
 
 _FETCH = 256
-_FEW = 4
 _IDLE_SECONDS = 2.0
-_GATHER_SECONDS = 0.01  # after the first event, so that those that travel with it share its transaction
-_GATHER_BUSY_SECONDS = 0.1  # while events come in numbers: a transaction for a few of them costs as much as for all
+_GATHER_SECONDS = 0.01
+"""After the first event, for each that came at once the last time: a transaction for a few costs as much as for all."""
+_GATHER_EVENTS_MAX = 10
 _PATIENCE_FACTOR = 20
 """An event waits so many `event_gap_seconds` at most, should the broker's account of what is finished be no help."""
 _PURGE_ROWS = 10_000  # in one transaction
@@ -150,11 +150,11 @@ class Consumer:
                 await asyncio.sleep(0.5)
 
     async def _consume(self, subscription: JetStreamContext.PullSubscription, bound: int) -> None:
-        observe_again, busy = 0.0, False
+        observe_again, gather_seconds = 0.0, _GATHER_SECONDS
         try:
             while bound == self._bus.connections:
-                messages = await _fetch(subscription, _GATHER_BUSY_SECONDS if busy else _GATHER_SECONDS)
-                busy = len(messages) > _FEW
+                messages = await _fetch(subscription, gather_seconds)
+                gather_seconds = _GATHER_SECONDS * min(max(len(messages), 1), _GATHER_EVENTS_MAX)
                 if messages:
                     await _finished(self._process(messages))
                 if self._waiting or time.monotonic() >= observe_again:
@@ -318,7 +318,7 @@ async def purge(db: Database, *, inbox_hours: float, requests_hours: float) -> N
         async def work(conn: AsyncConnection, statement: str = statement, hours: float = hours) -> int:
             return (await conn.exec_driver_sql(statement, (hours * 3600, _PURGE_ROWS))).rowcount
 
-        while await db.run(ALL_TENANTS, work) == _PURGE_ROWS:
+        while await db.run(ALL_TENANTS, work, long=True) == _PURGE_ROWS:
             pass
 
 

@@ -27,6 +27,9 @@ PARTITIONS = 16
 
 _BATCH = 500
 _POLL_SECONDS = 0.2
+_GATHER_SECONDS = 0.01
+"""After a commit, for each event that went the last time: a round for a few costs as much as for all."""
+_GATHER_EVENTS_MAX = 10
 _COUNTED_MAX = 100_000  # of waiting events; more is a number that takes long to count and says nothing else
 _PURGE_ROWS = 10_000
 _PURGE_SECONDS, _PURGE_FULL_SECONDS = 60, 1  # 10,000 rows a second are gone where so many come
@@ -195,20 +198,19 @@ class Relay:
                 full = await self._purge(conn, owned)
                 purge_again = loop.time() + (_PURGE_FULL_SECONDS if full else _PURGE_SECONDS)
             if published < _BATCH:
-                await self._wait()
+                await self._wait(_GATHER_SECONDS * min(max(published, 1), _GATHER_EVENTS_MAX))
 
     async def _tell_again(self, conn: AsyncConnection, partitions: list[int]) -> None:
         """Publishes what was published last once more, in order: a broker that was away may have lost it. One that has
         it drops it by its id, or else the consumers' inboxes do."""
         await conn.exec_driver_sql(_RETELL, (partitions, timedelta(seconds=_RETELL_SECONDS)))
 
-    async def _wait(self) -> None:
+    async def _wait(self, gather_seconds: float) -> None:
         try:
             await asyncio.wait_for(self._db.outbox_written.wait(), _POLL_SECONDS)
         except TimeoutError:
             return
-        # Lets the transactions of the next few milliseconds join, so that events travel in batches.
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(gather_seconds)
 
     async def _publish_batch(self, conn: AsyncConnection, owned: list[int]) -> int:
         result = await conn.exec_driver_sql(_TAKE, (owned,))
