@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import faults
 from tests.support import mesh as whole
+from tests.support.parts import wait_until
 
 SEED = int(os.environ.get("FLORIN_SEED") or random.SystemRandom().randrange(1_000_000))
 NOTES = pytest.StashKey[list[str]]()
@@ -58,7 +60,21 @@ def mesh() -> Iterator[whole.Mesh]:
 
 @pytest.fixture(autouse=True)
 def whole_before_and_after(mesh: whole.Mesh) -> Iterator[None]:
-    """Each test begins with a mesh that is ready, and fails when it leaves one that does not become so."""
-    mesh.wait_all_ready(60)
+    """Each test begins with a mesh that is ready, also in the edge's eyes, and has to leave one that becomes so."""
+    _wait_whole(mesh)
     yield
-    mesh.wait_all_ready(60)
+    _wait_whole(mesh)
+
+
+def _wait_whole(mesh: whole.Mesh, seconds: float = 60) -> None:
+    mesh.wait_all_ready(seconds)
+    doubted: list[str] = []
+
+    def believed() -> bool:
+        doubted[:] = faults.doubted(mesh)
+        return not doubted
+
+    try:
+        wait_until(believed, seconds)
+    except AssertionError:
+        raise AssertionError(f"the edge does not believe in {doubted}") from None

@@ -32,4 +32,4 @@ async def test_no_payment_is_lost_or_doubled_whatever_is_killed(
         f"{len(plan)} faults in {FAULT_SECONDS:.0f} s: {under.summary(final)}; all final {took:.1f} s after the last"
     )
     under.judge(final, tmp_path, plan)
-    await verified(mesh)
+    await verified(under)

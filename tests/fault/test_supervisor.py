@@ -68,12 +68,12 @@ async def _answered(under: Storm, count: int) -> bool:
 
 @pytest.mark.timeout(300)
 async def test_a_killed_supervisor_takes_all_with_it_and_the_books_stand_afterwards(
-    mesh: Mesh, crash: Crash, tmp_path: Path
+    crash: Crash, tmp_path: Path
 ) -> None:
     """Every process ends at the same moment, amid payments: none survives, and no payment is lost or doubled."""
     assert crash.survivors == []
     crash.under.judge(crash.final, tmp_path, ["kill -9 of the supervisor"])
-    await verified(mesh)
+    await verified(crash.under)
 
 
 @pytest.mark.timeout(120)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
 import subprocess
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -184,6 +186,21 @@ def without_database(mesh: Mesh, service: str) -> Iterator[None]:
             yield
         finally:
             admin.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))
+
+
+def doubted(mesh: Mesh) -> list[str]:
+    """The replicas that the edge does not believe in at the moment: their cluster and address, and why."""
+    admin = mesh.description["ports"]["envoy_admin"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin}/clusters?format=json", timeout=5) as answer:
+        clusters = json.load(answer)["cluster_statuses"]
+    found = []
+    for cluster in clusters:
+        for host in cluster.get("host_statuses", ()):
+            reasons = sorted(reason for reason, failed in host["health_status"].items() if failed is True)
+            if reasons:
+                port = host["address"]["socket_address"]["port_value"]
+                found.append(f"{cluster['name']} at {port}: {', '.join(reasons)}")
+    return found
 
 
 def is_ready(state: State, name: str) -> bool:

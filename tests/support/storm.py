@@ -31,10 +31,13 @@ class Storm:
     mesh: Mesh
     load: Load
     history: History
+    final_at: float = 0.0
+    """When all was final, on time.monotonic()."""
 
     async def settle(self, since: float) -> tuple[Final, float]:
         """What stands when all is final, and the seconds that it took from a moment of time.monotonic() on."""
         took = await self._until_final(since)
+        self.final_at = time.monotonic()
         await asyncio.to_thread(self.mesh.wait_all_ready)
         final = await self.load.read_final()
         await self._until_told(final)
@@ -51,13 +54,9 @@ class Storm:
 
     async def _until_told(self, final: Final) -> None:
         """Waits until the stream has told the end of every transfer, or no longer: the checker says what is missing."""
-        wanted = {transfer.name for transfer in final.transfers}
+        ends = {(t.name, f"florin.transactions.transfer_{t.state.lower()}.v1") for t in final.transfers}
         deadline = time.monotonic() + FINAL_SECONDS
-        while time.monotonic() < deadline:
-            told = self.load.told
-            ended = {event.subject for event in told if not event.type.endswith(("_accepted.v1", "_held.v1"))}
-            if wanted <= ended:
-                return
+        while time.monotonic() < deadline and not ends <= {(event.subject, event.type) for event in self.load.told}:
             await asyncio.sleep(0.1)
 
     def judge(self, final: Final, folder: Path, faults: Sequence[object]) -> None:
@@ -109,8 +108,8 @@ def _open(mesh: Mesh, tenant: str, made: History) -> None:
         made.opening[mesh.account(funds=FUNDS, tenant=tenant)] = FUNDS
 
 
-async def verified(mesh: Mesh) -> None:
+async def verified(under: Storm) -> None:
     """`florin verify` once all that is final has been so for as long as the invariants across services ask for."""
-    await asyncio.sleep(SETTLED_SECONDS + 1)
-    done = await asyncio.to_thread(mesh.florin, "verify")
+    await asyncio.sleep(max(under.final_at + SETTLED_SECONDS + 1 - time.monotonic(), 0))
+    done = await asyncio.to_thread(under.mesh.florin, "verify")
     assert done.returncode == 0, done.stdout + done.stderr
