@@ -135,7 +135,7 @@ $(GRPCURL):
 	@echo "building grpcurl into $(CACHE)"
 	@mkdir -p "$(dir $(GRPCURL))"; new=$$(mktemp -d "$(CACHE)/grpcurl/new.XXXXXX"); trap 'rm -rf "$$new"' EXIT; \
 	(cd tests/tools && package=github.com/fullstorydev/grpcurl && version=$$(go list -m -f '{{.Version}}' $$package) && \
-	  go build -trimpath -ldflags "-X main.version=$$version" -o "$$new/grpcurl" $$package/cmd/grpcurl); \
+	  CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$$version" -o "$$new/grpcurl" $$package/cmd/grpcurl); \
 	mv "$$new/grpcurl" "$(GRPCURL)"
 
 $(PRODUCTION)/node_modules:

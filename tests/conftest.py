@@ -12,9 +12,12 @@ from tests.support import mesh as whole
 from tests.support import parts as real
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def plain_logs() -> None:
-    """Tracebacks as text: drawn with every local variable they hold up the services of this process for a second."""
+    """Tracebacks as text: drawn with every local variable they hold up the services of this process for a second.
+
+    Set for each test, since those of the logs set others.
+    """
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

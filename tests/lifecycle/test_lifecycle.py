@@ -76,7 +76,9 @@ def test_a_detached_mesh_survives_the_loss_of_its_supervisor(root: Path) -> None
     mesh = attached(root)
     request = transfer_service_pb2.GetTransferRequest(name=paid.name)
     metadata = [("authorization", f"Bearer {token}")]  # made before: the issuer's key is the same
-    assert mesh.stubs().transfers.GetTransfer(request, metadata=metadata, timeout=10).transfer == paid
+    # Its outcome does not wait for the disk: where it was lost with the server it is derived again, in the same words.
+    transfers = mesh.stubs().transfers
+    wait_until(lambda: transfers.GetTransfer(request, metadata=metadata, timeout=10).transfer == paid, 30)
     assert mesh.balance(debit).posted.minor_units == 9_00
     assert mesh.customer()
     mesh.channel.close()
