@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from sqlalchemy.engine import URL
 
 from local import binaries, certs, issuer, nats, processes
@@ -90,17 +89,16 @@ def start(child: Child) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
 
-@contextmanager
-def fresh_database(parts: Parts, service: str) -> Iterator[str]:
-    """A migrated database of a service under a name of its own, with its owner and runtime role."""
+def fresh_database(parts: Parts, service: str) -> str:
+    """A migrated database of a service under a name of its own, with its owner and runtime role.
+
+    It goes away with its server. To drop it, the server would wait for everybody who is connecting to any database,
+    for the authentication's whole minute if that is a task of this process, whose loop is not running meanwhile.
+    """
     database = f"{service}_{uuid.uuid4().hex[:8]}"
     parts.postgres.create_databases([database])
     migrations.upgrade(parts.url(database, f"{database}_owner"), service, f"{database}_runtime")
-    try:
-        yield database
-    finally:
-        with psycopg.connect(parts.postgres.admin_dsn("postgres"), autocommit=True) as admin:
-            admin.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+    return database
 
 
 def settings_for(parts: Parts, settings_class: type[Any], database: str, **changes: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,10 +34,9 @@ FUNDER = Actor(customer=None, may_fund=True)
 
 
 @pytest.fixture(scope="session")
-def database(parts: real.Parts) -> Iterator[str]:
+def database(parts: real.Parts) -> str:
     """A migrated database of the service."""
-    with real.fresh_database(parts, "accounts") as name:
-        yield name
+    return real.fresh_database(parts, "accounts")
 
 
 @pytest.fixture(scope="session")

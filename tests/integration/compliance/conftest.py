@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -199,10 +199,9 @@ async def channel(parts: real.Parts, identity: str, port: int) -> AsyncIterator[
 
 
 @pytest.fixture(scope="session")
-def compliance_database(parts: real.Parts) -> Iterator[str]:
+def compliance_database(parts: real.Parts) -> str:
     """A migrated database of the service."""
-    with real.fresh_database(parts, "compliance") as name:
-        yield name
+    return real.fresh_database(parts, "compliance")
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -23,15 +21,14 @@ Urls = dict[str, URL]
 
 
 @pytest.fixture(scope="module")
-def databases(parts: Parts) -> Iterator[Urls]:
+def databases(parts: Parts) -> Urls:
     """A database of each service, as its owner."""
-    with ExitStack() as stack:
-        names = {service: stack.enter_context(fresh_database(parts, service)) for service in SERVICES}
-        # The check of rights goes by the usual name of a service's role.
-        with psycopg.connect(parts.postgres.admin_dsn("postgres"), autocommit=True) as admin:
-            for service in SERVICES:
-                parts.postgres._role(admin, f"{service}_runtime")
-        yield {service: parts.url(name, f"{name}_owner") for service, name in names.items()}
+    names = {service: fresh_database(parts, service) for service in SERVICES}
+    # The check of rights goes by the usual name of a service's role.
+    with psycopg.connect(parts.postgres.admin_dsn("postgres"), autocommit=True) as admin:
+        for service in SERVICES:
+            parts.postgres._role(admin, f"{service}_runtime")
+    return {service: parts.url(name, f"{name}_owner") for service, name in names.items()}
 
 
 @pytest.fixture

@@ -95,10 +95,9 @@ def parts() -> Iterator[real.Parts]:
 
 
 @pytest.fixture(scope="module")
-def databases(parts: real.Parts) -> Iterator[tuple[str, str]]:
+def databases(parts: real.Parts) -> tuple[str, str]:
     """A database for each side."""
-    with real.fresh_database(parts, "accounts") as publisher, real.fresh_database(parts, "compliance") as consumer:
-        yield publisher, consumer
+    return real.fresh_database(parts, "accounts"), real.fresh_database(parts, "compliance")
 
 
 @pytest.fixture

@@ -30,25 +30,25 @@ def _allow(parts: real.Parts, database: str, *, connections: bool) -> None:
 async def test_a_busy_service_is_ready_and_one_without_its_database_is_not(parts: real.Parts) -> None:
     """All connections are in use for longer than the check waits: out of the balancer, the replica would only give
     its load to the others, which would follow it. Without the database it is not ready."""
-    with fresh_database(parts, "accounts") as name:
-        settings = settings_for(parts, Settings, name, database_pool_size=2)
-        async with Database.open(settings) as db:
-            busy = asyncio.Event()
+    name = fresh_database(parts, "accounts")
+    settings = settings_for(parts, Settings, name, database_pool_size=2)
+    async with Database.open(settings) as db:
+        busy = asyncio.Event()
 
-            async def slow(conn: AsyncConnection) -> None:
-                await conn.exec_driver_sql("SELECT 1")
-                busy.set()
-                await conn.exec_driver_sql("SELECT pg_sleep(3)")
+        async def slow(conn: AsyncConnection) -> None:
+            await conn.exec_driver_sql("SELECT 1")
+            busy.set()
+            await conn.exec_driver_sql("SELECT pg_sleep(3)")
 
-            readiness = health.Readiness(kit.checks(settings, db), _told)
-            holding = [asyncio.create_task(db.run("t", slow)) for _ in range(2)]
-            await busy.wait()
-            await readiness.refresh()
-            assert readiness.failures == {}
-            await asyncio.gather(*holding)
-            _allow(parts, name, connections=False)
-            await readiness.refresh()
-            assert set(readiness.failures) == {"database"}
-            _allow(parts, name, connections=True)
-            await readiness.refresh()
-            assert readiness.failures == {}
+        readiness = health.Readiness(kit.checks(settings, db), _told)
+        holding = [asyncio.create_task(db.run("t", slow)) for _ in range(2)]
+        await busy.wait()
+        await readiness.refresh()
+        assert readiness.failures == {}
+        await asyncio.gather(*holding)
+        _allow(parts, name, connections=False)
+        await readiness.refresh()
+        assert set(readiness.failures) == {"database"}
+        _allow(parts, name, connections=True)
+        await readiness.refresh()
+        assert readiness.failures == {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -34,10 +34,9 @@ class Sink:
 
 
 @pytest.fixture(scope="module")
-def database(parts: real.Parts) -> Iterator[str]:
+def database(parts: real.Parts) -> str:
     """A database of accounts."""
-    with fresh_database(parts, "accounts") as name:
-        yield name
+    return fresh_database(parts, "accounts")
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ TENANT = "standing-still"
 @pytest.fixture
 async def db(parts: real.Parts) -> AsyncIterator[Database]:
     """A database of accounts; statements may take 400 ms, and a transaction may stand still for 300."""
-    with fresh_database(parts, "accounts") as name:
-        async with Database.open(settings_for(parts, Settings, name, database_statement_timeout_ms=400)) as opened:
-            yield opened
+    settings = settings_for(parts, Settings, fresh_database(parts, "accounts"), database_statement_timeout_ms=400)
+    async with Database.open(settings) as opened:
+        yield opened
 
 
 async def test_a_transaction_that_stood_still_is_run_again(db: Database) -> None:

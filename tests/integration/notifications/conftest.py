@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -235,10 +235,9 @@ async def serving(
 
 
 @pytest.fixture(scope="session")
-def notifications_database(parts: real.Parts) -> Iterator[str]:
+def notifications_database(parts: real.Parts) -> str:
     """A migrated database of the service."""
-    with real.fresh_database(parts, "notifications") as name:
-        yield name
+    return real.fresh_database(parts, "notifications")
 
 
 @pytest.fixture(scope="session")

@@ -54,13 +54,9 @@ def own_parts() -> Iterator[real.Parts]:
 
 
 @pytest.fixture(scope="module")
-def databases(own_parts: real.Parts) -> Iterator[tuple[str, str]]:
+def databases(own_parts: real.Parts) -> tuple[str, str]:
     """A database for each side."""
-    with (
-        real.fresh_database(own_parts, "accounts") as publisher,
-        real.fresh_database(own_parts, "notifications") as own,
-    ):
-        yield publisher, own
+    return real.fresh_database(own_parts, "accounts"), real.fresh_database(own_parts, "notifications")
 
 
 @pytest.fixture(scope="module")

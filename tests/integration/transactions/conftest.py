@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,10 +89,9 @@ async def serving(replica: Replica) -> AsyncIterator[Replica]:
 
 
 @pytest.fixture(scope="session")
-def database(parts: Parts) -> Iterator[str]:
+def database(parts: Parts) -> str:
     """One database for all tests of the service: they use transfers of their own."""
-    with fresh_database(parts, "transactions") as name:
-        yield name
+    return fresh_database(parts, "transactions")
 
 
 @pytest.fixture
