@@ -33,7 +33,7 @@ PAYROLL = EXAMPLES / "payroll.xml"
 WATCHLIST = EXAMPLES / "watchlist"
 _WEBHOOK_SECONDS = 60.0
 _STAGE_SECONDS = 60.0
-_COMPLETED = "florin.transactions.transfer_completed.v1"
+_COMPLETED = demo_outcome.event_of("completed")
 
 
 def run(folder: Path | None, *, keep: bool = False, file: Path = PAYROLL) -> int:
@@ -144,7 +144,7 @@ async def _job(
         if wanted[outcome.item.number].fate is Fate.IN_REVIEW and outcome.fate is not Fate.COMPLETED
     ]
     problems += await _money(screen, bank, outcomes, parties)
-    problems += await _webhooks(screen, listener, outcomes)
+    problems += await _webhooks(screen, listener, outcomes, [wanted[outcome.item.number].fate for outcome in outcomes])
     problems += await _verify(screen, state)
     for problem in problems:
         screen.problem(problem)
@@ -255,17 +255,23 @@ async def _money(screen: Screen, bank: Bank, outcomes: Sequence[Outcome], partie
     return problems
 
 
-async def _webhooks(screen: Screen, listener: Listener, outcomes: Sequence[Outcome]) -> list[str]:
-    """Waits until the event of each completed payment arrived."""
-    wanted = {
-        outcome.transfer.name for outcome in outcomes if outcome.fate is Fate.COMPLETED and outcome.transfer is not None
-    }
-    await listener.until(lambda: wanted <= listener.subjects(_COMPLETED), _WEBHOOK_SECONDS)
+async def _webhooks(
+    screen: Screen, listener: Listener, outcomes: Sequence[Outcome], expected: Sequence[Fate]
+) -> list[str]:
+    """Waits until every event of every payment arrived. `expected` are the payments' fates before any review."""
+    lives = demo_outcome.lives(outcomes, expected)
+    reviews = sum(fate is Fate.IN_REVIEW for fate in expected)
+
+    def missing() -> int:
+        told = sum(len(names - listener.subjects(kind)) for kind, names in lives.items())
+        return told + sum(max(reviews - len(listener.subjects(kind)), 0) for kind in demo_outcome.CASE_EVENTS)
+
+    await listener.until(lambda: not missing(), _WEBHOOK_SECONDS)
     screen.webhooks(listener)
-    arrived = listener.subjects(_COMPLETED)
+    wanted, arrived = lives[_COMPLETED], listener.subjects(_COMPLETED)
     problems = []
-    if wanted - arrived:
-        problems.append(f"{len(wanted - arrived)} completed payments have no webhook after {_WEBHOOK_SECONDS:.0f} s")
+    if missing():
+        problems.append(f"{missing()} events have no webhook after {_WEBHOOK_SECONDS:.0f} s")
     if arrived - wanted:
         problems.append(f"{len(arrived - wanted)} webhooks tell of payments that were not completed here")
     if listener.unsigned:

@@ -12,6 +12,8 @@ from meshkit import money
 
 WATCHED_PREFIX = "WATCHED-"
 """Payments to a name on the watchlist say so in the example's EndToEndId."""
+CASE_EVENTS = ("florin.compliance.case_opened.v1", "florin.compliance.case_resolved.v1")
+"""What is told of a review."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,25 @@ def _one(item: PlannedPayment, firsts: dict[str, PlannedPayment], funds: dict[st
     funds[request.debit_account] -= amount
     watched = item.payment.end_to_end_id.startswith(WATCHED_PREFIX)
     return Expected(Fate.IN_REVIEW if watched else Fate.COMPLETED)
+
+
+def event_of(step: str) -> str:
+    """The type of the event of a step in a transfer's life."""
+    return f"florin.transactions.transfer_{step}.v1"
+
+
+def lives(outcomes: Sequence[Outcome], fates: Sequence[Fate]) -> dict[str, set[str]]:
+    """Type of an event → the transfers that it has to tell of. `fates` are those before any review."""
+    found: dict[str, set[str]] = {event_of(step): set() for step in ("accepted", "held", "completed", "declined")}
+    for outcome, before in zip(outcomes, fates, strict=True):
+        if outcome.transfer is None or outcome.fate not in (Fate.COMPLETED, Fate.DECLINED):
+            continue
+        name = outcome.transfer.name
+        found[event_of("accepted")].add(name)
+        found[event_of(outcome.fate.value)].add(name)
+        if before is Fate.IN_REVIEW:
+            found[event_of("held")].add(name)
+    return found
 
 
 def surprises(outcomes: Sequence[Outcome], wanted: Mapping[int, Expected]) -> list[str]:
