@@ -102,7 +102,7 @@ bench: setup ## How fast it is and what it costs, beside what it stands on: one 
 lint: setup ## Style, types, and the direction of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy meshkit accounts transactions compliance notifications local
+	@$(BIN)/mypy meshkit accounts transactions compliance notifications local bench
 	@$(BIN)/lint-imports
 
 .PHONY: check

@@ -92,6 +92,9 @@ def clusters(settings: EdgeSettings, health_names: Mapping[str, str]) -> Iterato
     issuer = urlsplit(settings.issuer_jwks)
     if issuer.scheme not in {"http", "https"} or not issuer.hostname:
         raise EdgeError(f"--issuer-jwks must be an http or https address, not {settings.issuer_jwks!r}.")
+    if issuer.scheme == "http" and not (issuer.hostname == "localhost" or _is_loopback(issuer.hostname)):
+        # Whoever could change the answer on its way could sign tokens of anybody.
+        raise EdgeError(f"--issuer-jwks must be https on another host, not {settings.issuer_jwks!r}.")
     port = issuer.port or (443 if issuer.scheme == "https" else 80)
     cluster = _cluster("issuer", [f"{issuer.hostname}:{port}"])
     if issuer.scheme == "https":
@@ -279,6 +282,10 @@ def socket_address(address: str) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
+def _is_loopback(host: str) -> bool:
+    return _is_ip(host) and ipaddress.ip_address(host).is_loopback
+
+
 def _is_ip(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
@@ -290,7 +297,7 @@ def _is_ip(host: str) -> bool:
 def loopback(address: str) -> str:
     """The same address. Raises EdgeError when it can be reached from elsewhere."""
     host, _ = _split(address)
-    if not _is_ip(host) or not ipaddress.ip_address(host).is_loopback:
+    if not _is_loopback(host):
         raise EdgeError(f"--admin must be on loopback, not {address}: it can stop the edge and shows its secrets.")
     return address
 

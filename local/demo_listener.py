@@ -89,10 +89,10 @@ async def listening() -> AsyncIterator[Listener]:
     listener = Listener()
     application = web.Application()
     application.router.add_post("/hooks", listener.receive)
-    runner = web.AppRunner(application, access_log=None)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=1.0)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         host, port = runner.addresses[0][:2]
         listener.url = f"http://{host}:{port}/hooks"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ssl
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, FilePath, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -127,8 +129,14 @@ class ServiceSettings(BaseSettings):
     @field_validator("jwks_url")
     @classmethod
     def _an_address_of_keys(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
+        if value is None:
+            return None
+        address = urlsplit(value)
+        if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError("write it as https://host/path")
+        if address.scheme == "http" and not _is_this_machine(address.hostname):
+            # Whoever could change the answer on its way could sign tokens of anybody.
+            raise ValueError("keys of another host need https://")
         return value
 
     @field_validator("jwks_file")
@@ -166,7 +174,14 @@ class ServiceSettings(BaseSettings):
 def _is_local(url: URL) -> bool:
     """Whether a database is reached without leaving the machine: by a socket's folder, or over loopback."""
     host = url.host or str(url.query.get("host", ""))
-    return host.startswith(("/", "127.")) or host in ("", "localhost", "::1")
+    return host.startswith("/") or not host or _is_this_machine(host)
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _text_of(path: Path) -> str:

@@ -210,6 +210,7 @@ def test_the_admin_interface_stays_on_loopback(settings: Any) -> None:
         ({"listen": "8443"}, "HOST:PORT"),
         ({"listen": "127.0.0.1:99999"}, "HOST:PORT"),
         ({"issuer_jwks": "file:///keys"}, "http"),
+        ({"issuer_jwks": "http://issuer.example/keys"}, "https"),
         ({"rate_read": 0}, "rate"),
     ],
 )

@@ -104,6 +104,9 @@ def test_every_mistake_is_listed_at_once(
         ("DATABASE_URL", "postgresql+psycopg://role@db/accounts", "sslmode=verify-full"),
         ("OWNER_DATABASE_URL", "postgresql+psycopg://role@10.0.0.5:5432/accounts", "sslmode=verify-full"),
         ("JWKS_URL", "file:///etc/passwd", "https://"),
+        ("JWKS_URL", "https:keys", "https://host/path"),
+        ("JWKS_URL", "http://issuer.example/keys", "need https"),
+        ("JWKS_URL", "http://127.0.0.1.issuer.example/keys", "need https"),
         ("DATABASE_PASSWORD_FILE", "/nowhere", "does not point to a file"),
     ],
 )
