@@ -34,7 +34,7 @@ _FETCH = 256
 _IDLE_SECONDS = 2.0
 _GATHER_SECONDS = 0.01
 """After the first event, for each that came at once the last time: a transaction for a few costs as much as for all."""
-_GATHER_EVENTS_MAX = 10
+_GATHER_EVENTS_MAX = 20
 _PATIENCE_FACTOR = 20
 """An event waits so many `event_gap_seconds` at most, should the broker's account of what is finished be no help."""
 _PURGE_ROWS = 10_000  # in one transaction

@@ -29,7 +29,7 @@ _BATCH = 500
 _POLL_SECONDS = 0.2
 _GATHER_SECONDS = 0.01
 """After a commit, for each event that went the last time: a round for a few costs as much as for all."""
-_GATHER_EVENTS_MAX = 10
+_GATHER_EVENTS_MAX = 20
 _COUNTED_MAX = 100_000  # of waiting events; more is a number that takes long to count and says nothing else
 _PURGE_ROWS = 10_000
 _PURGE_SECONDS, _PURGE_FULL_SECONDS = 60, 1  # 10,000 rows a second are gone where so many come
