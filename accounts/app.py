@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from prometheus_client import Gauge
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts import consumers, posting, store
 from accounts.ledger_rpc import LedgerService
@@ -24,6 +25,7 @@ from meshkit.lifecycle import Parts
 
 IMBALANCES = Gauge("florin_ledger_imbalances", "Pairs of tenant and currency whose balances do not sum to zero.")
 
+_WATCH_TIMEOUT = "5min"
 _BALANCE_READS_MAX = 4  # batches of balance reads at once; each holds a connection
 _log = logs.get(__name__)
 
@@ -86,8 +88,14 @@ def _balances(db: Database) -> Batcher[BalanceKey, Balance | None]:
 
 async def _watch_balance(db: Database, every_seconds: float) -> None:
     """INV-1 over whole tenants: an alarm that constraints make impossible, and so worth having."""
+
+    async def work(conn: AsyncConnection) -> int:
+        # It adds up all accounts, which may be millions.
+        await conn.exec_driver_sql("SELECT set_config('statement_timeout', %s, true)", (_WATCH_TIMEOUT,))
+        return await store.imbalances(conn)
+
     while True:
-        wrong = await db.run(ALL_TENANTS, store.imbalances, read_only=True)
+        wrong = await db.run(ALL_TENANTS, work, read_only=True, long=True)
         IMBALANCES.set(wrong)
         if wrong:
             _log.error("the ledger does not balance", pairs_of_tenant_and_currency=wrong)

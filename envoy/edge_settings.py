@@ -133,7 +133,7 @@ def _service_cluster(
         "transport_socket": _tls({"common_tls_context": context}),
         "circuit_breakers": {"thresholds": [threshold]},
         # Without a healthy replica a call is refused at once, with the time after which to try again. What is learned
-        # of a replica counts at once too: gathered for a second, as is usual, its return would be noticed that late.
+        # of a replica counts at once too: gathered for a second, as is usual, its return could be noticed that late.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         # A replica that fails five calls in a row is left alone for a while; at most half of them at a time.
         "outlier_detection": {

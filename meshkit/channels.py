@@ -20,7 +20,7 @@ _SHAVE_SECONDS = 0.05
 """Kept back of the caller's deadline, so that there is time to answer after the callee did not."""
 _BUDGET_MIN_SECONDS = 0.02
 HEDGE_SECONDS = 1.0
-"""A call without an answer after this is made at another replica too: several times what a full batch takes."""
+"""A call without an answer after this is made once more, most likely at another replica; a full batch takes less."""
 _SILENCE = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,

@@ -78,9 +78,9 @@ class Database:
         """Runs `work` in one transaction that sees the rows of `tenants` alone, and commits.
 
         A cancelled caller does not stop it: once begun it ends by itself. `durable=False` answers before the commit
-        is on disk; only for what can be derived again. A transaction may take as long as its longest statement may;
-        `long=True` is for imports, purges and checks of everything, which take no locks that calls wait for. `work`
-        may run more than once (serialization failure, deadlock, a connection lost), so it must change nothing but the
+        is on disk; only for what can be derived again. A transaction may take a quarter longer than its longest
+        statement; `long=True` is for imports, purges and checks of everything, which use no pipeline. `work` may run
+        more than once (serialization failure, deadlock, a connection lost), so it must change nothing but the
         database. Raises what `work` raises, or Contention, Overloaded, Unavailable.
         """
         scope = tenants if isinstance(tenants, str) else ",".join(sorted(set(tenants)))
@@ -154,14 +154,18 @@ class Database:
 def create_engine(url: URL, settings: ServiceSettings, *, connections: int | None = None) -> AsyncEngine:
     """An engine with bounded waits: for a connection, a lock, a statement, an idle transaction, a host that is gone.
 
-    A replica that stands still loses its locks while others still wait for them. One that stopped inside a pipeline is
-    not idle to the server: that takes transaction_timeout, which servers have from version 17 on.
+    A replica that stands still loses its locks. One that stopped inside a pipeline is not idle to the server: that
+    takes transaction_timeout, which servers have from version 17 on. It is longer than a statement's time, which the
+    server would not watch otherwise; who waits for a lock meanwhile gives up earlier, and tries again. A replica that
+    stopped while the server still had more to send than the socket holds keeps its locks until it goes on, or, over
+    TCP, until it took nothing for so long that its connection is given up.
     """
     timeout = settings.database_statement_timeout_ms
     options = (
-        f"-c statement_timeout={timeout} -c lock_timeout={timeout} "
+        f"-c statement_timeout={timeout} -c lock_timeout={timeout * 3 // 4} "
         f"-c idle_in_transaction_session_timeout={timeout * 3 // 4} -c timezone=UTC "
         "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2"
+        " -c tcp_user_timeout=15000"
     )
     engine = create_async_engine(
         url,
@@ -183,7 +187,7 @@ def create_engine(url: URL, settings: ServiceSettings, *, connections: int | Non
     @event.listens_for(engine.sync_engine, "connect")
     def note_what_the_server_has(connection: Any, record: Any) -> None:
         if connection.driver_connection.info.server_version >= _TRANSACTION_TIMEOUT_FROM:
-            record.info["transaction_timeout"] = f"{timeout}ms"
+            record.info["transaction_timeout"] = f"{timeout * 5 // 4}ms"
 
     return engine
 

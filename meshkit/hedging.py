@@ -42,7 +42,8 @@ async def hedged[T](
 ) -> T:
     """The first answer of `attempt`, which is made once more when there is none after `after_s` seconds.
 
-    Neither attempt is given up for the other. Raises what an attempt raised, unless the other one may still do better.
+    Neither attempt is given up until one has answered. Raises what an attempt raised, unless the other one may still
+    do better.
     """
     budget.earn()
     running = {asyncio.ensure_future(attempt())}

@@ -37,8 +37,8 @@ ACCEPTED = transfer_pb2.TRANSFER_STATE_ACCEPTED
 BACK_SECONDS = 30.0
 """In which what waited has to be finished once the part is there again."""
 
-LOCK_SECONDS = 4.5
-"""How long a transaction that stands still may hold its locks: the longest statement's time, and a little."""
+LOCK_SECONDS = 5.5
+"""How long a transaction that stands still may hold its locks: a quarter more than a statement, and a little."""
 
 Down = Callable[..., AbstractContextManager[None]]
 both_ways = pytest.mark.parametrize("down", [faults.dead, faults.stopped], ids=["dead", "stopped"])

@@ -15,6 +15,7 @@ from accounts.settings import Settings
 from florin.accounts.v1 import events_pb2
 from meshkit import clock, outbox
 from meshkit.database import Database
+from meshkit.errors import Overloaded
 from meshkit.outbox import Event, OutboxRow, Relay
 from tests.support import parts as real
 from tests.support.parts import eventually, fresh_database, settings_for
@@ -139,3 +140,18 @@ async def _count(db: Database) -> int:
         return int((await conn.exec_driver_sql("SELECT count(*) FROM outbox")).scalar_one())
 
     return await db.run(TENANT, work, read_only=True)
+
+
+async def test_a_statement_that_takes_too_long_is_refused_once(db: Database) -> None:
+    """The server watches it also within a transaction's own bound. Run again, slow work would only add to the load
+    that made it slow."""
+    tries = 0
+
+    async def slow(conn: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await conn.exec_driver_sql("SELECT pg_sleep(3)")
+
+    with pytest.raises(Overloaded):
+        await db.run(TENANT, slow)
+    assert tries == 1
