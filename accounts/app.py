@@ -19,13 +19,12 @@ from florin.accounts.v1 import account_service_pb2_grpc, ledger_service_pb2, led
 from meshkit import logs, parts
 from meshkit.batching import Batcher
 from meshkit.bus import Bus
-from meshkit.database import ALL_TENANTS, Database
+from meshkit.database import ALL_TENANTS, Database, allow_long_statements
 from meshkit.inbox import Consumer
 from meshkit.lifecycle import Parts
 
 IMBALANCES = Gauge("florin_ledger_imbalances", "Pairs of tenant and currency whose balances do not sum to zero.")
 
-_WATCH_TIMEOUT = "5min"
 _BALANCE_READS_MAX = 4  # batches of balance reads at once; each holds a connection
 _log = logs.get(__name__)
 
@@ -90,8 +89,7 @@ async def _watch_balance(db: Database, every_seconds: float) -> None:
     """INV-1 over whole tenants: an alarm that constraints make impossible, and so worth having."""
 
     async def work(conn: AsyncConnection) -> int:
-        # It adds up all accounts, which may be millions.
-        await conn.exec_driver_sql("SELECT set_config('statement_timeout', %s, true)", (_WATCH_TIMEOUT,))
+        await allow_long_statements(conn)
         return await store.imbalances(conn)
 
     while True:

@@ -19,12 +19,11 @@ from compliance.watchlists import Watchlists
 from florin.compliance.v1 import compliance_service_pb2_grpc, screening_service_pb2_grpc
 from meshkit import clock, parts
 from meshkit.bus import Bus
-from meshkit.database import ALL_TENANTS, Database
+from meshkit.database import ALL_TENANTS, Database, allow_long_statements
 from meshkit.lifecycle import Parts
 
 _EXPIRE_AT_ONCE = 200
 _WATCH_SECONDS = 30.0
-_WATCH_TIMEOUT = "5min"
 _WATCH_PAUSE_FACTOR = 50  # so that watching takes a fiftieth of the time of one of the database's cores
 
 
@@ -85,8 +84,7 @@ def _watch(db: Database) -> Callable[[], Awaitable[None]]:
     """The worker that looks for lapsed reservations and for a broken INV-8, and tells the metrics."""
 
     async def work(conn: AsyncConnection) -> None:
-        # It adds up all reservations of some days, which are millions where many pay.
-        await conn.exec_driver_sql("SELECT set_config('statement_timeout', %s, true)", (_WATCH_TIMEOUT,))
+        await allow_long_statements(conn)
         await screening_operations.watch(conn, clock.now())
 
     async def run() -> None:

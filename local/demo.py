@@ -21,6 +21,7 @@ from local import client, demo_bank, demo_listener, demo_outcome, mesh
 from local.client import Edge, Refused
 from local.demo_bank import Bank, Party
 from local.demo_listener import Listener
+from local.demo_outcome import Expected
 from local.demo_report import Screen, sums
 from local.pay import Fate, Outcome, pay, wait_final
 from local.payments import pain001, plan
@@ -144,7 +145,7 @@ async def _job(
         if wanted[outcome.item.number].fate is Fate.IN_REVIEW and outcome.fate is not Fate.COMPLETED
     ]
     problems += await _money(screen, bank, outcomes, parties)
-    problems += await _webhooks(screen, listener, outcomes, [wanted[outcome.item.number].fate for outcome in outcomes])
+    problems += await _webhooks(screen, listener, outcomes, wanted)
     problems += await _verify(screen, state)
     for problem in problems:
         screen.problem(problem)
@@ -256,29 +257,29 @@ async def _money(screen: Screen, bank: Bank, outcomes: Sequence[Outcome], partie
 
 
 async def _webhooks(
-    screen: Screen, listener: Listener, outcomes: Sequence[Outcome], expected: Sequence[Fate]
+    screen: Screen, listener: Listener, outcomes: Sequence[Outcome], wanted: Mapping[int, Expected]
 ) -> list[str]:
-    """Waits until every event of every payment arrived. `expected` are the payments' fates before any review."""
-    lives = demo_outcome.lives(outcomes, expected)
-    reviews = sum(fate is Fate.IN_REVIEW for fate in expected)
+    """Waits until every event of every payment arrived."""
+    lives = demo_outcome.lives(outcomes, wanted)
+    reviews = sum(expected.fate is Fate.IN_REVIEW for expected in wanted.values())
 
     def missing() -> int:
         told = sum(len(names - listener.subjects(kind)) for kind, names in lives.items())
-        return told + sum(max(reviews - len(listener.subjects(kind)), 0) for kind in demo_outcome.CASE_EVENTS)
+        return told + sum(max(reviews - len(listener.subjects(kind)), 0) for kind in demo_listener.CASE_EVENTS)
 
     await listener.until(lambda: not missing(), _WEBHOOK_SECONDS)
     screen.webhooks(listener)
-    wanted, arrived = lives[_COMPLETED], listener.subjects(_COMPLETED)
+    completed, arrived, lacking = lives[_COMPLETED], listener.subjects(_COMPLETED), missing()
     problems = []
-    if missing():
-        problems.append(f"{missing()} events have no webhook after {_WEBHOOK_SECONDS:.0f} s")
-    if arrived - wanted:
-        problems.append(f"{len(arrived - wanted)} webhooks tell of payments that were not completed here")
+    if lacking:
+        problems.append(f"{lacking} events have no webhook after {_WEBHOOK_SECONDS:.0f} s")
+    if arrived - completed:
+        problems.append(f"{len(arrived - completed)} webhooks tell of payments that were not completed here")
     if listener.unsigned:
         problems.append(f"{listener.unsigned} webhooks had no valid signature")
     if not problems:
         again = f"; {listener.repeated} deliveries came twice, under the same id" if listener.repeated else ""
-        screen.step(f"each of {len(wanted)} completed payments was told by a signed webhook{again}")
+        screen.step(f"each of {len(completed)} completed payments was told by a signed webhook{again}")
     return problems
 
 

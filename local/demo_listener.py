@@ -15,11 +15,9 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from florin.notifications.v1 import notification_service_pb2
 from local.client import Session
 
-EVENT_TYPES = (
-    "florin.transactions.*",
-    "florin.compliance.case_opened.v1",
-    "florin.compliance.case_resolved.v1",
-)
+CASE_EVENTS = ("florin.compliance.case_opened.v1", "florin.compliance.case_resolved.v1")
+"""What is told of a review."""
+EVENT_TYPES = ("florin.transactions.*", *CASE_EVENTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,6 @@ from meshkit import money
 
 WATCHED_PREFIX = "WATCHED-"
 """Payments to a name on the watchlist say so in the example's EndToEndId."""
-CASE_EVENTS = ("florin.compliance.case_opened.v1", "florin.compliance.case_resolved.v1")
-"""What is told of a review."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +57,16 @@ def event_of(step: str) -> str:
     return f"florin.transactions.transfer_{step}.v1"
 
 
-def lives(outcomes: Sequence[Outcome], fates: Sequence[Fate]) -> dict[str, set[str]]:
-    """Type of an event → the transfers that it has to tell of. `fates` are those before any review."""
+def lives(outcomes: Sequence[Outcome], wanted: Mapping[int, Expected]) -> dict[str, set[str]]:
+    """Type of an event → the transfers that it has to tell of."""
     found: dict[str, set[str]] = {event_of(step): set() for step in ("accepted", "held", "completed", "declined")}
-    for outcome, before in zip(outcomes, fates, strict=True):
+    for outcome in outcomes:
         if outcome.transfer is None or outcome.fate not in (Fate.COMPLETED, Fate.DECLINED):
             continue
         name = outcome.transfer.name
         found[event_of("accepted")].add(name)
         found[event_of(outcome.fate.value)].add(name)
-        if before is Fate.IN_REVIEW:
+        if wanted[outcome.item.number].fate is Fate.IN_REVIEW:
             found[event_of("held")].add(name)
     return found
 

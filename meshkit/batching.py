@@ -26,6 +26,8 @@ _HELD_SECONDS_MAX = 0.5
 """A batch that takes longer than any should holds up those behind it for so long at most."""
 _PACE_SECONDS = 0.02
 """Between the beginnings of two batches, where the first was shared; it costs a caller less than it saves."""
+_GATHER_SECONDS = 0.01  # for each event
+_GATHER_EVENTS_MAX = 20
 _FAILURES_MAX = 32
 """A batch fails so often at most: three items at fault among a thousand are found with fewer; a failure that is
 everybody's must not cost a transaction an item."""
@@ -199,6 +201,12 @@ class Batcher[I, O]:
                     _fail(waiting, outcome)
                 elif not waiting.answer.done():
                     waiting.answer.set_result(outcome)
+
+
+def event_gather_seconds(count: int) -> float:
+    """How long events are gathered when `count` went together the last time: the more come, the longer, since a round
+    for a few costs as much as for all."""
+    return _GATHER_SECONDS * min(max(count, 1), _GATHER_EVENTS_MAX)
 
 
 def _fail[I, O](waiting: _Waiting[I, O], error: BaseException) -> None:

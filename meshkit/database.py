@@ -192,6 +192,11 @@ def create_engine(url: URL, settings: ServiceSettings, *, connections: int | Non
     return engine
 
 
+async def allow_long_statements(conn: AsyncConnection) -> None:
+    """Lets each statement of a `long` transaction take minutes: for checks that add up what may be millions of rows."""
+    await conn.exec_driver_sql("SELECT set_config('statement_timeout', '5min', true)")
+
+
 def sqlstate(error: BaseException) -> str | None:
     """The SQLSTATE of a driver's or SQLAlchemy's error; None when the server said nothing."""
     cause = getattr(error, "orig", None) or error

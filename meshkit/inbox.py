@@ -22,6 +22,7 @@ from nats.js import errors as js_errors
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import identity, logs, telemetry
+from meshkit.batching import event_gather_seconds
 from meshkit.bus import DEAD_LETTERS, Bus, Incoming, Undecodable, incoming
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.dead_letters import FAILURE, ORIGINAL_SUBJECT
@@ -32,9 +33,6 @@ Handler = Callable[[AsyncConnection, Sequence[Incoming]], Awaitable[None]]
 
 _FETCH = 256
 _IDLE_SECONDS = 2.0
-_GATHER_SECONDS = 0.01
-"""After the first event, for each that came at once the last time: a transaction for a few costs as much as for all."""
-_GATHER_EVENTS_MAX = 20
 _PATIENCE_FACTOR = 20
 """An event waits so many `event_gap_seconds` at most, should the broker's account of what is finished be no help."""
 _PURGE_ROWS = 10_000  # in one transaction
@@ -150,11 +148,11 @@ class Consumer:
                 await asyncio.sleep(0.5)
 
     async def _consume(self, subscription: JetStreamContext.PullSubscription, bound: int) -> None:
-        observe_again, gather_seconds = 0.0, _GATHER_SECONDS
+        observe_again, came = 0.0, 0
         try:
             while bound == self._bus.connections:
-                messages = await _fetch(subscription, gather_seconds)
-                gather_seconds = _GATHER_SECONDS * min(max(len(messages), 1), _GATHER_EVENTS_MAX)
+                messages = await _fetch(subscription, event_gather_seconds(came))
+                came = len(messages)
                 if messages:
                     await _finished(self._process(messages))
                 if self._waiting or time.monotonic() >= observe_again:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from florin.common.v1 import policy_pb2
 from meshkit import identity, logs, telemetry
+from meshkit.batching import event_gather_seconds
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.idempotency import NAMESPACE
 
@@ -27,9 +28,6 @@ PARTITIONS = 16
 
 _BATCH = 500
 _POLL_SECONDS = 0.2
-_GATHER_SECONDS = 0.01
-"""After a commit, for each event that went the last time: a round for a few costs as much as for all."""
-_GATHER_EVENTS_MAX = 20
 _COUNTED_MAX = 100_000  # of waiting events; more is a number that takes long to count and says nothing else
 _PURGE_ROWS = 10_000
 _PURGE_SECONDS, _PURGE_FULL_SECONDS = 60, 1  # 10,000 rows a second are gone where so many come
@@ -198,7 +196,7 @@ class Relay:
                 full = await self._purge(conn, owned)
                 purge_again = loop.time() + (_PURGE_FULL_SECONDS if full else _PURGE_SECONDS)
             if published < _BATCH:
-                await self._wait(_GATHER_SECONDS * min(max(published, 1), _GATHER_EVENTS_MAX))
+                await self._wait(event_gather_seconds(published))
 
     async def _tell_again(self, conn: AsyncConnection, partitions: list[int]) -> None:
         """Publishes what was published last once more, in order: a broker that was away may have lost it. One that has

@@ -73,6 +73,21 @@ async def test_who_waits_for_the_locks_of_a_standstill_gets_them_in_time(db: Dat
     await first
 
 
+async def test_a_statement_that_takes_too_long_is_refused_once(db: Database) -> None:
+    """The server watches it also within a transaction's own bound. Run again, slow work would only add to the load
+    that made it slow."""
+    tries = 0
+
+    async def slow(conn: AsyncConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await conn.exec_driver_sql("SELECT pg_sleep(3)")
+
+    with pytest.raises(Overloaded):
+        await db.run(TENANT, slow)
+    assert tries == 1
+
+
 class Standing:
     """A broker's client in a process that stands still: what it publishes never ends."""
 
@@ -140,18 +155,3 @@ async def _count(db: Database) -> int:
         return int((await conn.exec_driver_sql("SELECT count(*) FROM outbox")).scalar_one())
 
     return await db.run(TENANT, work, read_only=True)
-
-
-async def test_a_statement_that_takes_too_long_is_refused_once(db: Database) -> None:
-    """The server watches it also within a transaction's own bound. Run again, slow work would only add to the load
-    that made it slow."""
-    tries = 0
-
-    async def slow(conn: AsyncConnection) -> None:
-        nonlocal tries
-        tries += 1
-        await conn.exec_driver_sql("SELECT pg_sleep(3)")
-
-    with pytest.raises(Overloaded):
-        await db.run(TENANT, slow)
-    assert tries == 1
