@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +20,8 @@ from typing import Any
 import nats
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
-from nats.aio.client import Client
+from nats.aio.client import NO_RESPONDERS_STATUS, Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js import api as js_api
 from nats.js import errors as js_errors
@@ -83,6 +86,7 @@ class Bus:
         self.connections = 0
         """Counts reconnections, so that consumers know when to bind again."""
         self._connecting: asyncio.Task[None] | None = None
+        self._acknowledgements = _Acknowledgements(client)
 
     @staticmethod
     @asynccontextmanager
@@ -139,16 +143,30 @@ class Bus:
         if not self.client.is_connected:
             raise Unavailable("the broker")
 
-    async def publish_row(self, row: OutboxRow, *, replay: bool = False, again_for: str = "") -> None:
-        """Publishes one event and waits until the stream has it. Raises Unavailable, or what JetStream says.
+    async def publish_rows(
+        self, rows: Sequence[OutboxRow], *, replay: bool = False, again_for: str = ""
+    ) -> list[Exception | None]:
+        """Publishes events at once, in their order, and waits until the stream has them; gives for each why it may not
+        have it, or None. Raises Unavailable when there is no connection.
 
-        A `replay` is kept even if the stream had the event a moment ago; consumers skip what they have seen, but for
-        the one that `again_for` names.
+        Events of a `replay` are kept even if the stream had them a moment ago; consumers skip what they have seen, but
+        for the one that `again_for` names.
         """
         await self.check()
+        outcomes = await self._acknowledgements.publish(
+            [(row.subject, row.data, self._headers(row, replay=replay, again_for=again_for)) for row in rows]
+        )
+        for subject, count in Counter(
+            row.subject for row, outcome in zip(rows, outcomes, strict=True) if outcome is None
+        ).items():
+            telemetry.EVENTS_PUBLISHED.labels(subject).inc(count)
+        return outcomes
+
+    def _headers(self, row: OutboxRow, *, replay: bool, again_for: str) -> dict[str, str]:
+        event_id = str(row.event_id)
         headers = {
             "ce-specversion": "1.0",
-            "ce-id": str(row.event_id),
+            "ce-id": event_id,
             "ce-source": self._source,
             "ce-type": row.subject,
             "ce-subject": row.aggregate,
@@ -162,9 +180,69 @@ class Bus:
         if again_for:
             headers[AGAIN_FOR] = again_for
         if not replay:
-            headers["Nats-Msg-Id"] = str(row.event_id)
-        await self.jetstream.publish(row.subject, row.data, headers=headers)
-        telemetry.EVENTS_PUBLISHED.labels(row.subject).inc()
+            headers["Nats-Msg-Id"] = event_id
+        return headers
+
+
+class _Acknowledgements:
+    """Publishes to JetStream by the hundred: one subscription for all its answers, and one wait for all of a call.
+
+    The library's publish takes a task, a timer and a request for each message; its publish_async keeps what it set
+    aside for a message that could not be sent.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._inbox = ""
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._count = 0
+
+    async def publish(self, messages: Iterable[tuple[str, bytes, dict[str, str]]]) -> list[Exception | None]:
+        """Publishes (subject, data, headers); gives for each None, once its stream has it, or what went wrong."""
+        if not self._inbox:
+            inbox = self._client.new_inbox()
+            await self._client.subscribe(f"{inbox}.*", cb=self._arrived)
+            self._inbox = inbox
+        loop = asyncio.get_running_loop()
+        sent: dict[str, asyncio.Future[Msg]] = {}
+        try:
+            for subject, data, headers in messages:
+                self._count += 1
+                token = str(self._count)
+                answer = sent[token] = self._waiting[token] = loop.create_future()
+                try:
+                    await self._client.publish(subject, data, f"{self._inbox}.{token}", headers)
+                except (nats.errors.Error, OSError) as error:
+                    answer.set_exception(error)
+            if sent:
+                await asyncio.wait(sent.values(), timeout=PUBLISH_TIMEOUT_SECONDS)
+        finally:
+            for token in sent:
+                self._waiting.pop(token, None)
+        return [_publish_failure(answer) for answer in sent.values()]
+
+    async def _arrived(self, message: Msg) -> None:
+        answer = self._waiting.pop(message.subject.rpartition(".")[2], None)
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+
+def _publish_failure(answer: asyncio.Future[Msg]) -> Exception | None:
+    """What keeps a published message from being in its stream, as its answer tells; None when it is there."""
+    if not answer.done():
+        return nats.errors.TimeoutError()
+    if isinstance(error := answer.exception(), Exception):
+        return error
+    message = answer.result()
+    if message.headers and message.headers.get(js_api.Header.STATUS) == NO_RESPONDERS_STATUS:
+        return js_errors.NoStreamResponseError()
+    response = json.loads(message.data)
+    if "error" in response:
+        try:
+            js_errors.APIError.from_error(response["error"])
+        except js_errors.Error as refusal:
+            return refusal
+    return None
 
 
 def client_tls(settings: ServiceSettings) -> ssl.SSLContext:

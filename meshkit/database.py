@@ -18,7 +18,7 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from meshkit import logs, telemetry
+from meshkit import arrays, logs, telemetry
 from meshkit.cipher import Cipher
 from meshkit.errors import Contention, Overloaded, Unavailable
 from meshkit.settings import ServiceSettings
@@ -185,7 +185,8 @@ def create_engine(url: URL, settings: ServiceSettings, *, connections: int | Non
     )
 
     @event.listens_for(engine.sync_engine, "connect")
-    def note_what_the_server_has(connection: Any, record: Any) -> None:
+    def prepare(connection: Any, record: Any) -> None:
+        arrays.register(connection.driver_connection)
         if connection.driver_connection.info.server_version >= _TRANSACTION_TIMEOUT_FROM:
             record.info["transaction_timeout"] = f"{timeout * 5 // 4}ms"
 

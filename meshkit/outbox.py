@@ -18,6 +18,7 @@ from florin.common.v1 import policy_pb2
 from meshkit import identity, logs, telemetry
 from meshkit.batching import event_gather_seconds
 from meshkit.database import ALL_TENANTS, Database
+from meshkit.errors import Unavailable
 from meshkit.idempotency import NAMESPACE
 
 if TYPE_CHECKING:
@@ -214,13 +215,16 @@ class Relay:
         result = await conn.exec_driver_sql(_TAKE, (owned,))
         rows = [_row(row) for row in result]
         published: list[OutboxRow] = []
-        failure: BaseException | None = None
+        failure: Exception | None = None
         clock = asyncio.get_running_loop().time
         started = clock()
         for turn in rounds(rows):
             if clock() - started > _PUBLISH_SECONDS:
                 break
-            outcomes = await asyncio.gather(*(self._bus.publish_row(row) for row in turn), return_exceptions=True)
+            try:
+                outcomes: Sequence[Exception | None] = await self._bus.publish_rows(turn)
+            except Unavailable as error:
+                outcomes = [error] * len(turn)
             done = [row for row, outcome in zip(turn, outcomes, strict=True) if outcome is None]
             published.extend(done)
             if len(done) < len(turn):
@@ -290,5 +294,7 @@ async def replay(db: Database, bus: Bus, *, start: datetime, end: datetime, agai
         if not page:
             return count
         for turn in rounds(page):
-            await asyncio.gather(*(bus.publish_row(row, replay=True, again_for=again_for) for row in turn))
+            for failure in await bus.publish_rows(turn, replay=True, again_for=again_for):
+                if failure is not None:
+                    raise failure
         count, after = count + len(page), page[-1].id

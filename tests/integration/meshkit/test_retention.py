@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -29,8 +29,9 @@ class Sink:
 
     connections = 0
 
-    async def publish_row(self, _row: OutboxRow) -> None:
-        """Takes an event."""
+    async def publish_rows(self, rows: Sequence[OutboxRow]) -> list[Exception | None]:
+        """Takes events."""
+        return [None] * len(rows)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -96,9 +96,10 @@ class Standing:
     def __init__(self) -> None:
         self.reached = asyncio.Event()
 
-    async def publish_row(self, _row: OutboxRow) -> None:
+    async def publish_rows(self, _rows: Sequence[OutboxRow]) -> list[Exception | None]:
         self.reached.set()
         await asyncio.Event().wait()
+        return []
 
 
 class Noting:
@@ -109,8 +110,9 @@ class Noting:
     def __init__(self) -> None:
         self.rows: list[OutboxRow] = []
 
-    async def publish_row(self, row: OutboxRow) -> None:
-        self.rows.append(row)
+    async def publish_rows(self, rows: Sequence[OutboxRow]) -> list[Exception | None]:
+        self.rows.extend(rows)
+        return [None] * len(rows)
 
 
 async def test_the_partitions_of_a_relay_that_stands_still_go_to_another(db: Database) -> None:
