@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accounts.book import Book, BookAccount, Hold, Posted, Stored
 from accounts.model import AccountState, AccountType, HoldState, Identifier
 from meshkit import outbox
-from meshkit.database import Database
+from meshkit.database import execute, fetch, flush
 
 Pair = tuple[str, str]
 """A tenant and a key, an account's id or a reference."""
@@ -120,13 +120,12 @@ async def resolve_identifiers(conn: AsyncConnection, wanted: Collection[tuple[st
     """(tenant, "kind:value") → account's id, for those that exist."""
     if not wanted:
         return {}
-    driver = await Database.driver(conn)
     columns = (
         [tenant for tenant, _ in wanted],
         [identifier.kind for _, identifier in wanted],
         [identifier.value for _, identifier in wanted],
     )
-    rows: list[Any] = await (await driver.execute(_IDENTIFIERS, columns)).fetchall()
+    rows = await fetch(conn, _IDENTIFIERS, columns)
     return {(tenant, f"{kind}:{value}"): account for tenant, kind, value, account in rows}
 
 
@@ -134,8 +133,7 @@ async def hold_accounts(conn: AsyncConnection, holds: Collection[Pair]) -> set[P
     """The accounts that holds are on; a hold never moves, so nothing needs to be locked to know it."""
     if not holds:
         return set()
-    driver = await Database.driver(conn)
-    rows: list[Any] = await (await driver.execute(_HOLD_ACCOUNTS, _columns(holds))).fetchall()
+    rows = await fetch(conn, _HOLD_ACCOUNTS, _columns(holds))
     return {(tenant, account) for tenant, account in rows}
 
 
@@ -147,18 +145,17 @@ async def read_book(
     One round trip. Outcomes and holds are read after the accounts are locked: what another session did to these
     accounts is then committed and seen.
     """
-    driver = await Database.driver(conn)
     accounts, keys, holds = _columns(wanted.accounts), _columns(wanted.keys), _columns(wanted.holds)
-    async with driver.pipeline():
-        locked = await driver.execute(_ACCOUNTS_LOCKED if lock else _ACCOUNTS, accounts)
-        owned = await driver.execute(_OWNERS, accounts)
-        stored = await driver.execute(_OUTCOMES, keys)
-        held = await driver.execute(_HOLDS, holds)
+    locked = await execute(conn, _ACCOUNTS_LOCKED if lock else _ACCOUNTS, accounts)
+    owned = await execute(conn, _OWNERS, accounts)
+    stored = await execute(conn, _OUTCOMES, keys)
+    held = await execute(conn, _HOLDS, holds)
+    await flush(conn)
     book = Book(references=references)
     owners: dict[Pair, list[str]] = {}
-    for tenant, account, customer in await _rows(owned):
+    for tenant, account, customer in await owned.fetchall():
         owners.setdefault((tenant, account), []).append(customer)
-    for tenant, account, type_, state, currency, posted, in_holds, overdraft_limit, sequence in await _rows(locked):
+    for tenant, account, type_, state, currency, posted, in_holds, overdraft_limit, sequence in await locked.fetchall():
         book.accounts[tenant, account] = BookAccount(
             tenant=tenant,
             id=account,
@@ -171,11 +168,11 @@ async def read_book(
             sequence=sequence,
             owners=tuple(owners.get((tenant, account), ())),
         )
-    for row in await _rows(held):
+    for row in await held.fetchall():
         hold = _hold(row)
         book.holds[hold.tenant, hold.key] = hold
     fingerprints: dict[Pair, bytes] = {}
-    for tenant, key, data, fingerprint in await _rows(stored):
+    for tenant, key, data, fingerprint in await stored.fetchall():
         book.outcomes[tenant, key] = Stored(tenant, key, bytes(data))
         if fingerprint is not None:
             fingerprints[tenant, key] = bytes(fingerprint)
@@ -190,7 +187,6 @@ async def write_book(
     Raises psycopg's UniqueViolation when another session stored an outcome under one of the keys meanwhile; the
     batch then has to be run again, and finds it.
     """
-    driver = await Database.driver(conn)
     # Two sessions with the same new keys meet in this order, not crosswise.
     outcomes = sorted(outcomes, key=lambda row: (row.tenant, row.key))
     statements: list[tuple[str, tuple[object, ...]]] = []
@@ -225,17 +221,14 @@ async def write_book(
             )
         )
     statements += _hold_statements(book)
-    if events:
-        statements.append(outbox.insert_statement(events))
-    async with driver.pipeline():
-        for statement, parameters in statements:
-            await driver.execute(statement, parameters)
+    for statement, parameters in statements:
+        await execute(conn, statement, parameters)
+    await outbox.append(conn, events)
 
 
 async def facts(conn: AsyncConnection, accounts: Collection[Pair]) -> dict[Pair, Facts]:
     """What does not change of the accounts that exist."""
-    driver = await Database.driver(conn)
-    rows: list[Any] = await (await driver.execute(_FACTS, _columns(accounts))).fetchall()
+    rows = await fetch(conn, _FACTS, _columns(accounts))
     return {
         (tenant, account): Facts(account, currency, AccountType(type_), tuple(owners))
         for tenant, account, currency, type_, owners in rows
@@ -313,8 +306,3 @@ def _hold(row: Sequence[Any]) -> Hold:
 
 def _columns(pairs: Collection[Pair]) -> tuple[list[str], list[str]]:
     return [tenant for tenant, _ in pairs], [value for _, value in pairs]
-
-
-async def _rows(cursor: Any) -> list[Any]:
-    rows: list[Any] = await cursor.fetchall()
-    return rows

@@ -52,7 +52,6 @@ async def apply_steps(db: Database, items: Sequence[Item]) -> list[pb.StepOutcom
         except _Raced:
             telemetry.TRANSACTION_RETRIES.labels("KeyRaced").inc()
         else:
-            db.outbox_written.set()
             return answers
     raise Contention
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from compliance.model import Case, CaseState
 from meshkit.cipher import Cipher
+from meshkit.database import fetch
 
 _COLUMNS = (
     "tenant, case_id, transfer, debit_account, customer, currency, amount, creditor_name, state, requested_by,"
@@ -103,7 +104,8 @@ async def make_moot(
 ) -> list[Case]:
     """Ends the open cases of (tenant, transfer) that became final without them."""
     keys = sorted(transfers)
-    rows = await conn.exec_driver_sql(
+    rows = await fetch(
+        conn,
         "UPDATE cases SET state = %s, version = version + 1, resolve_time = %s WHERE state = 1"  # noqa: S608
         " AND (tenant, transfer) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
         f" RETURNING {_COLUMNS}",

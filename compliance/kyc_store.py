@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from compliance.model import KycProfile, KycState
 from meshkit.cipher import Cipher
+from meshkit.database import fetch
 
 _LEGAL_NAME, _BIRTH_DATE = "kyc_profiles.legal_name", "kyc_profiles.birth_date"
 
@@ -86,7 +87,8 @@ async def read_profiles(
     conn: AsyncConnection, cipher: Cipher, customers: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], KycProfile]:
     """Profiles by (tenant, customer id), opened; those that are missing are left out."""
-    rows = await conn.exec_driver_sql(
+    rows = await fetch(
+        conn,
         f"SELECT {_COLUMNS} FROM kyc_profiles"  # noqa: S608
         " WHERE (tenant, customer) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
         ([tenant for tenant, _ in customers], [customer for _, customer in customers]),

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from compliance.model import Limit, LimitKind, ListedName, Outcome, Rule, Watchlist
 from compliance.screening import UNKNOWN_TENANT_ZONE, Policies
+from meshkit.database import execute, flush
 
 _LIMIT_COLUMNS = "tenant, kind, currency, customer, maximum, version, update_time, updated_by"
 _RULES = (
@@ -28,19 +29,21 @@ async def read_policies(
 ) -> dict[str, Policies]:
     """What the tenants' payments are held against now; of customers' own limits, those of `customers` alone."""
     names = sorted(set(tenants))
-    zones: Any = await conn.exec_driver_sql("SELECT tenant, time_zone FROM tenants WHERE tenant = ANY(%s)", (names,))
-    time_zones = {row[0]: row[1] for row in zones}
-    limits = await conn.exec_driver_sql(
+    zones = await execute(conn, "SELECT tenant, time_zone FROM tenants WHERE tenant = ANY(%s)", (names,))
+    limits = await execute(
+        conn,
         f"SELECT {_LIMIT_COLUMNS} FROM limits WHERE tenant = ANY(%s) AND customer = ''"  # noqa: S608
         f" UNION ALL SELECT {_LIMIT_COLUMNS} FROM limits"
         " WHERE customer <> '' AND (tenant, customer) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
         (names, [tenant for tenant, _ in customers], [customer for _, customer in customers]),
     )
-    found_limits = [_limit(row) for row in limits]
-    rules = await conn.exec_driver_sql(f"{_RULES} WHERE r.tenant = ANY(%s) AND v.enabled ORDER BY 1, 2", (names,))
-    found_rules = [_rule(row) for row in rules]
-    lists = await conn.exec_driver_sql(f"{_WATCHLISTS} WHERE w.tenant = ANY(%s) ORDER BY 1, 2", (names,))
-    found_lists = [_watchlist(row) for row in lists]
+    rules = await execute(conn, f"{_RULES} WHERE r.tenant = ANY(%s) AND v.enabled ORDER BY 1, 2", (names,))
+    lists = await execute(conn, f"{_WATCHLISTS} WHERE w.tenant = ANY(%s) ORDER BY 1, 2", (names,))
+    await flush(conn)
+    time_zones = dict(await zones.fetchall())
+    found_limits = [_limit(row) for row in await limits.fetchall()]
+    found_rules = [_rule(row) for row in await rules.fetchall()]
+    found_lists = [_watchlist(row) for row in await lists.fetchall()]
     return {
         tenant: Policies(
             time_zone=time_zones.get(tenant, UNKNOWN_TENANT_ZONE),

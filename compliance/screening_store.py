@@ -22,7 +22,7 @@ from compliance.model import (
     UsageKey,
 )
 from meshkit import outbox
-from meshkit.database import Database
+from meshkit.database import execute, fetch, flush
 
 _DECISION_COLUMNS = "tenant, key, transfer, outcome, trace, refusal, has_case, create_time"
 
@@ -92,12 +92,11 @@ async def find_decisions(
     conn: AsyncConnection, keys: Sequence[tuple[str, uuid.UUID]], transfers: Sequence[tuple[str, str]]
 ) -> tuple[dict[tuple[str, uuid.UUID], Decision], dict[tuple[str, str], ReservationState]]:
     """Decisions by (tenant, key), and what is known of transfers by (tenant, transfer)."""
-    driver = await Database.driver(conn)
-    async with driver.pipeline():
-        decided: Any = await driver.execute(_DECISIONS, _columns(keys, 2))
-        reserved: Any = await driver.execute(_RESERVATIONS, _columns(transfers, 2))
-        decisions = [_decision(row) for row in await decided.fetchall()]
-        states = {(row[0], row[1]): ReservationState(row[2]) for row in await reserved.fetchall()}
+    decided = await execute(conn, _DECISIONS, _columns(keys, 2))
+    reserved = await execute(conn, _RESERVATIONS, _columns(transfers, 2))
+    await flush(conn)
+    decisions = [_decision(row) for row in await decided.fetchall()]
+    states = {(row[0], row[1]): ReservationState(row[2]) for row in await reserved.fetchall()}
     return {(one.tenant, one.key): one for one in decisions}, states
 
 
@@ -106,19 +105,15 @@ async def lock_usage(conn: AsyncConnection, keys: Iterable[UsageKey]) -> dict[Us
     columns = _usage_columns(sorted(set(keys)))
     if not columns[0]:
         return {}
-    driver = await Database.driver(conn)
-    async with driver.pipeline():
-        await driver.execute(_USAGE_CLAIM, columns)
-        locked: Any = await driver.execute(_USAGE_LOCK, columns)
-        rows = await locked.fetchall()
+    await execute(conn, _USAGE_CLAIM, columns)
+    rows = await fetch(conn, _USAGE_LOCK, columns)
     return {UsageKey(*row[:4]): Usage(row[4], row[5]) for row in rows}
 
 
 async def read_usage(conn: AsyncConnection, keys: Iterable[UsageKey]) -> dict[UsageKey, Usage]:
     """What is used under each key, without a lock; for answers that reserve nothing."""
-    driver = await Database.driver(conn)
-    rows: Any = await driver.execute(_USAGE_READ, _usage_columns(sorted(set(keys))))
-    return {UsageKey(*row[:4]): Usage(row[4], row[5]) for row in await rows.fetchall()}
+    rows = await fetch(conn, _USAGE_READ, _usage_columns(sorted(set(keys))))
+    return {UsageKey(*row[:4]): Usage(row[4], row[5]) for row in rows}
 
 
 async def store(
@@ -130,7 +125,7 @@ async def store(
     *,
     lease: timedelta,
 ) -> None:
-    """Writes a batch in one pipeline; a case comes with its creditor's sealed name.
+    """Writes a batch in one round trip; a case comes with its creditor's sealed name.
 
     Raises psycopg's UniqueViolation, of one of RACED, when another session decided one of the keys or ended one of
     the transfers meanwhile; the batch then has to be decided again, and finds that.
@@ -138,20 +133,18 @@ async def store(
     decisions = sorted(decisions, key=lambda one: (one.tenant, one.key))
     reservations = sorted(reservations, key=lambda one: (one.tenant, one.transfer))
     added = added_usage(reservations)
-    driver = await Database.driver(conn)
-    async with driver.pipeline():
-        if added:
-            keys = sorted(added)
-            figures = ([added[key].used for key in keys], [added[key].payments for key in keys])
-            await driver.execute(_USAGE_ADD, (*_usage_columns(keys), *figures))
-        # These two before all others, so that a race shows in them.
-        await driver.execute(_DECISION_INSERT, _decision_columns(decisions))
-        lease_time = decisions[0].create_time + lease
-        await driver.execute(_RESERVATION_INSERT, (lease_time, *_reservation_columns(reservations)))
-        if cases:
-            await driver.execute(_CASE_INSERT, _case_columns(cases))
-        await driver.execute(*outbox.insert_statement(events))
-    conn.info["florin_events"] = True
+    if added:
+        keys = sorted(added)
+        figures = ([added[key].used for key in keys], [added[key].payments for key in keys])
+        await execute(conn, _USAGE_ADD, (*_usage_columns(keys), *figures))
+    # These two before all others, so that a race shows in them.
+    await execute(conn, _DECISION_INSERT, _decision_columns(decisions))
+    lease_time = decisions[0].create_time + lease
+    await execute(conn, _RESERVATION_INSERT, (lease_time, *_reservation_columns(reservations)))
+    if cases:
+        await execute(conn, _CASE_INSERT, _case_columns(cases))
+    await outbox.append(conn, events)
+    await flush(conn)
 
 
 async def end_transfers(
@@ -163,28 +156,24 @@ async def end_transfers(
     """
     keys = sorted(ends)
     released = [key for key in keys if ends[key] is ReservationState.RELEASED]
-    driver = await Database.driver(conn)
     if released:
-        live: Any = await driver.execute(_LIVE, _columns(released, 2))
-        await lock_usage(conn, [UsageKey(*row) for row in await live.fetchall()])
+        live = await fetch(conn, _LIVE, _columns(released, 2))
+        await lock_usage(conn, [UsageKey(*row) for row in live])
     states = [ends[key].value for key in keys]
-    found: Any = await driver.execute(_END, (now.date(), now, *_columns(keys, 2), states))
-    rows = await found.fetchall()
+    rows = await fetch(conn, _END, (now.date(), now, *_columns(keys, 2), states))
     ended = [_reservation(row) for row in rows if row[2] is not None]
     back = added_usage([one for one in ended if ends[one.tenant, one.transfer] is ReservationState.RELEASED])
     if back:
         usage_keys = sorted(back)
         figures = ([-back[key].used for key in usage_keys], [-back[key].payments for key in usage_keys])
-        await driver.execute(_USAGE_ADD, (*_usage_columns(usage_keys), *figures))
+        await execute(conn, _USAGE_ADD, (*_usage_columns(usage_keys), *figures))
     return ended
 
 
 async def watch(conn: AsyncConnection, now: datetime, since: date) -> tuple[int, int]:
     """How many reservations are past their lease, and how many rows of limit_usage since a day break INV-8."""
-    driver = await Database.driver(conn)
-    lapsed: Any = await driver.execute("SELECT count(*) FROM reservations WHERE state = 1 AND lease_time < %s", (now,))
-    wrong: Any = await driver.execute(IMBALANCES, (since, since))
-    return (await lapsed.fetchone())[0], len(await wrong.fetchall())
+    lapsed = await fetch(conn, "SELECT count(*) FROM reservations WHERE state = 1 AND lease_time < %s", (now,))
+    return lapsed[0][0], len(await fetch(conn, IMBALANCES, (since, since)))
 
 
 IMBALANCES = (

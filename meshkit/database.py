@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from sqlalchemy import event
@@ -133,22 +133,114 @@ class Database:
             }
             if not long and "transaction_timeout" in conn.info:
                 settings["transaction_timeout"] = conn.info["transaction_timeout"]
-            async with conn.begin():
-                await conn.exec_driver_sql(
-                    "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in settings),
-                    tuple(settings.values()),
-                )
-                result = await work(conn)
+            try:
+                async with _driver(conn).pipelined(wanted=not long):
+                    await execute(conn, "BEGIN")
+                    await execute(
+                        conn,
+                        "SELECT " + ", ".join(f"set_config('{name}', %s, true)" for name in settings),
+                        tuple(settings.values()),
+                    )
+                    result = await work(conn)
+                    commit = await execute(conn, "COMMIT")
+            except psycopg.Error:
+                await _notice_lost(conn)
+                raise
+            if commit.statusmessage != "COMMIT":
+                raise RuntimeError("the work went on after a statement had failed, and was rolled back")
             if conn.info.pop("florin_events", False):
                 self.outbox_written.set()
             return result
 
-    @staticmethod
-    async def driver(conn: AsyncConnection) -> psycopg.AsyncConnection[tuple[object, ...]]:
-        """The psycopg connection below, for set-based SQL and pipelines within the same transaction."""
-        raw = await conn.get_raw_connection()
-        driver: psycopg.AsyncConnection[tuple[object, ...]] = raw.driver_connection  # type: ignore[assignment]
-        return driver
+
+class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """A connection that knows its open pipeline."""
+
+    open_pipeline: psycopg.AsyncPipeline | None = None
+
+    @asynccontextmanager
+    async def pipelined(self, *, wanted: bool) -> AsyncIterator[None]:
+        """Statements go out with the next one whose answer is awaited; whether they do is `wanted`."""
+        if not wanted:
+            yield
+            return
+        async with self.pipeline() as pipeline:
+            self.open_pipeline = pipeline
+            try:
+                yield
+            except BaseException:
+                # Nobody asks any more what became of the statements that are still under way.
+                with contextlib.suppress(psycopg.Error):
+                    await pipeline.sync()
+                raise
+            finally:
+                self.open_pipeline = None
+
+
+class _AwaitedCursor(psycopg.AsyncCursor[tuple[Any, ...]]):
+    """SQLAlchemy's: it wants the answer to each statement at once, in a pipeline too."""
+
+    async def execute(self, *args: Any, **options: Any) -> Self:
+        await super().execute(*args, **options)
+        await self._answered()
+        return self
+
+    async def executemany(self, *args: Any, **options: Any) -> None:
+        await super().executemany(*args, **options)
+        await self._answered()
+
+    async def _answered(self) -> None:
+        pipeline = _connection_of(self).open_pipeline
+        if pipeline is not None:
+            await pipeline.sync()
+
+
+def _connection_of(cursor: psycopg.AsyncCursor[Any]) -> _Connection:
+    connection: _Connection = cursor.connection  # type: ignore[assignment]
+    return connection
+
+
+def _driver(conn: AsyncConnection) -> _Connection:
+    driver: _Connection = conn.info["driver"]
+    return driver
+
+
+async def execute(
+    conn: AsyncConnection, statement: str, parameters: Sequence[object] = ()
+) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+    """Driver SQL in the transaction of `conn`, for what is run often: no round trip of its own.
+
+    It goes to the server with the next `fetch` or `flush`, or with the COMMIT; where it fails, that one raises its
+    psycopg.Error.
+    """
+    cursor = psycopg.AsyncCursor(_driver(conn))
+    return await cursor.execute(statement, parameters)
+
+
+async def fetch(conn: AsyncConnection, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    """The rows of driver SQL; all that waits goes to the server with it, in one round trip."""
+    cursor = await execute(conn, statement, parameters)
+    await flush(conn)
+    return await cursor.fetchall()
+
+
+async def flush(conn: AsyncConnection) -> None:
+    """Awaits the answers to all statements so far, so that their rows can be fetched. Raises the psycopg.Error of the
+    first that failed.
+
+    A fetch would do it alone; after this the server knows that it waits for us, and how long it may.
+    """
+    pipeline = _driver(conn).open_pipeline
+    if pipeline is not None:
+        await pipeline.sync()
+
+
+async def _notice_lost(conn: AsyncConnection) -> None:
+    """Tells SQLAlchemy that a connection is lost: it learns that from its own statements alone, and then gives up
+    every older one, which a server that was away has ended too."""
+    if _driver(conn).closed:
+        with contextlib.suppress(sa_exc.DBAPIError):
+            await conn.exec_driver_sql("SELECT 1")
 
 
 def create_engine(url: URL, settings: ServiceSettings, *, connections: int | None = None) -> AsyncEngine:
@@ -176,7 +268,11 @@ def create_engine(url: URL, settings: ServiceSettings, *, connections: int | Non
         pool_recycle=1800,
         # Errors are logged, and parameters are what customers sent.
         hide_parameters=True,
+        # `Database.run` begins and commits.
+        isolation_level="AUTOCOMMIT",
         connect_args={
+            "async_creator_fn": _Connection.connect,
+            "cursor_factory": _AwaitedCursor,
             "options": options,
             "application_name": f"florin-{settings.service}",
             "connect_timeout": 3,
@@ -186,6 +282,7 @@ def create_engine(url: URL, settings: ServiceSettings, *, connections: int | Non
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, record: Any) -> None:
+        record.info["driver"] = connection.driver_connection
         arrays.register(connection.driver_connection)
         if connection.driver_connection.info.server_version >= _TRANSACTION_TIMEOUT_FROM:
             record.info["transaction_timeout"] = f"{timeout * 5 // 4}ms"

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import identity, logs, telemetry
 from meshkit.batching import event_gather_seconds
 from meshkit.bus import DEAD_LETTERS, Bus, Incoming, Undecodable, incoming
-from meshkit.database import ALL_TENANTS, Database
+from meshkit.database import ALL_TENANTS, Database, execute, fetch
 from meshkit.dead_letters import FAILURE, ORIGINAL_SUBJECT
 
 Key = tuple[str, str, str]
@@ -222,17 +222,17 @@ class Consumer:
             # An aggregate that is new here is written once, with the version that it will have.
             planned = sort(events, {}, self._would_wait).versions
             begun = {_key(event): planned.get(_key(event), 0) for event in events}
-            claimed: Any = await conn.exec_driver_sql(_CLAIM, _columns(begun))
+            claimed = await fetch(conn, _CLAIM, _columns(begun))
             made = {(row[0], row[1], row[2]) for row in claimed}
             known = {key: 0 for key in begun if key not in made}
-            rows: Any = await conn.exec_driver_sql(_LOCK, _columns(known)[:3]) if known else ()
+            rows = await fetch(conn, _LOCK, _columns(known)[:3]) if known else []
             outcome = sort(events, {(row[0], row[1], row[2]): row[3] for row in rows}, self._patient)
             if outcome.fresh:
                 await self._handle(conn, outcome.fresh)
             written = {key: begun[key] for key in made}
             moved = {key: version for key, version in outcome.versions.items() if written.get(key) != version}
             if moved:
-                await conn.exec_driver_sql(_ADVANCE, _columns(moved))
+                await execute(conn, _ADVANCE, _columns(moved))
             return outcome
 
         outcome = await self._db.run({event.tenant for event in events}, work)

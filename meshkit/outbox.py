@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from florin.common.v1 import policy_pb2
 from meshkit import identity, logs, telemetry
 from meshkit.batching import event_gather_seconds
-from meshkit.database import ALL_TENANTS, Database
+from meshkit.database import ALL_TENANTS, Database, execute
 from meshkit.errors import Unavailable
 from meshkit.idempotency import NAMESPACE
 
@@ -97,7 +97,7 @@ async def append(conn: AsyncConnection, events: Sequence[Event]) -> None:
     if not events:
         return
     statement, parameters = insert_statement(events)
-    await conn.exec_driver_sql(statement, parameters)
+    await execute(conn, statement, parameters)
     conn.info["florin_events"] = True
 
 

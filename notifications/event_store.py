@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from meshkit.database import execute, fetch
 from notifications.model import EventPage, StoredEvent
 
 _WRITER_LOCK = 0x6E6F7469  # "noti": held by the one transaction that records events
@@ -53,18 +54,21 @@ _RECORD = """
         SELECT tenant, event_id, type, subject, sequence, time, data, customers::text[] FROM arrived ORDER BY place
         ON CONFLICT (tenant, event_id) DO NOTHING
         RETURNING tenant, position, event_id, type, customers, create_time
+    ), made AS (
+        INSERT INTO deliveries (tenant, endpoint, position, event_id, type, due_time, create_time, update_time)
+        SELECT r.tenant, e.endpoint, r.position, r.event_id, r.type, r.create_time, r.create_time, r.create_time
+        FROM recorded AS r
+        JOIN unnest(%s::text[], %s::text[]) AS t(type, scopes) ON t.type = r.type
+        JOIN webhook_endpoints AS e ON e.tenant = r.tenant AND e.customer = ANY (r.customers || ''::text)
+        WHERE e.enabled AND e.scopes && t.scopes::text[] AND (
+            e.event_types = '{}' OR r.type = ANY (e.event_types)
+            OR EXISTS (SELECT FROM unnest(e.event_types) AS p
+                       WHERE p LIKE '%%.*' AND starts_with(r.type, left(p, -1))))
+        FOR KEY SHARE OF e
+        ON CONFLICT (tenant, endpoint, event_id) DO NOTHING
+        RETURNING 1
     )
-    INSERT INTO deliveries (tenant, endpoint, position, event_id, type, due_time, create_time, update_time)
-    SELECT r.tenant, e.endpoint, r.position, r.event_id, r.type, r.create_time, r.create_time, r.create_time
-    FROM recorded AS r
-    JOIN unnest(%s::text[], %s::text[]) AS t(type, scopes) ON t.type = r.type
-    JOIN webhook_endpoints AS e ON e.tenant = r.tenant AND e.customer = ANY (r.customers || ''::text)
-    WHERE e.enabled AND e.scopes && t.scopes::text[] AND (
-        e.event_types = '{}' OR r.type = ANY (e.event_types)
-        OR EXISTS (SELECT FROM unnest(e.event_types) AS p
-                   WHERE p LIKE '%%.*' AND starts_with(r.type, left(p, -1))))
-    FOR KEY SHARE OF e
-    ON CONFLICT (tenant, endpoint, event_id) DO NOTHING
+    SELECT count(*) FROM made
 """
 
 # One statement, so one snapshot: the newest position, the horizon and the rows belong together.
@@ -91,8 +95,9 @@ async def record(
 
     `scopes` says for each type of the batch who may see it. Gives the number of new deliveries.
     """
-    await conn.exec_driver_sql(_LOCK, (_WRITER_LOCK,))
-    result = await conn.exec_driver_sql(
+    await execute(conn, _LOCK, (_WRITER_LOCK,))
+    rows = await fetch(
+        conn,
         _RECORD,
         (
             [event.tenant for event in events],
@@ -107,7 +112,8 @@ async def record(
             [_array(needed) for _, needed in scopes],
         ),
     )
-    return result.rowcount
+    deliveries: int = rows[0][0]
+    return deliveries
 
 
 async def head(conn: AsyncConnection, tenant: str) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import outbox
 from meshkit.cipher import Cipher
+from meshkit.database import execute, fetch
 from transactions import events
 from transactions.filter import Condition
 from transactions.model import Transfer, Verdict
@@ -61,7 +62,7 @@ async def insert_intents(
     Not their ids: two requests may have chosen the same, and one of them is recorded.
     """
     ordered = sorted(transfers, key=lambda transfer: (transfer.tenant, transfer.request_key))
-    rows: Any = await conn.exec_driver_sql(_INSERT, (lease_seconds, *intent_columns(ordered, cipher)))
+    rows = await fetch(conn, _INSERT, (lease_seconds, *intent_columns(ordered, cipher)))
     inserted = {(row[0], row[1]) for row in rows}
     await outbox.append(conn, [events.of(t) for t in ordered if (t.tenant, t.request_key) in inserted])
     return inserted
@@ -72,7 +73,8 @@ async def find_by_request(
 ) -> list[Transfer]:
     """Transfers that stand under one of the request keys, or under one of the ids; asked by (tenant, key, id)."""
     tenants = [tenant for tenant, _, _ in wanted]
-    rows: Any = await conn.exec_driver_sql(
+    rows = await fetch(
+        conn,
         # Two joins, each by a unique index; an OR over both would read the whole table.
         f"SELECT {COLUMNS} FROM transfers"  # noqa: S608
         " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, request_key) USING (tenant, request_key)"
@@ -86,8 +88,8 @@ async def find_by_request(
 async def record_outcomes(conn: AsyncConnection, transfers: Sequence[Transfer]) -> set[tuple[str, str]]:
     """Writes new states and their events where nobody was faster; gives (tenant, id) of what was written."""
     ordered = sorted(transfers, key=lambda transfer: (transfer.tenant, transfer.id))
-    await conn.exec_driver_sql(_LOCK, ([t.tenant for t in ordered], [t.id for t in ordered]))
-    rows: Any = await conn.exec_driver_sql(_OUTCOME, outcome_columns(ordered))
+    await execute(conn, _LOCK, ([t.tenant for t in ordered], [t.id for t in ordered]))
+    rows = await fetch(conn, _OUTCOME, outcome_columns(ordered))
     written = {(row[0], row[1]) for row in rows}
     await outbox.append(conn, [events.of(t) for t in ordered if (t.tenant, t.id) in written])
     return written
@@ -97,8 +99,9 @@ async def record_verdict(conn: AsyncConnection, verdicts: Sequence[tuple[str, st
     """Notes what became of cases, (tenant, transfer id, verdict), and makes their transfers due."""
     ordered = sorted(verdicts)
     keys = ([item[0] for item in ordered], [item[1] for item in ordered])
-    await conn.exec_driver_sql(_LOCK, keys)
-    await conn.exec_driver_sql(
+    await execute(conn, _LOCK, keys)
+    await execute(
+        conn,
         "UPDATE transfers AS t SET verdict = v.verdict, due_time = now(), attempts = 0"
         " FROM unnest(%s::text[], %s::text[], %s::text[]) AS v(tenant, id, verdict)"
         " WHERE t.tenant = v.tenant AND t.id = v.id AND t.verdict IS NULL"
@@ -112,7 +115,8 @@ async def take_due(
 ) -> list[Transfer]:
     """Takes overdue transfers for this replica: nobody else takes them until the lease is over, a little longer
     with every attempt."""
-    rows: Any = await conn.exec_driver_sql(
+    rows = await fetch(
+        conn,
         "WITH due AS (SELECT tenant, id FROM transfers WHERE due_time <= now() + make_interval(secs => %s)"  # noqa: S608
         " ORDER BY due_time LIMIT %s FOR UPDATE SKIP LOCKED)"
         " UPDATE transfers AS t SET attempts = attempts + 1,"
@@ -129,8 +133,9 @@ async def postpone(conn: AsyncConnection, transfers: Sequence[Transfer], seconds
     moment."""
     ordered = sorted(transfers, key=lambda transfer: (transfer.tenant, transfer.id))
     keys = ([t.tenant for t in ordered], [t.id for t in ordered])
-    await conn.exec_driver_sql(_LOCK, keys)
-    await conn.exec_driver_sql(
+    await execute(conn, _LOCK, keys)
+    await execute(
+        conn,
         "UPDATE transfers AS t SET due_time = now() + make_interval(secs => least(%s * 2 ^ least(attempts, 10), %s))"
         " FROM unnest(%s::text[], %s::text[]) AS k(tenant, id) WHERE t.tenant = k.tenant AND t.id = k.id"
         " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW') AND t.due_time IS NOT NULL",
@@ -161,7 +166,8 @@ async def live_reversal(conn: AsyncConnection, cipher: Cipher, tenant: str, id_:
 
 async def present(conn: AsyncConnection, cipher: Cipher, keys: Sequence[tuple[str, str]]) -> list[Transfer]:
     """The present rows of (tenant, id)."""
-    rows: Any = await conn.exec_driver_sql(
+    rows = await fetch(
+        conn,
         f"SELECT {COLUMNS} FROM transfers JOIN unnest(%s::text[], %s::text[]) AS k(tenant, id) USING (tenant, id)",  # noqa: S608
         ([key[0] for key in keys], [key[1] for key in keys]),
     )

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accounts.settings import Settings
 from florin.accounts.v1 import events_pb2
 from meshkit import clock, outbox
-from meshkit.database import Database
+from meshkit.database import Database, execute, flush
 from meshkit.errors import Overloaded
 from meshkit.outbox import Event, OutboxRow, Relay
 from tests.support import parts as real
@@ -55,13 +55,13 @@ async def test_who_waits_for_the_locks_of_a_standstill_gets_them_in_time(db: Dat
     locked = asyncio.Event()
 
     async def stands_still(conn: AsyncConnection) -> None:
-        driver = await Database.driver(conn)
-        async with driver.pipeline() if in_pipeline else contextlib.nullcontext():
-            cursor = await driver.execute("SELECT pg_advisory_xact_lock(2)")
-            await cursor.fetchone()
-            if not locked.is_set():
-                locked.set()
-                await asyncio.sleep(3)
+        cursor = await execute(conn, "SELECT pg_advisory_xact_lock(2)")
+        if not in_pipeline:
+            await flush(conn)
+        await cursor.fetchone()
+        if not locked.is_set():
+            locked.set()
+            await asyncio.sleep(3)
 
     async def waits(conn: AsyncConnection) -> bool:
         await conn.exec_driver_sql("SELECT pg_advisory_xact_lock(2)")
