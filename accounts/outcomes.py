@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from accounts.book import Held, Hold, Outcome, Posted, Refused
 from florin.accounts.v1 import ledger_service_pb2 as pb
 from florin.common.v1 import money_pb2
+from meshkit import clock
 
 
 def to_message(outcome: Outcome) -> pb.StepOutcome:
@@ -30,13 +31,11 @@ def to_message(outcome: Outcome) -> pb.StepOutcome:
 
 @lru_cache(maxsize=256)
 def timestamp(moment: datetime) -> Timestamp:
-    """A datetime as the contract's timestamp; to be put into messages, which copy it, never to be changed.
+    """A moment as messages have it; to be put into messages, which copy it, never to be changed.
 
-    Kept, since all of a batch share one moment and the conversion was most of the work on a journal's messages.
+    Kept, since all of a batch share one moment.
     """
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
+    return clock.timestamp(moment)
 
 
 def customers(ids: Iterable[str]) -> list[str]:

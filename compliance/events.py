@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from compliance.model import Case, Decision, KycProfile, KycState, Limit, Rule, Watchlist
 from florin.compliance.v1 import decision_pb2
 from florin.compliance.v1 import events_pb2 as pb
+from meshkit.clock import timestamp
 from meshkit.outbox import Event
 
 
@@ -81,10 +78,3 @@ def watchlist_imported(watchlist: Watchlist) -> Event:
         import_time=timestamp(watchlist.import_time),
     )
     return Event(watchlist.tenant, watchlist.name, watchlist.version, message, watchlist.import_time)
-
-
-def timestamp(time: datetime) -> Timestamp:
-    """A moment as the contract has it."""
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from compliance import traces
-from compliance.events import timestamp
 from compliance.model import Case, Decision, KycProfile, Limit, Outcome, Rule, Watchlist
 from florin.common.v1 import money_pb2
 from florin.compliance.v1 import decision_pb2, kyc_pb2, policy_pb2, screening_service_pb2
+from meshkit.clock import timestamp
 from meshkit.identity import Principal
 
 _RULE_OUTCOMES = {

@@ -11,7 +11,7 @@ import json
 import ssl
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,8 +61,13 @@ class Incoming:
     data: bytes
     again: bool
     """Sent again on purpose, for this consumer: it is handled whatever the inbox says."""
-    stream_sequence: int = 0
-    """Where it stands in its stream."""
+    find_sequence: Callable[[], int] = int
+    """Gives `stream_sequence`; most events are handled without anybody asking."""
+
+    @property
+    def stream_sequence(self) -> int:
+        """Where it stands in its stream."""
+        return self.find_sequence()
 
     def message(self) -> Message:
         """The event's message, by its type. Raises Undecodable."""
@@ -281,7 +286,12 @@ class _Connector:
 
 
 def incoming(
-    subject: str, headers: Mapping[str, str] | None, data: bytes, *, consumer: str, stream_sequence: int
+    subject: str,
+    headers: Mapping[str, str] | None,
+    data: bytes,
+    *,
+    consumer: str,
+    find_sequence: Callable[[], int] = int,
 ) -> Incoming:
     """Reads a message of the bus as `consumer`. Raises Undecodable when it is no event of the contracts."""
     values = headers or {}
@@ -297,7 +307,7 @@ def incoming(
             traceparent=values.get("traceparent", ""),
             data=data,
             again=values.get(AGAIN_FOR) == consumer,
-            stream_sequence=stream_sequence,
+            find_sequence=find_sequence,
         )
     except (KeyError, ValueError) as error:
         raise Undecodable(f"the headers are not those of a CloudEvent: {error!r}") from error

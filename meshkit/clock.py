@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def now() -> datetime:
     """The present moment in UTC, with microseconds."""
     return datetime.now(UTC)
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """A moment as messages have it. Timestamp.FromDatetime takes four times as long, by way of a calendar."""
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)

@@ -193,7 +193,7 @@ class Consumer:
             message.headers,
             message.data,
             consumer=self._durable,
-            stream_sequence=message.metadata.sequence.stream,
+            find_sequence=lambda: message.metadata.sequence.stream,
         )
 
     async def _apply_alone(self, pair: tuple[Msg, Incoming]) -> None:

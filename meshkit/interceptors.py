@@ -288,8 +288,8 @@ class Guard(grpc.aio.ServerInterceptor):
     def _count(self, method: Method, code: str, started: float) -> None:
         self.in_flight -= 1
         telemetry.CALLS_IN_FLIGHT.set(self.in_flight)
-        telemetry.CALLS.labels(method.name, code).inc()
-        telemetry.CALL_SECONDS.labels(method.name).observe(time.perf_counter() - started)
+        telemetry.calls(method.name, code).inc()
+        telemetry.call_seconds(method.name).observe(time.perf_counter() - started)
 
 
 def peer(context: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from florin.notifications.v1 import events_pb2
+from meshkit import clock
 from meshkit.outbox import Event
 from notifications.delivery_store import Settled
 from notifications.model import DueDelivery
@@ -15,7 +16,7 @@ def delivery_failed(settled: Settled, due: DueDelivery) -> Event:
         endpoint=f"webhookEndpoints/{due.endpoint}",
         event_id=str(due.event.id),
     )
-    message.update_time.FromDatetime(settled.time)
+    message.update_time.CopyFrom(clock.timestamp(settled.time))
     return Event(
         tenant=settled.tenant,
         aggregate=message.delivery,

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from florin.notifications.v1 import notification_service_pb2 as pb
@@ -131,7 +130,7 @@ class NotificationService(pb_grpc.NotificationServiceServicer):
             secret, overlap_end = await operations.rotate_webhook_secret(
                 conn, call, self._db.cipher, request.name, overlap=overlap
             )
-            return minted.keep(pb.RotateWebhookSecretResponse(overlap_end_time=_timestamp(overlap_end)), secret)
+            return minted.keep(pb.RotateWebhookSecretResponse(overlap_end_time=clock.timestamp(overlap_end)), secret)
 
         answer = await idempotency.answer(self._db, call, pb.RotateWebhookSecretResponse, work)
         answer.secret = minted.secret_of(answer)
@@ -254,8 +253,8 @@ def _endpoint(endpoint: Endpoint) -> webhook_pb2.WebhookEndpoint:
         state=state,
         customer=endpoint.customer,
         description=endpoint.description,
-        create_time=_timestamp(endpoint.create_time),
-        update_time=_timestamp(endpoint.update_time),
+        create_time=clock.timestamp(endpoint.create_time),
+        update_time=clock.timestamp(endpoint.update_time),
         etag=endpoint.etag,
     )
 
@@ -267,10 +266,10 @@ def _delivery(delivery: Delivery) -> webhook_pb2.Delivery:
         event_id=str(delivery.event_id),
         event_type=delivery.event_type,
         state=webhook_pb2.Delivery.DeliveryState.ValueType(int(delivery.state)),
-        create_time=_timestamp(delivery.create_time),
+        create_time=clock.timestamp(delivery.create_time),
         attempts=[
             webhook_pb2.Delivery.Attempt(
-                create_time=_timestamp(attempt.create_time),
+                create_time=clock.timestamp(attempt.create_time),
                 http_status=attempt.http_status,
                 error=attempt.error,
                 duration_ms=attempt.duration_ms,
@@ -279,13 +278,7 @@ def _delivery(delivery: Delivery) -> webhook_pb2.Delivery:
         ],
     )
     if delivery.due_time is not None:
-        message.next_attempt_time.FromDatetime(delivery.due_time)
-    return message
-
-
-def _timestamp(time: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(time)
+        message.next_attempt_time.CopyFrom(clock.timestamp(delivery.due_time))
     return message
 
 

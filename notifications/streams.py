@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from florin.notifications.v1 import notification_service_pb2 as pb
 from florin.notifications.v1 import webhook_pb2
+from meshkit import clock
 from meshkit.database import Database
 from meshkit.errors import Overloaded, TokenInvalid, Unavailable
 from meshkit.identity import Call
@@ -128,7 +129,7 @@ class Streams:
             sequence=event.sequence,
             resume_token=self._tokens.make(tenant, event.position),
         )
-        message.time.FromDatetime(event.time)
+        message.time.CopyFrom(clock.timestamp(event.time))
         message.data.type_url = f"type.googleapis.com/{kind.message.DESCRIPTOR.full_name}"
         message.data.value = event.data
         return pb.StreamEventsResponse(event=message)

@@ -12,7 +12,7 @@ import grpc
 from florin.accounts.v1 import journal_pb2, ledger_service_pb2, ledger_service_pb2_grpc
 from florin.common.v1 import money_pb2
 from florin.compliance.v1 import decision_pb2, screening_service_pb2, screening_service_pb2_grpc
-from meshkit import channels
+from meshkit import channels, clock
 from transactions import errors
 from transactions.model import Transfer
 from transactions.ports import Account, Decision, Outcome
@@ -129,7 +129,7 @@ def _money(transfer: Transfer, sign: int = 1) -> money_pb2.Money:
 
 def _journal_step(transfer: Transfer) -> ledger_service_pb2.JournalStep:
     kind = journal_pb2.JOURNAL_KIND_REVERSAL if transfer.reversal_of else journal_pb2.JOURNAL_KIND_TRANSFER
-    step = ledger_service_pb2.JournalStep(
+    return ledger_service_pb2.JournalStep(
         key=transfer.step_key("post"),
         principal=transfer.principal.to_proto(),
         kind=kind,
@@ -139,10 +139,8 @@ def _journal_step(transfer: Transfer) -> ledger_service_pb2.JournalStep:
             ledger_service_pb2.JournalLeg(account=transfer.credit_account, amount=_money(transfer)),
         ],
         hold_key=transfer.step_key("hold") if transfer.case else "",
+        effective_time=clock.timestamp(transfer.effective_time) if transfer.effective_time is not None else None,
     )
-    if transfer.effective_time is not None:
-        step.effective_time.FromDatetime(transfer.effective_time)
-    return step
 
 
 def _hold_step(transfer: Transfer) -> ledger_service_pb2.HoldStep:

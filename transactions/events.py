@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from florin.common.v1 import money_pb2
 from florin.transactions.v1 import events_pb2
+from meshkit import clock
 from meshkit.errors import reason_of
 from meshkit.outbox import Event
 from transactions.model import State, Transfer
@@ -44,7 +42,7 @@ _WORD = {
 def _message(transfer: Transfer) -> Message:
     amount = money_pb2.Money(currency_code=transfer.currency, minor_units=transfer.amount)
     customers = list(transfer.customers)
-    updated = _stamp(transfer.update_time)
+    updated = clock.timestamp(transfer.update_time)
     match transfer.state:
         case State.ACCEPTED:
             return events_pb2.TransferAccepted(
@@ -52,7 +50,7 @@ def _message(transfer: Transfer) -> Message:
                 customers=customers,
                 amount=amount,
                 end_to_end_id=transfer.end_to_end_id,
-                create_time=_stamp(transfer.create_time),
+                create_time=clock.timestamp(transfer.create_time),
             )
         case State.SCREENED:
             return events_pb2.TransferScreened(transfer=transfer.name, update_time=updated)
@@ -75,7 +73,7 @@ def _message(transfer: Transfer) -> Message:
                 end_to_end_id=transfer.end_to_end_id,
                 reversal_of=f"transfers/{transfer.reversal_of}" if transfer.reversal_of else "",
                 update_time=updated,
-                effective_time=_stamp(transfer.effective_time or transfer.update_time),
+                effective_time=clock.timestamp(transfer.effective_time or transfer.update_time),
             )
         case State.DECLINED:
             return events_pb2.TransferDeclined(
@@ -93,9 +91,3 @@ def _message(transfer: Transfer) -> Message:
                 reversed_by=f"transfers/{transfer.reversed_by}",
                 update_time=updated,
             )
-
-
-def _stamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

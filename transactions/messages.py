@@ -85,11 +85,10 @@ def transfer(model: Transfer, principal: Principal) -> transfer_pb2.Transfer:
         reversed_by=f"transfers/{model.reversed_by}" if model.reversed_by else "",
         stand_in=model.stand_in,
         version=model.version,
+        create_time=clock.timestamp(model.create_time),
+        update_time=clock.timestamp(model.update_time),
+        effective_time=clock.timestamp(model.effective_time) if model.effective_time is not None else None,
     )
-    message.create_time.FromDatetime(model.create_time)
-    message.update_time.FromDatetime(model.update_time)
-    if model.effective_time is not None:
-        message.effective_time.FromDatetime(model.effective_time)
     if model.decision.startswith("decisions/") and "compliance:read" in principal.scopes:
         message.decision = model.decision
     if model.refusal is not None:

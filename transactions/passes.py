@@ -351,6 +351,8 @@ def crash(settings: Settings, point: str) -> None:
 
 def _resolved(transfer: Transfer, debit: Account, credit: Account) -> Transfer:
     viewers = tuple(dict.fromkeys((*transfer.customers, *debit.customers)))
+    if (transfer.debit_account, transfer.credit_account, transfer.customers) == (debit.name, credit.name, viewers):
+        return transfer
     return replace(transfer, debit_account=debit.name, credit_account=credit.name, customers=viewers)
 
 
