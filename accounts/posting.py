@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psycopg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts import events, ledger, ledger_store, outcomes
@@ -17,13 +16,12 @@ from accounts.book import Actor, Book, Held, Leg, Place, Post, Posted, Refused, 
 from accounts.ledger_store import Facts, OutcomeRow, Wanted
 from accounts.model import Identifier, JournalKind, account_id_in, identifier_in
 from florin.accounts.v1 import ledger_service_pb2 as pb
-from meshkit import audit, clock, telemetry
-from meshkit.database import Database
-from meshkit.errors import Contention, RecordedRefusal, RequestIdReused
+from meshkit import audit, clock
+from meshkit.database import Database, Raced, until_not_raced
+from meshkit.errors import RecordedRefusal, RequestIdReused
 from meshkit.idempotency import NAMESPACE
 from meshkit.identity import Call
 
-_RACES_MAX = 5
 _KEY_CONSTRAINTS = frozenset({"inv_5_one_outcome_per_key", "journals_pk", "holds_pk"})
 
 
@@ -35,25 +33,10 @@ class Item:
     funding: Call | None = None
 
 
-class _Raced(Exception):
-    """Another session did something to a key between two of our reads; the batch is run again."""
-
-
 async def apply_steps(db: Database, items: Sequence[Item]) -> list[pb.StepOutcome | BaseException]:
     """Applies a batch in one transaction and gives each item's outcome, or the refusal of its call alone."""
     tenants = {item.step.tenant for item in items}
-    for _ in range(_RACES_MAX):
-        try:
-            answers = await db.run(tenants, lambda conn: _apply(conn, items))
-        except psycopg.errors.UniqueViolation as violation:
-            if violation.diag.constraint_name not in _KEY_CONSTRAINTS:
-                raise
-            telemetry.TRANSACTION_RETRIES.labels("KeyRaced").inc()
-        except _Raced:
-            telemetry.TRANSACTION_RETRIES.labels("KeyRaced").inc()
-        else:
-            return answers
-    raise Contention
+    return await until_not_raced(_KEY_CONSTRAINTS, lambda: db.run(tenants, lambda conn: _apply(conn, items)))
 
 
 async def preview_steps(db: Database, steps: Sequence[Step]) -> list[pb.StepOutcome]:
@@ -113,7 +96,7 @@ async def _open_book(
         hold = book.holds.get(place)
         if hold is not None and (hold.tenant, hold.account) not in book.accounts:
             # It was placed after we had asked where it stands.
-            raise _Raced
+            raise Raced
     return book, fingerprints
 
 

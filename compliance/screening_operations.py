@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Protocol
 
-import psycopg
 from prometheus_client import Counter, Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,7 +25,7 @@ from compliance.model import (
 from compliance.screening import Knowledge, MatchKey, Policies, Screened
 from meshkit import clock, outbox
 from meshkit.cipher import Cipher
-from meshkit.database import Database
+from meshkit.database import Database, until_not_raced
 
 SCREENED = Counter("florin_compliance_screened_total", "Payments decided, without repeats.", ["outcome"])
 LAPSED = Gauge("florin_compliance_reservations_lapsed", "Reservations past their lease whose transfer did not end.")
@@ -94,7 +93,7 @@ async def screen_transfers(
             await _store(conn, db.cipher, terms, fresh)
         return decided
 
-    decided = await db.run(tenants, work, read_only=validate_only)
+    decided = await until_not_raced(screening_store.RACED, lambda: db.run(tenants, work, read_only=validate_only))
     if not validate_only:
         for screened in fresh:
             SCREENED.labels(screened.decision.outcome.name).inc()
@@ -126,13 +125,7 @@ async def _store(conn: AsyncConnection, cipher: Cipher, terms: Terms, fresh: Seq
         for case in sorted(cases, key=lambda case: (case.tenant, case.id))
     ]
     told = [*map(events.decision_made, decisions), *map(events.case_opened, cases)]
-    try:
-        await screening_store.store(conn, decisions, reservations, sealed, told, lease=terms.lease)
-    except psycopg.errors.UniqueViolation as violation:
-        if violation.diag.constraint_name not in screening_store.RACED:
-            raise
-        # As the server would say it, so that the whole transaction is run again and finds what the other one wrote.
-        raise psycopg.errors.SerializationFailure("one of these transfers was decided or ended meanwhile") from None
+    await screening_store.store(conn, decisions, reservations, sealed, told, lease=terms.lease)
 
 
 def _case(screened: Screened, terms: Terms) -> Case:

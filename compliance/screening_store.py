@@ -125,10 +125,10 @@ async def store(
     *,
     lease: timedelta,
 ) -> None:
-    """Writes a batch in one round trip; a case comes with its creditor's sealed name.
+    """Writes a batch with the COMMIT; a case comes with its creditor's sealed name.
 
-    Raises psycopg's UniqueViolation, of one of RACED, when another session decided one of the keys or ended one of
-    the transfers meanwhile; the batch then has to be decided again, and finds that.
+    The transaction fails with psycopg's UniqueViolation, of one of RACED, when another session decided one of the keys
+    or ended one of the transfers meanwhile; the batch then has to be decided again, and finds that.
     """
     decisions = sorted(decisions, key=lambda one: (one.tenant, one.key))
     reservations = sorted(reservations, key=lambda one: (one.tenant, one.transfer))
@@ -144,7 +144,6 @@ async def store(
     if cases:
         await execute(conn, _CASE_INSERT, _case_columns(cases))
     await outbox.append(conn, events)
-    await flush(conn)
 
 
 async def end_transfers(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
@@ -31,6 +31,7 @@ ALL_TENANTS = "*"
 POOL_WAIT_SECONDS = 2.0
 """Longer waits for a connection mean overload: the caller is better served by a refusal."""
 _TRIES_MAX = 4
+_RACES_MAX = 5
 _SERIALIZATION_FAILURE, _DEADLOCK, _LOCK_TIMEOUT, _QUERY_CANCELED = "40001", "40P01", "55P03", "57014"
 _ENDED_BY_THE_SERVER = ("25P03", "25P04")  # idle in transaction for too long, in transaction for too long
 _TRANSACTION_TIMEOUT_FROM = 170000  # the first server version that has transaction_timeout
@@ -233,6 +234,27 @@ async def flush(conn: AsyncConnection) -> None:
     pipeline = _driver(conn).open_pipeline
     if pipeline is not None:
         await pipeline.sync()
+
+
+class Raced(Exception):
+    """Work found that another session did something between two of its reads."""
+
+
+async def until_not_raced[T](constraints: Collection[str], run: Callable[[], Awaitable[T]]) -> T:
+    """Runs a whole transaction again that met another session's at one of the unique constraints, or was Raced: it
+    then finds what that one wrote. Raises Contention when they meet again and again."""
+    for _ in range(_RACES_MAX):
+        try:
+            return await run()
+        except Raced:
+            pass
+        except (psycopg.Error, sa_exc.IntegrityError) as error:
+            # SQLAlchemy's own statement may be the one that tells of a driver's statement before it.
+            cause = getattr(error, "orig", None) or error
+            if not isinstance(cause, psycopg.errors.UniqueViolation) or cause.diag.constraint_name not in constraints:
+                raise
+        telemetry.TRANSACTION_RETRIES.labels("KeyRaced").inc()
+    raise Contention
 
 
 async def _notice_lost(conn: AsyncConnection) -> None:

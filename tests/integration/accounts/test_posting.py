@@ -17,6 +17,7 @@ from accounts.posting import Item
 from accounts.settings import Settings
 from meshkit.batching import Batcher
 from meshkit.database import Database
+from meshkit.identity import Call, Principal
 from tests.integration.accounts.conftest import Ledger, reason
 
 
@@ -143,6 +144,36 @@ async def test_crossing_transfers_do_not_deadlock(ledger: Ledger, settings: Sett
         )
     assert all(outcome.HasField("journal") for outcome in outcomes)
     assert [(await ledger.balance(name)).posted for name in names] == [1000] * 10
+    await ledger.check_books()
+
+
+async def test_replicas_that_fund_for_one_request_at_once_agree(ledger: Ledger, settings: Settings) -> None:
+    """INV-5 for what is audited in the same transaction: one journal, one audit row, the same answer for all."""
+    await ledger.open("settlement", type=AccountType.SETTLEMENT)
+    await ledger.open("a")
+    async with AsyncExitStack() as stack:
+        all_ = await replicas(stack, settings, 4)
+        for number in range(10):
+            call = Call(
+                method="/florin.accounts.v1.LedgerService/FundAccount",
+                caller="edge",
+                principal=Principal(ledger.tenant, "teller", None, frozenset({"ledger:fund"})),
+                request_id=f"fund-{number}",
+                fingerprint=b"same",
+                deadline=float("inf"),
+            )
+            step = posting.funding_step(
+                call,
+                account="accounts/a",
+                settlement_account="accounts/settlement",
+                currency="EUR",
+                amount=10,
+                reference="",
+            )
+            outcomes = await asyncio.gather(*(one.submit(Item(step, call)) for one in all_))
+            assert {outcome.journal.journal for outcome in outcomes} == {outcomes[0].journal.journal} != {""}
+    assert (await ledger.balance("a")).posted == 100
+    assert await ledger.rows("SELECT count(*) FROM audit WHERE action = 'fund_account'") == [(10,)]
     await ledger.check_books()
 
 

@@ -8,9 +8,10 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import nats.errors
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,7 +21,8 @@ from florin.accounts.v1 import events_pb2
 from meshkit import clock, dead_letters, inbox, outbox
 from meshkit.bus import Bus, Incoming
 from meshkit.database import Database
-from meshkit.outbox import Event, Relay
+from meshkit.errors import Unavailable
+from meshkit.outbox import Event, OutboxRow, Relay
 from tests.support import parts as real
 from tests.support.parts import eventually
 
@@ -213,6 +215,39 @@ async def test_consumers_bind_again_to_a_broker_that_was_killed(path: Path) -> N
 
 async def _forget(conn: AsyncConnection) -> None:
     await conn.exec_driver_sql("DELETE FROM outbox")
+
+
+async def test_an_event_that_the_broker_does_not_take_holds_up_no_other(path: Path) -> None:
+    """Each has its own outcome: here one that the service may not publish, one too large, and one after them."""
+    subject = "florin.accounts.customer_created.v1"
+    sent = [
+        OutboxRow(path.tenant, number, uuid.uuid4(), subject, f"customers/{number}", 1, clock.now(), "", b"")
+        for number in range(4)
+    ]
+    sent[1] = replace(sent[1], subject="florin.compliance.decision_made.v1")
+    sent[2] = replace(sent[2], data=b"x" * 2 * 1024 * 1024)
+    outcomes = await path.publisher_bus.publish_rows(sent)
+    assert [type(outcome) for outcome in outcomes] == [
+        type(None),
+        nats.errors.TimeoutError,
+        nats.errors.MaxPayloadError,
+        type(None),
+    ]
+    with pytest.raises(Unavailable), path.parts.broker_away():
+        await eventually(lambda: _disconnected(path))
+        await path.publisher_bus.publish_rows(sent[:1])
+    await eventually(lambda: _takes(path, sent[:1]), 20)
+
+
+async def _disconnected(path: Path) -> bool:
+    return not path.publisher_bus.client.is_connected
+
+
+async def _takes(path: Path, rows: Sequence[OutboxRow]) -> bool:
+    try:
+        return await path.publisher_bus.publish_rows(rows) == [None] * len(rows)
+    except Unavailable:
+        return False
 
 
 async def test_what_is_no_event_is_buried_and_stops_nothing(path: Path) -> None:
