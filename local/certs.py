@@ -42,6 +42,7 @@ def _authority(state: State) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
         _builder(name, name, key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     write_private(key_path, _pem(key))
@@ -67,6 +68,8 @@ def _issue(state: State, identity: str, authority: x509.Certificate, authority_k
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     certificate_path, key_path = state.certificate(identity)
@@ -111,8 +114,17 @@ def _usable(certificate_path: Path, key_path: Path) -> x509.Certificate | None:
         key = serialization.load_pem_private_key(key_path.read_bytes(), None)
     except (FileNotFoundError, ValueError):
         return None
-    fits = certificate.public_key() == key.public_key()
+    fits = certificate.public_key() == key.public_key() and _names_its_key(certificate)
     return certificate if fits and certificate.not_valid_after_utc - datetime.now(UTC) >= _RENEW_BEFORE else None
+
+
+def _names_its_key(certificate: x509.Certificate) -> bool:
+    """What Python takes no certificate without, from 3.13 on (RFC 5280, 4.2.1.2)."""
+    try:
+        certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return False
+    return True
 
 
 def _signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

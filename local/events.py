@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 from nats.js import JetStreamContext
 
-from local import binaries
+from local import binaries, nats
 from local.postgres import Postgres
 from local.services import Replica, Surroundings
 from local.state import SERVICES, MeshError, State
@@ -41,7 +39,7 @@ def replay(state: State, service: str, start: str, end: str, again_for: str | No
 
 async def dead(state: State) -> list[DeadLetter]:
     """The dead letters of the mesh, the oldest first."""
-    async with _operator(state) as jetstream:
+    async with nats.operator(state, state.read_description()["ports"]["nats"]) as jetstream:
         return [letter async for letter in dead_letters.waiting(jetstream)]
 
 
@@ -58,7 +56,7 @@ async def drop(state: State, number: int) -> int:
 async def _each(
     state: State, number: int | None, act: Callable[[JetStreamContext, DeadLetter], Awaitable[None]]
 ) -> int:
-    async with _operator(state) as jetstream:
+    async with nats.operator(state, state.read_description()["ports"]["nats"]) as jetstream:
         # Taken before the first is sent: one that fails again at once comes back under a new number.
         letters = [letter async for letter in dead_letters.waiting(jetstream)]
         chosen = [letter for letter in letters if number is None or letter.number == number]
@@ -67,23 +65,3 @@ async def _each(
         for letter in chosen:
             await act(jetstream, letter)
         return len(chosen)
-
-
-@asynccontextmanager
-async def _operator(state: State) -> AsyncIterator[JetStreamContext]:
-    import nats
-
-    certificate, key = state.certificate("operator")
-    context = ssl.create_default_context(cafile=str(state.ca))
-    context.load_cert_chain(str(certificate), str(key))
-    port = state.read_description()["ports"]["nats"]
-    try:
-        client = await nats.connect(
-            f"tls://127.0.0.1:{port}", tls=context, connect_timeout=5, max_reconnect_attempts=1, allow_reconnect=False
-        )
-    except (OSError, nats.errors.Error) as error:
-        raise MeshError(f"The broker at port {port} does not answer ({error}); is the mesh up?") from None
-    try:
-        yield client.jetstream(timeout=10)
-    finally:
-        await client.close()

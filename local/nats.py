@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from local.binaries import Binaries
 from local.processes import Child, listens
-from local.state import State
+from local.state import MeshError, State
 from meshkit.policy import ServicePolicy
+
+if TYPE_CHECKING:
+    from nats.js import JetStreamContext
+
+_CONNECT_SECONDS = 15.0
 
 
 def permissions(policy: ServicePolicy) -> dict[str, object]:
@@ -76,20 +84,33 @@ def child(
 
 
 async def declare(state: State, port: int, policies: Mapping[str, ServicePolicy]) -> None:
-    """Creates every stream and durable consumer, as the operator."""
-    import ssl
-
-    import nats
-
+    """Creates every stream and durable consumer, as the operator. Raises MeshError when the broker does not answer."""
     from meshkit import bus
 
     # nats-py's protocol says to asyncio what only matters without TLS; people would see the warning at every start.
     logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())
+    async with operator(state, port) as jetstream:
+        await bus.declare(jetstream, policies)
+
+
+@asynccontextmanager
+async def operator(state: State, port: int) -> AsyncIterator[JetStreamContext]:
+    """JetStream with the rights of whoever runs the broker. Raises MeshError when the broker does not answer."""
+    import ssl
+
+    import nats
+
     certificate, key = state.certificate("operator")
     context = ssl.create_default_context(cafile=str(state.ca))
     context.load_cert_chain(str(certificate), str(key))
-    client = await nats.connect(f"tls://127.0.0.1:{port}", tls=context, connect_timeout=5)
+    address = f"tls://127.0.0.1:{port}"
     try:
-        await bus.declare(client.jetstream(timeout=10), policies)
+        # A handshake that fails would be waited for without end.
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            client = await nats.connect(address, tls=context, connect_timeout=5, allow_reconnect=False)
+    except (OSError, nats.errors.Error) as error:
+        raise MeshError(f"The broker at port {port} does not answer ({error!r}); is the mesh up?") from None
+    try:
+        yield client.jetstream(timeout=10)
     finally:
         await client.close()

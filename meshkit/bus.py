@@ -43,6 +43,7 @@ AGAIN_FOR = "florin-again-for"
 # What a broker keeps of each stream: the outboxes keep at least as much, so a lost stream can be filled again.
 STREAM_MAX_AGE_SECONDS = 7 * 24 * 3600
 _ACK_WAIT_SECONDS = 30
+_CONNECT_SECONDS = 10.0
 _MAX_ACK_PENDING = 4096
 
 
@@ -278,7 +279,9 @@ class _Connector:
     async def _connect(self) -> None:
         while True:
             try:
-                await self._client.connect(**self._options)
+                # A handshake that fails would be waited for without end.
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    await self._client.connect(**self._options)
                 return
             except (OSError, nats.errors.Error, TimeoutError) as error:
                 _log.warning("the broker cannot be reached yet", cause=repr(error))

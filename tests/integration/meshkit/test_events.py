@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accounts.settings import Settings as AccountsSettings
 from compliance.settings import Settings as ComplianceSettings
 from florin.accounts.v1 import events_pb2
+from local.nats import operator
 from meshkit import clock, dead_letters, inbox, outbox
 from meshkit.bus import Bus, Incoming
 from meshkit.database import Database
@@ -142,7 +143,7 @@ async def test_an_event_that_cannot_be_handled_goes_to_the_dead_letters_and_come
         await path.tell("customers/poison", 1)
         await path.tell("customers/fine", 1)
         await eventually(lambda: _has(path, "customers/fine", 1))
-        async with operator(path.parts) as jetstream:
+        async with operator(path.parts.state, path.parts.nats_port) as jetstream:
             (letter,) = await eventually(lambda: letters(jetstream, path.tenant), 20)
             assert (letter.consumer, letter.stream, letter.failure) == ("compliance", "accounts", "ValueError")
             path.poison.clear()
@@ -256,7 +257,7 @@ async def test_what_is_no_event_is_buried_and_stops_nothing(path: Path) -> None:
         await path.publisher_bus.jetstream.publish("florin.accounts.customer_created.v1", b"junk", headers={"a": "b"})
         await path.tell("customers/after", 1)
         await eventually(lambda: _has(path, "customers/after", 1))
-        async with operator(path.parts) as jetstream:
+        async with operator(path.parts.state, path.parts.nats_port) as jetstream:
             found = await eventually(lambda: letters(jetstream, ""))
             assert "CloudEvent" in found[-1].failure
             for letter in found:
@@ -292,23 +293,6 @@ async def _all_published(path: Path) -> bool:
         return int(rows.scalar_one())
 
     return await path.publisher.run(path.tenant, work, read_only=True) == 0
-
-
-@asynccontextmanager
-async def operator(parts: real.Parts) -> AsyncIterator[Any]:
-    """JetStream with the rights of whoever runs the broker."""
-    import ssl
-
-    import nats
-
-    certificate, key = parts.state.certificate("operator")
-    context = ssl.create_default_context(cafile=str(parts.state.ca))
-    context.load_cert_chain(str(certificate), str(key))
-    client = await nats.connect(f"tls://127.0.0.1:{parts.nats_port}", tls=context)
-    try:
-        yield client.jetstream(timeout=5)
-    finally:
-        await client.close()
 
 
 async def letters(jetstream: Any, tenant: str) -> list[dead_letters.DeadLetter]:

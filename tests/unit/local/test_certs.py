@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -42,6 +44,26 @@ def whole(state: State) -> bool:
         if names.get_values_for_type(x509.UniformResourceIdentifier) != [f"spiffe://florin/{identity}"]:
             return False
     return True
+
+
+@pytest.mark.parametrize("identity", certs.IDENTITIES)
+def test_certificates_pass_the_strict_check_that_later_pythons_make(state: State, identity: str) -> None:
+    """Python does by itself from 3.13 on; each identity shakes hands with the broker's."""
+    sides = [ssl.create_default_context(purpose) for purpose in (ssl.Purpose.SERVER_AUTH, ssl.Purpose.CLIENT_AUTH)]
+    for context, name in zip(sides, (identity, "nats"), strict=True):
+        certificate, key = state.certificate(name)
+        context.load_cert_chain(certificate, key)
+        context.load_verify_locations(state.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = sides[0].wrap_bio(down, up, server_hostname="localhost")
+    server = sides[1].wrap_bio(up, down, server_side=True)
+    for side in (client, server) * 3:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    assert (client.version(), server.version()) == ("TLSv1.3", "TLSv1.3")
+    assert server.getpeercert() is not None
 
 
 def test_a_second_start_changes_nothing(state: State) -> None:
