@@ -184,8 +184,8 @@ async def write_book(
 ) -> None:
     """Writes what a batch changed, in one round trip.
 
-    Raises psycopg's UniqueViolation when another session stored an outcome under one of the keys meanwhile; the
-    batch then has to be run again, and finds it.
+    The transaction fails with psycopg's UniqueViolation when another session stored an outcome under one of the keys
+    meanwhile; the batch then has to be run again, and finds it.
     """
     # Two sessions with the same new keys meet in this order, not crosswise.
     outcomes = sorted(outcomes, key=lambda row: (row.tenant, row.key))

@@ -68,7 +68,8 @@ class ColumnDumper(ListDumper):
     def get_key(self, obj: list[Any], format: PyFormat) -> DumperKey:  # noqa: A002 - psycopg's name
         """One dumper for each kind of values."""
         kind = _kind(obj)
-        return (self.cls, kind) if kind is str or kind in _BINARY else super().get_key(obj, format)
+        # Not (list, kind): that is psycopg's own for lists of lists of the kind.
+        return (ColumnDumper, kind) if kind is str or kind in _BINARY else super().get_key(obj, format)
 
     def upgrade(self, obj: list[Any], format: PyFormat) -> BaseListDumper:  # noqa: A002
         """The dumper for the kind of values that `obj` has."""
@@ -108,7 +109,8 @@ class _BinariesDumper(BaseListDumper):
         self._value_oid, self.oid, self._write = _BINARY[kind]
 
     def dump(self, obj: list[Any]) -> bytes:
-        """The array as array_recv reads it. Raises NumericValueOutOfRange for what no bigint holds."""
+        """The array as array_recv reads it. Raises NumericValueOutOfRange for what no bigint holds, and DataError for
+        a time without a time zone."""
         values = [value for value in obj if value is not None]
         has_nulls = len(values) < len(obj)
         head = _HEAD.pack(1, has_nulls, self._value_oid, len(obj), 1)
@@ -118,6 +120,8 @@ class _BinariesDumper(BaseListDumper):
                 each = iter(written)
                 written = (_NULL if value is None else next(each) for value in obj)
             return head + b"".join(written)
+        except TypeError:
+            raise psycopg.DataError("a time without a time zone is no moment") from None
         except struct.error:
             raise psycopg.errors.NumericValueOutOfRange("a number is out of range for bigint") from None
 

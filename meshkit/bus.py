@@ -205,10 +205,11 @@ class _Acknowledgements:
 
     async def publish(self, messages: Iterable[tuple[str, bytes, dict[str, str]]]) -> list[Exception | None]:
         """Publishes (subject, data, headers); gives for each None, once its stream has it, or what went wrong."""
-        if not self._inbox:
-            inbox = self._client.new_inbox()
-            await self._client.subscribe(f"{inbox}.*", cb=self._arrived)
-            self._inbox = inbox
+        messages = list(messages)
+        try:
+            await self._subscribe()
+        except (nats.errors.Error, OSError) as error:
+            return [error] * len(messages)
         loop = asyncio.get_running_loop()
         sent: dict[str, asyncio.Future[Msg]] = {}
         try:
@@ -223,9 +224,16 @@ class _Acknowledgements:
             if sent:
                 await asyncio.wait(sent.values(), timeout=PUBLISH_TIMEOUT_SECONDS)
         finally:
-            for token in sent:
+            for token, answer in sent.items():
                 self._waiting.pop(token, None)
+                answer.cancel()
         return [_publish_failure(answer) for answer in sent.values()]
+
+    async def _subscribe(self) -> None:
+        if not self._inbox:
+            inbox = self._client.new_inbox()
+            await self._client.subscribe(f"{inbox}.*", cb=self._arrived)
+            self._inbox = inbox
 
     async def _arrived(self, message: Msg) -> None:
         answer = self._waiting.pop(message.subject.rpartition(".")[2], None)
@@ -235,20 +243,22 @@ class _Acknowledgements:
 
 def _publish_failure(answer: asyncio.Future[Msg]) -> Exception | None:
     """What keeps a published message from being in its stream, as its answer tells; None when it is there."""
-    if not answer.done():
+    if answer.cancelled():
         return nats.errors.TimeoutError()
     if isinstance(error := answer.exception(), Exception):
         return error
     message = answer.result()
     if message.headers and message.headers.get(js_api.Header.STATUS) == NO_RESPONDERS_STATUS:
         return js_errors.NoStreamResponseError()
-    response = json.loads(message.data)
-    if "error" in response:
-        try:
+    try:
+        response = json.loads(message.data)
+        if "error" in response:
             js_errors.APIError.from_error(response["error"])
-        except js_errors.Error as refusal:
-            return refusal
-    return None
+        return None if response["stream"] else nats.errors.ProtocolError()
+    except js_errors.Error as refusal:
+        return refusal
+    except (ValueError, TypeError, KeyError):
+        return nats.errors.ProtocolError()
 
 
 def client_tls(settings: ServiceSettings) -> ssl.SSLContext:

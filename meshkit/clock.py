@@ -15,6 +15,9 @@ def now() -> datetime:
 
 
 def timestamp(moment: datetime) -> Timestamp:
-    """A moment as messages have it. Timestamp.FromDatetime takes four times as long, by way of a calendar."""
+    """A moment, with its time zone, as messages have it.
+
+    Timestamp.FromDatetime takes four times as long, by way of a calendar.
+    """
     since = moment - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)

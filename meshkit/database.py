@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
 import psycopg
+from psycopg import generators
 from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import URL
@@ -148,6 +149,8 @@ class Database:
                 await _notice_lost(conn)
                 raise
             if commit.statusmessage != "COMMIT":
+                # The driver takes statements for prepared that the rollback has undone.
+                await conn.invalidate()
                 raise RuntimeError("the work went on after a statement had failed, and was rolled back")
             if conn.info.pop("florin_events", False):
                 self.outbox_written.set()
@@ -161,7 +164,7 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
 
     @asynccontextmanager
     async def pipelined(self, *, wanted: bool) -> AsyncIterator[None]:
-        """Statements go out with the next one whose answer is awaited; whether they do is `wanted`."""
+        """Whether statements are sent without waiting for the answers to those before them is `wanted`."""
         if not wanted:
             yield
             return
@@ -170,30 +173,49 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             try:
                 yield
             except BaseException:
-                # Nobody asks any more what became of the statements that are still under way.
-                with contextlib.suppress(psycopg.Error):
-                    await pipeline.sync()
+                await self.settle()
                 raise
             finally:
                 self.open_pipeline = None
+
+    async def sync(self) -> None:
+        """Awaits the answers to all statements so far. Raises the psycopg.Error of the first that failed."""
+        pipeline = self.open_pipeline
+        if pipeline is None:
+            return
+        # psycopg's sync does not send on what the socket did not take at once, and would wait for the answer to it.
+        if self.pgconn.flush():
+            async with self.lock:
+                await self.wait(generators.send(self.pgconn))
+        await pipeline.sync()
+
+    async def settle(self) -> None:
+        """After a failure: nobody asks any more what became of the statements under way, and those to come, such as a
+        rollback to a savepoint, are taken again."""
+        with contextlib.suppress(psycopg.Error):
+            await self.sync()
 
 
 class _AwaitedCursor(psycopg.AsyncCursor[tuple[Any, ...]]):
     """SQLAlchemy's: it wants the answer to each statement at once, in a pipeline too."""
 
     async def execute(self, *args: Any, **options: Any) -> Self:
-        await super().execute(*args, **options)
-        await self._answered()
+        await _settled(self, super().execute(*args, **options))
+        await _connection_of(self).sync()
         return self
 
     async def executemany(self, *args: Any, **options: Any) -> None:
-        await super().executemany(*args, **options)
-        await self._answered()
+        await _settled(self, super().executemany(*args, **options))
+        await _connection_of(self).sync()
 
-    async def _answered(self) -> None:
-        pipeline = _connection_of(self).open_pipeline
-        if pipeline is not None:
-            await pipeline.sync()
+
+async def _settled(cursor: psycopg.AsyncCursor[Any], sending: Awaitable[object]) -> None:
+    """Sends a statement. What is raised may be the failure of one before it, which comes in meanwhile."""
+    try:
+        await sending
+    except psycopg.Error:
+        await _connection_of(cursor).settle()
+        raise
 
 
 def _connection_of(cursor: psycopg.AsyncCursor[Any]) -> _Connection:
@@ -209,17 +231,17 @@ def _driver(conn: AsyncConnection) -> _Connection:
 async def execute(
     conn: AsyncConnection, statement: str, parameters: Sequence[object] = ()
 ) -> psycopg.AsyncCursor[tuple[Any, ...]]:
-    """Driver SQL in the transaction of `conn`, for what is run often: no round trip of its own.
+    """Driver SQL in the transaction of `conn`, for what is run often: sent at once, its answer not awaited.
 
-    It goes to the server with the next `fetch` or `flush`, or with the COMMIT; where it fails, that one raises its
-    psycopg.Error.
+    Where it fails, whatever comes next raises its psycopg.Error: a statement, a `fetch` or `flush`, or the COMMIT.
     """
     cursor = psycopg.AsyncCursor(_driver(conn))
-    return await cursor.execute(statement, parameters)
+    await _settled(cursor, cursor.execute(statement, parameters))
+    return cursor
 
 
 async def fetch(conn: AsyncConnection, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-    """The rows of driver SQL; all that waits goes to the server with it, in one round trip."""
+    """The rows of driver SQL; the answers to all statements before it come in the same round trip."""
     cursor = await execute(conn, statement, parameters)
     await flush(conn)
     return await cursor.fetchall()
@@ -231,9 +253,7 @@ async def flush(conn: AsyncConnection) -> None:
 
     A fetch would do it alone; after this the server knows that it waits for us, and how long it may.
     """
-    pipeline = _driver(conn).open_pipeline
-    if pipeline is not None:
-        await pipeline.sync()
+    await _driver(conn).sync()
 
 
 class Raced(Exception):

@@ -76,10 +76,12 @@ def subject_of(message: Message) -> str:
     return subject
 
 
-def insert_statement(events: Sequence[Event]) -> tuple[str, tuple[list[object], ...]]:
-    """Driver SQL and parameters that write `events`; for pipelines. Set `Database.outbox_written` after the commit."""
+async def append(conn: AsyncConnection, events: Sequence[Event]) -> None:
+    """Writes events in the transaction of the change that they tell of."""
+    if not events:
+        return
     trace = identity.traceparent()
-    return _INSERT, (
+    columns = (
         [event.tenant for event in events],
         [zlib.crc32(f"{event.tenant}/{event.aggregate}".encode()) % PARTITIONS for event in events],
         [event.id for event in events],
@@ -90,14 +92,7 @@ def insert_statement(events: Sequence[Event]) -> tuple[str, tuple[list[object], 
         [event.traceparent or trace for event in events],
         [event.message.SerializeToString() for event in events],
     )
-
-
-async def append(conn: AsyncConnection, events: Sequence[Event]) -> None:
-    """Writes events in the transaction of the change that they tell of."""
-    if not events:
-        return
-    statement, parameters = insert_statement(events)
-    await execute(conn, statement, parameters)
+    await execute(conn, _INSERT, columns)
     conn.info["florin_events"] = True
 
 
@@ -158,8 +153,7 @@ class Relay:
         """Relays until it is cancelled; the caller starts it again when it fails."""
         # The locks live as long as this connection: if it breaks, another relay may own the partitions at once, and
         # this one learns it from its next statement.
-        engine = self._db.engine.execution_options(isolation_level="AUTOCOMMIT")
-        async with engine.connect() as conn:
+        async with self._db.engine.connect() as conn:
             await conn.exec_driver_sql("SELECT set_config('florin.tenants', %s, false)", (ALL_TENANTS,))
             await conn.exec_driver_sql("SELECT set_config('synchronous_commit', 'off', false)")
             # A replica that stands still, or whose host is gone without a word, would keep its partitions for good.

@@ -53,6 +53,14 @@ async def test_every_list_comes_back_as_it_was(db: Database, type_: str, data: s
     assert await _back(db, type_, values) == values
 
 
+async def test_lists_of_lists_are_the_drivers_own(db: Database) -> None:
+    """Beside a flat list of the same kind too."""
+    key = uuid.uuid4()
+    query = "SELECT %s::text[], %s::text[], %s::uuid[], %s::uuid[]"
+    columns = (["a"], [["b", "c"]], [key], [[key], [key]])
+    assert await db.run("t", lambda conn: fetch(conn, query, columns)) == [columns]
+
+
 async def test_texts_are_cast_to_what_the_statement_says(db: Database) -> None:
     """A list of texts has no type of its own."""
     day = date(2026, 2, 28)
@@ -63,7 +71,13 @@ async def test_texts_are_cast_to_what_the_statement_says(db: Database) -> None:
 
 @pytest.mark.parametrize(
     ("type_", "values"),
-    [("text", ["fine", "with \0"]), ("text", ["a", 1]), ("bigint", [1, 2**63]), ("smallint", [2**15])],
+    [
+        ("text", ["fine", "with \0"]),
+        ("text", ["a", 1]),
+        ("bigint", [1, 2**63]),
+        ("smallint", [2**15]),
+        ("timestamptz", [datetime(2026, 1, 1)]),  # noqa: DTZ001
+    ],
 )
 async def test_what_a_column_cannot_hold_is_a_data_error(db: Database, type_: str, values: list[Any]) -> None:
     """Which is the item's fault, not the batch's, and never something else in the table."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -12,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts.settings import Settings
-from meshkit.database import Database, Raced, execute, fetch, flush, until_not_raced
+from meshkit.database import Database, Raced, execute, fetch, flush, sqlstate, until_not_raced
 from meshkit.errors import Contention
 from tests.support import parts as real
 from tests.support.parts import fresh_database, settings_for
@@ -62,9 +63,10 @@ async def test_a_failure_that_the_work_swallows_is_no_commit(db: Database) -> No
         with contextlib.suppress(psycopg.Error):
             await fetch(conn, "SELECT 1 / 0")
 
-    with pytest.raises(RuntimeError, match="rolled back"):
-        await db.run(TENANT, work)
-    assert await _claimed(db) == []
+    for _ in range(4):
+        with pytest.raises(RuntimeError, match="rolled back"):
+            await db.run(TENANT, work)
+        assert await _claimed(db) == []
 
 
 async def test_statements_of_both_kinds_see_each_other_in_their_order(db: Database) -> None:
@@ -104,6 +106,53 @@ async def test_a_race_is_seen_through_whichever_statement_tells_of_it(db: Databa
 
     with pytest.raises(Contention):
         await until_not_raced([], lambda: db.run(TENANT, always))
+
+
+@pytest.mark.parametrize("kind", ["driver", "sqlalchemy", "fetch"])
+async def test_a_failure_inside_a_savepoint_is_the_one_that_is_told(db: Database, kind: str) -> None:
+    """Not that of the rollback to the savepoint, which the server refuses until the failure was taken note of."""
+    await db.run(TENANT, lambda conn: _claim(conn, "one"))
+    tries: list[str] = []
+
+    async def work(conn: AsyncConnection) -> None:
+        tries.append("try")
+        await conn.execute(text("SELECT 1"))
+        async with conn.begin_nested():
+            await _claim(conn, "one")
+            await asyncio.sleep(0.05)  # the failure is there before the next statement is sent
+            match kind:
+                case "driver":
+                    await _claim(conn, "two")
+                case "sqlalchemy":
+                    await conn.execute(text("SELECT 2"))
+                case _:
+                    await fetch(conn, "SELECT 2")
+
+    with pytest.raises((psycopg.Error, sa_exc.DBAPIError)) as caught:
+        await db.run(TENANT, work)
+    assert sqlstate(caught.value) == "23505"
+    assert tries == ["try"]
+    assert await _claimed(db) == ["one"]
+
+
+@pytest.mark.parametrize("failed_before", [False, True])
+async def test_what_the_socket_does_not_take_at_once_is_sent_on(db: Database, failed_before: bool) -> None:
+    """Megabytes in one statement, also after one that failed; the driver alone would wait for the answer to a part."""
+    large = ["x" * 1000] * 5000
+
+    async def work(conn: AsyncConnection) -> int:
+        if failed_before:
+            await execute(conn, "SELECT 1 / 0")
+        rows = await fetch(conn, "SELECT count(*) FROM unnest(%s::text[])", (large,))
+        count: int = rows[0][0]
+        return count
+
+    async with asyncio.timeout(4):
+        if failed_before:
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                await db.run(TENANT, work)
+        else:
+            assert await db.run(TENANT, work) == len(large)
 
 
 async def test_a_failure_in_sqlalchemys_statement_is_its_own(db: Database) -> None:
