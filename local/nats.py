@@ -87,8 +87,6 @@ async def declare(state: State, port: int, policies: Mapping[str, ServicePolicy]
     """Creates every stream and durable consumer, as the operator. Raises MeshError when the broker does not answer."""
     from meshkit import bus
 
-    # nats-py's protocol says to asyncio what only matters without TLS; people would see the warning at every start.
-    logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())
     async with operator(state, port) as jetstream:
         await bus.declare(jetstream, policies)
 
@@ -100,6 +98,8 @@ async def operator(state: State, port: int) -> AsyncIterator[JetStreamContext]:
 
     import nats
 
+    # nats-py's protocol says to asyncio what only matters without TLS; people would see the warning every time.
+    logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())
     certificate, key = state.certificate("operator")
     context = ssl.create_default_context(cafile=str(state.ca))
     context.load_cert_chain(str(certificate), str(key))

@@ -99,6 +99,11 @@ def default_root() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "florin" / "default"
 
 
+def _unusable(root: Path, error: OSError) -> MeshError:
+    why = "a file is in its place" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+    return MeshError(f"The state folder {root} cannot be used: {why}.")
+
+
 def find_state(root: Path) -> State:
     """The folder of a mesh that was started before. Raises MeshError when it is none.
 
@@ -110,7 +115,7 @@ def find_state(root: Path) -> State:
     except FileNotFoundError:
         raise MeshError(f"No mesh was started in {root} yet; start one with `florin up`.") from None
     except OSError as error:
-        raise MeshError(f"The state folder {root} cannot be used: {error.strerror}.") from None
+        raise _unusable(root, error) from None
     return State(root)
 
 
@@ -124,7 +129,7 @@ def open_state(root: Path) -> State:
             # Logs name callers, their addresses and what they called.
             (root / name).chmod(0o700)
     except OSError as error:
-        raise MeshError(f"The state folder {root} cannot be used: {error.strerror}.") from None
+        raise _unusable(root, error) from None
     free = shutil.disk_usage(root).free
     if free < FREE_BYTES_MIN:
         raise MeshError(f"{root} has {free // 2**20} MiB free; the mesh needs {FREE_BYTES_MIN // 2**20} MiB.")

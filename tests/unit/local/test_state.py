@@ -97,7 +97,7 @@ def test_a_file_in_the_folders_place_is_a_sentence(folder: Path) -> None:
     """The path of a file cannot be a state folder."""
     folder.touch()
     for opened in (open_state, find_state):
-        with pytest.raises(MeshError, match="cannot be used"):
+        with pytest.raises(MeshError, match="cannot be used: a file is in its place"):
             opened(folder)
 
 
