@@ -182,7 +182,7 @@ async def read_book(
 async def write_book(
     conn: AsyncConnection, book: Book, outcomes: Sequence[OutcomeRow], events: Sequence[outbox.Event], now: datetime
 ) -> None:
-    """Writes what a batch changed, in one round trip.
+    """Writes what a batch changed, with the COMMIT.
 
     The transaction fails with psycopg's UniqueViolation when another session stored an outcome under one of the keys
     meanwhile; the batch then has to be run again, and finds it.

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 from nats.js import JetStreamContext
 
@@ -39,7 +40,7 @@ def replay(state: State, service: str, start: str, end: str, again_for: str | No
 
 async def dead(state: State) -> list[DeadLetter]:
     """The dead letters of the mesh, the oldest first."""
-    async with nats.operator(state, state.read_description()["ports"]["nats"]) as jetstream:
+    async with _operator(state) as jetstream:
         return [letter async for letter in dead_letters.waiting(jetstream)]
 
 
@@ -56,7 +57,7 @@ async def drop(state: State, number: int) -> int:
 async def _each(
     state: State, number: int | None, act: Callable[[JetStreamContext, DeadLetter], Awaitable[None]]
 ) -> int:
-    async with nats.operator(state, state.read_description()["ports"]["nats"]) as jetstream:
+    async with _operator(state) as jetstream:
         # Taken before the first is sent: one that fails again at once comes back under a new number.
         letters = [letter async for letter in dead_letters.waiting(jetstream)]
         chosen = [letter for letter in letters if number is None or letter.number == number]
@@ -65,3 +66,7 @@ async def _each(
         for letter in chosen:
             await act(jetstream, letter)
         return len(chosen)
+
+
+def _operator(state: State) -> AbstractAsyncContextManager[JetStreamContext]:
+    return nats.operator(state, state.read_description()["ports"]["nats"])

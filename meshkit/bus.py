@@ -11,7 +11,7 @@ import json
 import ssl
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -203,9 +203,8 @@ class _Acknowledgements:
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._count = 0
 
-    async def publish(self, messages: Iterable[tuple[str, bytes, dict[str, str]]]) -> list[Exception | None]:
+    async def publish(self, messages: Sequence[tuple[str, bytes, dict[str, str]]]) -> list[Exception | None]:
         """Publishes (subject, data, headers); gives for each None, once its stream has it, or what went wrong."""
-        messages = list(messages)
         try:
             await self._subscribe()
         except (nats.errors.Error, OSError) as error:

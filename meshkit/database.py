@@ -178,6 +178,14 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             finally:
                 self.open_pipeline = None
 
+    async def sent(self, sending: Awaitable[object]) -> None:
+        """Sends a statement. What is raised may be the failure of one before it, which comes in meanwhile."""
+        try:
+            await sending
+        except psycopg.Error:
+            await self.settle()
+            raise
+
     async def sync(self) -> None:
         """Awaits the answers to all statements so far. Raises the psycopg.Error of the first that failed."""
         pipeline = self.open_pipeline
@@ -200,27 +208,16 @@ class _AwaitedCursor(psycopg.AsyncCursor[tuple[Any, ...]]):
     """SQLAlchemy's: it wants the answer to each statement at once, in a pipeline too."""
 
     async def execute(self, *args: Any, **options: Any) -> Self:
-        await _settled(self, super().execute(*args, **options))
-        await _connection_of(self).sync()
+        await self._answered(super().execute(*args, **options))
         return self
 
     async def executemany(self, *args: Any, **options: Any) -> None:
-        await _settled(self, super().executemany(*args, **options))
-        await _connection_of(self).sync()
+        await self._answered(super().executemany(*args, **options))
 
-
-async def _settled(cursor: psycopg.AsyncCursor[Any], sending: Awaitable[object]) -> None:
-    """Sends a statement. What is raised may be the failure of one before it, which comes in meanwhile."""
-    try:
-        await sending
-    except psycopg.Error:
-        await _connection_of(cursor).settle()
-        raise
-
-
-def _connection_of(cursor: psycopg.AsyncCursor[Any]) -> _Connection:
-    connection: _Connection = cursor.connection  # type: ignore[assignment]
-    return connection
+    async def _answered(self, sending: Awaitable[object]) -> None:
+        connection: _Connection = self.connection  # type: ignore[assignment]
+        await connection.sent(sending)
+        await connection.sync()
 
 
 def _driver(conn: AsyncConnection) -> _Connection:
@@ -235,8 +232,9 @@ async def execute(
 
     Where it fails, whatever comes next raises its psycopg.Error: a statement, a `fetch` or `flush`, or the COMMIT.
     """
-    cursor = psycopg.AsyncCursor(_driver(conn))
-    await _settled(cursor, cursor.execute(statement, parameters))
+    driver = _driver(conn)
+    cursor = psycopg.AsyncCursor(driver)
+    await driver.sent(cursor.execute(statement, parameters))
     return cursor
 
 

@@ -15,8 +15,8 @@ def delivery_failed(settled: Settled, due: DueDelivery) -> Event:
         delivery=f"deliveries/{settled.delivery}",
         endpoint=f"webhookEndpoints/{due.endpoint}",
         event_id=str(due.event.id),
+        update_time=clock.timestamp(settled.time),
     )
-    message.update_time.CopyFrom(clock.timestamp(settled.time))
     return Event(
         tenant=settled.tenant,
         aggregate=message.delivery,

@@ -128,8 +128,8 @@ class Streams:
             subject=event.subject,
             sequence=event.sequence,
             resume_token=self._tokens.make(tenant, event.position),
+            time=clock.timestamp(event.time),
         )
-        message.time.CopyFrom(clock.timestamp(event.time))
         message.data.type_url = f"type.googleapis.com/{kind.message.DESCRIPTOR.full_name}"
         message.data.value = event.data
         return pb.StreamEventsResponse(event=message)
