@@ -21,7 +21,8 @@ O = TypeVar("O")  # noqa: E741
 
 _log = logs.get(__name__)
 
-_FEW_ITEMS_MAX = 100  # a call with more is bulk: from here on, batches hardly get faster with more items
+FEW_ITEMS_MAX = 100
+"""A call with more items is bulk: from here on, batches hardly get faster with more."""
 _HELD_SECONDS_MAX = 0.5
 """A batch that takes longer than any should holds up those behind it for so long at most."""
 _PACE_SECONDS = 0.02
@@ -45,8 +46,10 @@ class Batcher[I, O]:
     """Collects items into batches for `process`, which gives one outcome an item, in their order.
 
     An outcome that is an exception is raised to that item's caller alone. `concurrency` batches may be processed at
-    once, but one begins beside another only when it is large, or when the other one takes too long: under load batches
-    get larger before they get more, since most of a batch's cost is the same for one item as for a hundred.
+    once, but one begins beside others only when it is large, or when they take too long: under load batches get larger
+    before they get more, since most of a batch's cost is the same for one item as for a hundred. Large is as many as
+    are being processed, but `beside_min` at least; a hundred always are. Where processing is mostly waiting for others,
+    a lower `beside_min` keeps them busy.
 
     A batch that fails whole is split, so that the item at fault fails alone: an item's data may be what the database
     refuses or what our own code stumbles over. A refusal (DomainError) is everybody's: the items are not at fault.
@@ -63,12 +66,14 @@ class Batcher[I, O]:
         batch_max: int = 1000,
         queue_max: int = 20_000,
         concurrency: int = 1,
+        beside_min: int = FEW_ITEMS_MAX,
     ) -> None:
         self._name = name
         self._process = process
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._concurrency = concurrency
+        self._beside_min = beside_min
         self._lanes: tuple[deque[_Waiting[I, O]], deque[_Waiting[I, O]]] = (deque(), deque())
         """For calls with few items, and for those with many."""
         self._turn = 0
@@ -85,15 +90,38 @@ class Batcher[I, O]:
 
         Raises Overloaded when too many wait, DeadlineTooShort when dropped, or the item's own exception.
         """
-        return await self._enqueue([item], deadline)[0]
+        return await self.enqueue([item], deadline=deadline)[0]
 
     async def submit_all(self, items: Sequence[I], *, deadline: float | None = None) -> list[O | BaseException]:
         """The outcomes of many items, in their order; an item's exception stands in its place. Raises Overloaded."""
-        return await asyncio.gather(*self._enqueue(items, deadline), return_exceptions=True)
+        return await asyncio.gather(*self.enqueue(items, deadline=deadline), return_exceptions=True)
+
+    def enqueue(
+        self, items: Sequence[I], *, deadline: float | None = None, bulk: bool | None = None
+    ) -> list[asyncio.Future[O]]:
+        """As `submit_all`, for who goes on meanwhile: a future for each outcome. One that is cancelled before its item
+        was begun takes the item out. `bulk` says whether they are a part of many; by default their number does.
+        """
+        if self._closed:
+            raise Unavailable("this replica")
+        at = len(items) > FEW_ITEMS_MAX if bulk is None else bulk
+        lane = self._lanes[at]
+        if len(lane) + len(items) > self._queue_max:
+            raise Overloaded
+        loop, trace = asyncio.get_running_loop(), identity.traceparent()
+        answers: list[asyncio.Future[O]] = []
+        for item in items:
+            answer: asyncio.Future[O] = loop.create_future()
+            answers.append(answer)
+            lane.append(_Waiting(item, answer, deadline, trace))
+        self._arrived.set()
+        if len(lane) >= self._wanted[at]:
+            self._enough.set()
+        return answers
 
     async def run(self) -> None:
         """Processes until it is cancelled. Once a batch was begun, it is finished even then."""
-        running: dict[asyncio.Task[None], int] = {}
+        running: dict[asyncio.Task[None], tuple[int, int]] = {}  # the lane and the number of items
         self._closed = False  # a worker that failed is started again
         try:
             while True:
@@ -108,7 +136,7 @@ class Batcher[I, O]:
                         await self._change(running)
                     elif batch := self._take(self._lanes[lane]):
                         task = asyncio.create_task(self._answer(batch), name=f"batch-{self._name}")
-                        running[task] = lane
+                        running[task] = lane, len(batch)
                         now = time.monotonic()
                         self._held_until[lane] = now + _HELD_SECONDS_MAX
                         self._pause_until = now + _PACE_SECONDS if len(batch) > 1 else 0.0
@@ -121,28 +149,12 @@ class Batcher[I, O]:
                 while left:
                     _fail(left.popleft(), Unavailable("this replica"))
 
-    def _enqueue(self, items: Sequence[I], deadline: float | None) -> list[asyncio.Future[O]]:
-        if self._closed:
-            raise Unavailable("this replica")
-        lane = self._lanes[len(items) > _FEW_ITEMS_MAX]
-        if len(lane) + len(items) > self._queue_max:
-            raise Overloaded
-        loop, trace = asyncio.get_running_loop(), identity.traceparent()
-        answers: list[asyncio.Future[O]] = []
-        for item in items:
-            answer: asyncio.Future[O] = loop.create_future()
-            answers.append(answer)
-            lane.append(_Waiting(item, answer, deadline, trace))
-        self._arrived.set()
-        if len(lane) >= self._wanted[len(items) > _FEW_ITEMS_MAX]:
-            self._enough.set()
-        return answers
-
-    def _ready_lane(self, running: Mapping[asyncio.Task[None], int]) -> int | None:
+    def _ready_lane(self, running: Mapping[asyncio.Task[None], tuple[int, int]]) -> int | None:
         """The lane that the next batch is taken from; None while those that wait had better wait for more."""
         self._turn = 1 - self._turn
         for lane in (self._turn, 1 - self._turn):
-            self._wanted[lane] = _FEW_ITEMS_MAX if lane in running.values() else 0
+            processed = sum(items for of, items in running.values() if of == lane)
+            self._wanted[lane] = min(max(processed, self._beside_min), FEW_ITEMS_MAX) if processed else 0
             waiting = len(self._lanes[lane])
             if waiting and (waiting >= self._wanted[lane] or time.monotonic() >= self._held_until[lane]):
                 return lane

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from google.rpc import status_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import audit, iban, idempotency, logs, money, pages
-from meshkit.batching import Batcher
+from meshkit.batching import FEW_ITEMS_MAX, Batcher
 from meshkit.database import Database
 from meshkit.errors import (
     DeadlineExceeded,
@@ -36,14 +36,20 @@ _log = logs.get(__name__)
 
 ANSWER_BEFORE_DEADLINE_SECONDS = 0.05
 """The present state is answered this long before the caller's deadline, so that the answer arrives."""
+_PASS_BESIDE_MIN = 24  # while one pass waits for accounts, compliance can screen the next
 
 
 @dataclass(slots=True)
 class Order:
-    """A new transfer on its way into a batch; `recorded` is set as soon as its intent is durable."""
+    """A new transfer on its way through the batches."""
 
     transfer: Transfer
+    bulk: bool = False
+    """Whether it is one of many."""
     recorded: Transfer | None = None
+    """Set as soon as its intent is durable."""
+    passed: asyncio.Future[Transfer] | None = None
+    """The transfer after a pass, where it was handed on to one."""
 
 
 class Transfers:
@@ -58,7 +64,9 @@ class Transfers:
         self._settings = settings
         batches = {"batch_max": settings.batch_max, "concurrency": settings.passes_in_flight}
         self._intents: Batcher[Order, Transfer] = Batcher("intents", self._record_orders, **batches)
-        self._under_way: Batcher[Transfer, Transfer] = Batcher("passes", self._pass_on, **batches)
+        self._under_way: Batcher[Transfer, Transfer] = Batcher(
+            "passes", self._pass_on, beside_min=_PASS_BESIDE_MIN, **batches
+        )
 
     async def run(self) -> None:
         """Processes batches until it is cancelled; what was begun is finished."""
@@ -72,21 +80,31 @@ class Transfers:
         Raises the refusals of CreateTransfer, DeadlineExceeded when not even the intent was recorded in time.
         """
         order = Order(transfer)
-        answer = asyncio.ensure_future(self._settle([order], deadline))
-        if await _done_before(answer, deadline):
-            return _or_raise(answer.result()[0])
-        return _or_raise(_present(order))
+        try:
+            async with _in_time(deadline):
+                await self._intents.submit(order, deadline=deadline)
+                return _or_raise(await self._passed(order))
+        except TimeoutError:
+            return _or_raise(_present(order))
 
     async def create_batch(
         self, transfers: Sequence[Transfer | DomainError], deadline: float
     ) -> list[Transfer | DomainError]:
         """As `create`, for many; a refusal stands in its item's place."""
-        orders = [Order(item) for item in transfers if isinstance(item, Transfer)]
-        answers = asyncio.ensure_future(self._settle(orders, deadline))
-        in_time = await _done_before(answers, deadline)
-        results = answers.result() if in_time else [_present(order) for order in orders]
-        in_order = iter(results)
-        return [next(in_order) if isinstance(item, Transfer) else item for item in transfers]
+        items = [item for item in transfers if isinstance(item, Transfer)]
+        results = iter(await self._settle([Order(item, bulk=len(items) > FEW_ITEMS_MAX) for item in items], deadline))
+        return [next(results) if isinstance(item, Transfer) else item for item in transfers]
+
+    async def _settle(self, orders: Sequence[Order], deadline: float) -> list[Transfer | DomainError]:
+        try:
+            async with _in_time(deadline):
+                answers = await self._intents.submit_all(orders, deadline=deadline)
+                return [
+                    await self._passed(order) if isinstance(answer, Transfer) else _refused(answer)
+                    for order, answer in zip(orders, answers, strict=True)
+                ]
+        except TimeoutError:
+            return [_present(order) for order in orders]
 
     async def reverse(self, original_id: str, reversal: Transfer, call: Call) -> Transfer:
         """Moves a completed transfer's money back by a transfer of its own; audited.
@@ -132,12 +150,14 @@ class Transfers:
             return order
 
         recorded = await self._db.run(reversal.tenant, record)
-        if recorded.is_final:
-            return recorded
-        answer = asyncio.ensure_future(self._passes.advance([recorded]))
-        if await _done_before(answer, call.deadline):
-            (recorded,) = answer.result()
-        return _or_raise(_final_answer(recorded))
+        order = Order(reversal, recorded=recorded)
+        if not recorded.is_final:
+            self._hand_on([(order, recorded)], bulk=False)
+        try:
+            async with _in_time(call.deadline):
+                return _or_raise(await self._passed(order))
+        except TimeoutError:
+            return _or_raise(_present(order))
 
     async def cancel(self, call: Call, id_: str) -> Transfer:
         """Declines a transfer that is not final; once this gives it back, its money will not move.
@@ -238,35 +258,37 @@ class Transfers:
         token = pages.encode("transfers", scope, [page[-1].create_time.isoformat(), page[-1].id]) if more else ""
         return page, token
 
-    async def _settle(self, orders: Sequence[Order], deadline: float) -> list[Transfer | DomainError]:
-        """Records orders and passes on what is not final; each as it is then, or its refusal. Raises Overloaded."""
-        recorded = [_as_result(answer) for answer in await self._intents.submit_all(orders, deadline=deadline)]
-        open_ = [r for r in recorded if isinstance(r, Transfer) and not r.is_final and r.state is not State.IN_REVIEW]
-        present = {result.place: result for result in await self._passed(open_)}
-        return [
-            _final_answer(present.get(result.place, result)) if isinstance(result, Transfer) else result
-            for result in recorded
-        ]
-
-    async def _passed(self, transfers: Sequence[Transfer]) -> list[Transfer]:
-        """Transfers as they are after a pass; without those that no pass could be made for, which recovery finishes."""
-        if not transfers:
-            return []
-        try:
-            answers = await self._under_way.submit_all(transfers)
-        except DomainError as error:  # too many wait, or the process ends
-            _log.warning("transfers are left to recovery", cause=error.message, count=len(transfers))
-            return []
-        return [result for result in map(_as_result, answers) if isinstance(result, Transfer)]
-
     async def _record_orders(self, orders: Sequence[Order]) -> list[Transfer | DomainError]:
-        """A batch's intents in one durable transaction."""
+        """A batch's intents in one durable transaction. What is not final goes on from here, whoever waits for it."""
         results = await self._record_intents([order.transfer for order in orders])
+        open_: dict[bool, list[tuple[Order, Transfer]]] = {False: [], True: []}
         for order, result in zip(orders, results, strict=True):
             if isinstance(result, Transfer):
                 order.recorded = result
+                if not result.is_final and result.state is not State.IN_REVIEW:
+                    open_[order.bulk].append((order, result))
         crash(self._settings, "after-intent")
+        for bulk, pairs in open_.items():
+            self._hand_on(pairs, bulk=bulk)
         return results
+
+    def _hand_on(self, pairs: Sequence[tuple[Order, Transfer]], *, bulk: bool) -> None:
+        """Puts recorded orders among those that wait for a pass."""
+        try:
+            passed = self._under_way.enqueue([transfer for _, transfer in pairs], bulk=bulk)
+        except DomainError as error:  # too many wait, or the process ends
+            _log.warning("transfers are left to recovery", cause=error.message, count=len(pairs))
+            return
+        for (order, _), answer in zip(pairs, passed, strict=True):
+            order.passed = answer
+
+    async def _passed(self, order: Order) -> Transfer | DomainError:
+        """A recorded order's transfer after its pass; as it was recorded where none was made, which recovery does."""
+        if order.passed is not None:
+            # Not cancelled with us: the pass is made whether or not anybody waits for it.
+            with contextlib.suppress(DomainError):
+                return _final_answer(await asyncio.shield(order.passed))
+        return _present(order)
 
     async def _pass_on(self, transfers: Sequence[Transfer]) -> list[Transfer]:
         """One pass for a batch; copies of a transfer are passed on once."""
@@ -352,17 +374,9 @@ class Declined(RecordedRefusal):
         self.transfer = transfer
 
 
-async def _done_before(answer: asyncio.Future[Any], deadline: float) -> bool:
-    """Whether an answer came in time to be sent. One that did not goes on by itself."""
-    answer.add_done_callback(_read)
-    await asyncio.wait({answer}, timeout=max(deadline - time.monotonic() - ANSWER_BEFORE_DEADLINE_SECONDS, 0))
-    return answer.done()
-
-
-def _read(answer: asyncio.Future[Any]) -> None:
-    """Looks at a refusal whose caller was answered before, so that it is not reported as never retrieved."""
-    if not answer.cancelled():
-        answer.exception()
+def _in_time(deadline: float) -> asyncio.Timeout:
+    """Raises TimeoutError when an answer must be sent to be there before `deadline`."""
+    return asyncio.timeout(max(deadline - time.monotonic() - ANSWER_BEFORE_DEADLINE_SECONDS, 0))
 
 
 def _present(order: Order) -> Transfer | DomainError:
@@ -376,8 +390,8 @@ def _or_raise(answer: Transfer | DomainError) -> Transfer:
     return answer
 
 
-def _as_result(answer: Transfer | BaseException) -> Transfer | DomainError:
-    if isinstance(answer, Transfer | DomainError):
+def _refused(answer: BaseException) -> DomainError:
+    if isinstance(answer, DomainError):
         return answer
     raise answer
 
