@@ -6,7 +6,7 @@ one thing is not surprised by the next. DECLINE goes before REVIEW, REVIEW befor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -134,6 +134,17 @@ def names_to_match(payment: Payment, known_profiles: Mapping[tuple[str, str], Ky
         profile = known_profiles.get((payment.tenant, customer))
         if profile is not None:
             yield profile.legal_name
+
+
+def match_keys(
+    wanted: Mapping[str, Iterable[str]], lists: Mapping[str, Sequence[Watchlist]]
+) -> Iterator[tuple[Watchlist, MatchKey]]:
+    """What has to be matched: each of a tenant's names with each of its lists, once."""
+    for tenant, names in wanted.items():
+        distinct = sorted(set(names))
+        for watchlist in lists.get(tenant, ()):
+            for name in distinct:
+                yield watchlist, (tenant, watchlist.id, watchlist.version, name)
 
 
 def _check_end(payment: Payment, known: Knowledge) -> Iterator[Check]:

@@ -26,12 +26,16 @@ from compliance.screening import Knowledge, MatchKey, Policies, Screened
 from meshkit import clock, outbox
 from meshkit.cipher import Cipher
 from meshkit.database import Database, until_not_raced
+from meshkit.errors import Contention
 
 SCREENED = Counter("florin_compliance_screened_total", "Payments decided, without repeats.", ["outcome"])
 LAPSED = Gauge("florin_compliance_reservations_lapsed", "Reservations past their lease whose transfer did not end.")
 IMBALANCED = Gauge(
     "florin_compliance_limit_imbalances", "Rows of limit_usage that break INV-8; anything but 0 is a bug."
 )
+
+
+_MATCHINGS_MAX = 5  # a list that is imported meanwhile, and again, has to be matched with once more
 
 
 class Matcher(Protocol):
@@ -41,6 +45,11 @@ class Matcher(Protocol):
         self, wanted: Mapping[str, Iterable[str]], lists: Mapping[str, Sequence[Watchlist]]
     ) -> dict[MatchKey, tuple[Match, ...]]:
         """The matches of each tenant's names with each of its lists."""
+
+    def known(
+        self, wanted: Mapping[str, Iterable[str]], lists: Mapping[str, Sequence[Watchlist]]
+    ) -> dict[MatchKey, tuple[Match, ...]] | None:
+        """As `match`, but None where that would take time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +61,11 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class _Background:
-    """What does not depend on the order of payments, and is read before anything is locked."""
+class _Unmatched:
+    """Names that have to be matched with lists before their payments can be decided."""
 
-    policies: Mapping[str, Policies]
-    profiles: Mapping[tuple[str, str], KycProfile]
-    matches: Mapping[MatchKey, tuple[Match, ...]]
+    names: Mapping[str, Iterable[str]]
+    lists: Mapping[str, Sequence[Watchlist]]
 
 
 async def screen_transfers(
@@ -65,20 +73,28 @@ async def screen_transfers(
 ) -> list[Decision]:
     """The decision about each payment, in their order; a key that was decided before gets that decision again.
 
-    Names are matched before the transaction that locks, since that may take milliseconds a name.
+    Names that were not seen before are matched between two transactions, since that may take milliseconds a name.
+    Raises Contention when the lists change faster than that.
     """
-    background = await _background(db, matcher, payments)
     tenants = {payment.tenant for payment in payments}
+    customers = sorted({(one.tenant, customer) for one in payments for customer in one.debit_customers})
     now = clock.now()
+    matches: dict[MatchKey, tuple[Match, ...]] = {}
     fresh: list[Screened] = []
 
-    async def work(conn: AsyncConnection) -> dict[tuple[str, uuid.UUID], Decision]:
+    async def work(conn: AsyncConnection) -> dict[tuple[str, uuid.UUID], Decision] | _Unmatched:
         fresh.clear()
+        # What does not depend on the order of payments is read before anything is locked.
+        policies = await policy_store.read_policies(conn, sorted(tenants), customers)
+        profiles = await kyc_store.read_profiles(conn, db.cipher, customers)
+        unmatched = _unmatched(matcher, matches, payments, policies, profiles)
+        if unmatched is not None:
+            return unmatched
         keys = sorted({(one.tenant, one.key) for one in payments})
         transfers = sorted({(one.tenant, one.transfer) for one in payments})
         stored, reservations = await screening_store.find_decisions(conn, keys, transfers)
         decided = dict(stored)
-        known = Knowledge(background.policies, background.profiles, background.matches, {}, reservations, now)
+        known = Knowledge(policies, profiles, matches, {}, reservations, now)
         undecided = [one for one in payments if (one.tenant, one.key) not in decided]
         wanted = [key for one in undecided for key in screening.usage_keys(one, known)]
         take = screening_store.read_usage if validate_only else screening_store.lock_usage
@@ -93,27 +109,36 @@ async def screen_transfers(
             await _store(conn, db.cipher, terms, fresh)
         return decided
 
-    decided = await until_not_raced(screening_store.RACED, lambda: db.run(tenants, work, read_only=validate_only))
-    if not validate_only:
-        for screened in fresh:
-            SCREENED.labels(screened.decision.outcome.name).inc()
-    return [decided[one.tenant, one.key] for one in payments]
+    for _ in range(_MATCHINGS_MAX):
+        decided = await until_not_raced(screening_store.RACED, lambda: db.run(tenants, work, read_only=validate_only))
+        if isinstance(decided, _Unmatched):
+            matches.update(await matcher.match(decided.names, decided.lists))
+            continue
+        if not validate_only:
+            for screened in fresh:
+                SCREENED.labels(screened.decision.outcome.name).inc()
+        return [decided[one.tenant, one.key] for one in payments]
+    raise Contention
 
 
-async def _background(db: Database, matcher: Matcher, payments: Sequence[Payment]) -> _Background:
-    tenants = sorted({payment.tenant for payment in payments})
-    customers = sorted({(one.tenant, customer) for one in payments for customer in one.debit_customers})
-
-    async def read(conn: AsyncConnection) -> tuple[dict[str, Policies], dict[tuple[str, str], KycProfile]]:
-        policies = await policy_store.read_policies(conn, tenants, customers)
-        return policies, await kyc_store.read_profiles(conn, db.cipher, customers)
-
-    policies, profiles = await db.run(tenants, read, read_only=True)
-    wanted: dict[str, list[str]] = {tenant: [] for tenant in tenants}
+def _unmatched(
+    matcher: Matcher,
+    matches: dict[MatchKey, tuple[Match, ...]],
+    payments: Sequence[Payment],
+    policies: Mapping[str, Policies],
+    profiles: Mapping[tuple[str, str], KycProfile],
+) -> _Unmatched | None:
+    """Adds to `matches` what the payments need; gives what has to be matched for that first, or None."""
+    names: dict[str, list[str]] = {}
     for payment in payments:
-        wanted[payment.tenant].extend(screening.names_to_match(payment, profiles))
+        names.setdefault(payment.tenant, []).extend(screening.names_to_match(payment, profiles))
     lists = {tenant: policy.watchlists for tenant, policy in policies.items()}
-    return _Background(policies, profiles, await matcher.match(wanted, lists))
+    known = matcher.known(names, lists)
+    # After a matching all are in `matches`, should there be more of them than the matcher remembers.
+    if known is None and any(key not in matches for _, key in screening.match_keys(names, lists)):
+        return _Unmatched(names, lists)
+    matches.update(known or {})
+    return None
 
 
 async def _store(conn: AsyncConnection, cipher: Cipher, terms: Terms, fresh: Sequence[Screened]) -> None:
