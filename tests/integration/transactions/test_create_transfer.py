@@ -147,6 +147,33 @@ async def test_the_present_state_is_answered_before_the_deadline(replica: Replic
     assert (await waiting).state is State.COMPLETED
 
 
+async def test_callers_that_go_away_stop_nothing(replica: Replica) -> None:
+    """One whose pass is under way and one who waits for it: both passes are made though nobody waits, and not first by
+    recovery."""
+    screened, gate = asyncio.Event(), asyncio.Event()
+    screen = replica.screening.screen
+
+    async def slow(transfers, *, validate_only=False):  # type: ignore[no-untyped-def]
+        screened.set()
+        await gate.wait()
+        return await screen(transfers, validate_only=validate_only)
+
+    replica.screening.screen = slow  # type: ignore[method-assign]
+    first, second = transfer(), transfer()
+    callers = [asyncio.create_task(replica.create(first))]
+    await screened.wait()
+    callers.append(asyncio.create_task(replica.create(second)))
+    async with asyncio.timeout(5):
+        while not await replica.query(f"SELECT 1 FROM transfers WHERE id = '{second.id}'"):  # noqa: S608
+            await asyncio.sleep(0.01)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    gate.set()
+    for order in (first, second):
+        assert (await replica.transfers.wait(order.principal, order.id, 5)).state is State.COMPLETED
+
+
 async def test_a_part_that_hangs_holds_up_no_intent(replica: Replica) -> None:
     """More payments than passes may be in flight, one after the other: all are ACCEPTED within their deadlines."""
     gate = asyncio.Event()

@@ -234,6 +234,46 @@ async def test_under_load_batches_get_larger_before_they_get_more() -> None:
     worker.cancel()
 
 
+async def test_a_batch_begins_beside_others_once_as_many_wait() -> None:
+    """With a lower `beside_min`: beside a batch of 1 when 4 wait, beside both when 5 do."""
+    sizes: list[int] = []
+    gate = asyncio.Event()
+
+    async def process(items: Sequence[int]) -> list[int]:
+        sizes.append(len(items))
+        await gate.wait()
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process, concurrency=3, beside_min=4)
+    answers: list[asyncio.Future[int]] = []
+    async with _running(batcher):
+        for wanted, seen in ((1, [1]), (3, [1]), (1, [1, 4]), (4, [1, 4]), (1, [1, 4, 5])):
+            answers += batcher.enqueue(range(wanted))
+            await asyncio.sleep(0.05)  # longer than batches keep apart
+            assert sizes == seen
+        gate.set()
+        await asyncio.gather(*answers)
+
+
+async def test_a_part_of_many_waits_among_the_many_and_one_given_up_is_taken_out() -> None:
+    """`bulk` decides the lane whatever the number; a future that is cancelled in time is never processed."""
+    done: list[list[int]] = []
+
+    async def process(items: Sequence[int]) -> list[int]:
+        done.append(list(items))
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process, queue_max=3)
+    _, given_up, _ = batcher.enqueue([1, 2, 3], bulk=True)
+    with pytest.raises(Overloaded):
+        batcher.enqueue([4], bulk=True)
+    given_up.cancel()
+    async with _running(batcher):
+        assert await batcher.submit(5) == 5
+        await asyncio.sleep(0.05)
+    assert sorted(done) == [[1, 3], [5]]
+
+
 async def test_a_batch_that_takes_too_long_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """Something hangs: after a while the next batch begins beside it."""
     monkeypatch.setattr(batching, "_HELD_SECONDS_MAX", 0.02)
