@@ -115,6 +115,9 @@ def reason_of_error(error: BaseException) -> str:
     return reason_name(error.reason) if isinstance(error, DomainError) else "INTERNAL"
 
 
+_TOLD_MAX = 80  # letters of a violation in the sentence that sums them up
+
+
 class RequestInvalid(DomainError):
     """The request breaks rules of the contract; `violations` are pairs of field path and sentence, all of them.
 
@@ -132,10 +135,10 @@ class RequestInvalid(DomainError):
             if room < 0:
                 break
             bad_request.field_violations.append(one)
-        first = "; ".join(f"{field}: {sentence}" if field else sentence for field, sentence in violations[:3])
+        told = "; ".join(_told(field, sentence) for field, sentence in violations[:3])
         more = f" (and {len(violations) - 3} more)" if len(violations) > 3 else ""
         super().__init__(
-            f"The request is invalid: {first[:200]}{more}.",
+            f"The request is invalid: {told}{more}.",
             metadata={"violations": str(len(violations))},
             details=[bad_request],
         )
@@ -340,6 +343,12 @@ class TenantNotFound(DomainError):
         super().__init__(
             f'The tenant "{tenant}" does not exist; it is made by CreateTenant.', metadata={"tenant": tenant}
         )
+
+
+def _told(field: str, sentence: str) -> str:
+    """A violation in the sentence that sums them up. What is long, such as a pattern, stands in the list alone."""
+    whole = f"{field}: {sentence}" if field else sentence
+    return whole if len(whole) <= _TOLD_MAX else (field or sentence)[:_TOLD_MAX]
 
 
 def _short(text: str) -> str:

@@ -20,6 +20,13 @@ def test_a_refusal_has_exactly_one_error_info() -> None:
     assert [violation.field for violation in bad_request.field_violations] == ["amount", "debit_account"]
 
 
+def test_the_sum_of_violations_leaves_out_what_is_long() -> None:
+    """A pattern stands in the list; the sentence names its field, and is not cut off within a word."""
+    pattern = "does not match regex pattern `^(accounts/[a-z0-9][a-z0-9-]{0,62}|iban:[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30})$`"
+    refusal = errors.RequestInvalid([("debit_account", pattern), ("amount", "must be positive"), ("", "b"), ("c", "d")])
+    assert refusal.message == "The request is invalid: debit_account; amount: must be positive; b (and 1 more)."
+
+
 def test_a_recorded_refusal_is_the_same_refusal() -> None:
     """What was stored is raised again to the byte."""
     status = errors.CurrencyUnknown("XQQ").to_status()
