@@ -109,15 +109,15 @@ async def screen_transfers(
             await _store(conn, db.cipher, terms, fresh)
         return decided
 
-    for _ in range(_MATCHINGS_MAX):
+    for matchings_left in reversed(range(_MATCHINGS_MAX + 1)):
         decided = await until_not_raced(screening_store.RACED, lambda: db.run(tenants, work, read_only=validate_only))
-        if isinstance(decided, _Unmatched):
+        if not isinstance(decided, _Unmatched):
+            if not validate_only:
+                for screened in fresh:
+                    SCREENED.labels(screened.decision.outcome.name).inc()
+            return [decided[one.tenant, one.key] for one in payments]
+        if matchings_left:
             matches.update(await matcher.match(decided.names, decided.lists))
-            continue
-        if not validate_only:
-            for screened in fresh:
-                SCREENED.labels(screened.decision.outcome.name).inc()
-        return [decided[one.tenant, one.key] for one in payments]
     raise Contention
 
 
@@ -128,7 +128,7 @@ def _unmatched(
     policies: Mapping[str, Policies],
     profiles: Mapping[tuple[str, str], KycProfile],
 ) -> _Unmatched | None:
-    """Adds to `matches` what the payments need; gives what has to be matched for that first, or None."""
+    """Fills `matches` with all that the payments need; what has to be matched first where it cannot, else None."""
     names: dict[str, list[str]] = {}
     for payment in payments:
         names.setdefault(payment.tenant, []).extend(screening.names_to_match(payment, profiles))

@@ -20,7 +20,7 @@ from meshkit.errors import RequestInvalid
 
 _CUSTOMER = re.compile(r"customers/([a-z0-9][a-z0-9-]{0,62})")
 _BATCHES_AT_ONCE = 2
-"""The names of one batch are matched while the one before is committed."""
+"""A batch with names that were never seen is matched while the next is decided."""
 
 
 class ScreeningService(pb_grpc.ScreeningServiceServicer):

@@ -54,8 +54,8 @@ class Batcher[I, O]:
     A batch that fails whole is split, so that the item at fault fails alone: an item's data may be what the database
     refuses or what our own code stumbles over. A refusal (DomainError) is everybody's: the items are not at fault.
 
-    Calls that bring many items wait in a lane of their own, and batches are taken from both lanes by turns: neither
-    holds up the other, nor fills its queue.
+    Items that come with many others wait in a lane of their own, and batches are taken from both lanes by turns:
+    neither holds up the other, nor fills its queue.
     """
 
     def __init__(
@@ -92,28 +92,40 @@ class Batcher[I, O]:
         """
         return await self.enqueue([item], deadline=deadline)[0]
 
-    async def submit_all(self, items: Sequence[I], *, deadline: float | None = None) -> list[O | BaseException]:
+    async def submit_all(
+        self, items: Sequence[I], *, deadline: float | None = None, bulk: bool | None = None
+    ) -> list[O | BaseException]:
         """The outcomes of many items, in their order; an item's exception stands in its place. Raises Overloaded."""
-        return await asyncio.gather(*self.enqueue(items, deadline=deadline), return_exceptions=True)
+        return await asyncio.gather(*self.enqueue(items, deadline=deadline, bulk=bulk), return_exceptions=True)
 
     def enqueue(
-        self, items: Sequence[I], *, deadline: float | None = None, bulk: bool | None = None
+        self,
+        items: Sequence[I],
+        *,
+        deadline: float | None = None,
+        bulk: bool | None = None,
+        traces: Sequence[str] | None = None,
     ) -> list[asyncio.Future[O]]:
-        """As `submit_all`, for who goes on meanwhile: a future for each outcome. One that is cancelled before its item
-        was begun takes the item out. `bulk` says whether they are a part of many; by default their number does.
+        """As `submit_all`, for who goes on meanwhile: a future for each outcome. The item of one that is cancelled in
+        time is not begun.
+
+        `bulk` says whether they came with many others; by default their number does. `traces` are the items' own, by
+        default the caller's. Raises Overloaded, or Unavailable when this process ends.
         """
+        if not items:
+            return []
         if self._closed:
             raise Unavailable("this replica")
         at = len(items) > FEW_ITEMS_MAX if bulk is None else bulk
         lane = self._lanes[at]
         if len(lane) + len(items) > self._queue_max:
             raise Overloaded
-        loop, trace = asyncio.get_running_loop(), identity.traceparent()
-        answers: list[asyncio.Future[O]] = []
-        for item in items:
-            answer: asyncio.Future[O] = loop.create_future()
-            answers.append(answer)
-            lane.append(_Waiting(item, answer, deadline, trace))
+        loop = asyncio.get_running_loop()
+        own = traces or [identity.traceparent()] * len(items)
+        answers: list[asyncio.Future[O]] = [loop.create_future() for _ in items]
+        lane.extend(
+            _Waiting(item, answer, deadline, trace) for item, answer, trace in zip(items, answers, own, strict=True)
+        )
         self._arrived.set()
         if len(lane) >= self._wanted[at]:
             self._enough.set()

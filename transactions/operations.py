@@ -36,7 +36,8 @@ _log = logs.get(__name__)
 
 ANSWER_BEFORE_DEADLINE_SECONDS = 0.05
 """The present state is answered this long before the caller's deadline, so that the answer arrives."""
-_PASS_BESIDE_MIN = 24  # while one pass waits for accounts, compliance can screen the next
+_PASS_BESIDE_MIN = 24
+"""While one pass waits for accounts, compliance can screen the next; a pass of fewer costs nearly as much."""
 
 
 @dataclass(slots=True)
@@ -81,10 +82,12 @@ class Transfers:
         """
         order = Order(transfer)
         try:
-            async with _in_time(deadline):
+            async with _in_time(deadline) as limit:
                 await self._intents.submit(order, deadline=deadline)
                 return _or_raise(await self._passed(order))
         except TimeoutError:
+            if not limit.expired():
+                raise
             return _or_raise(_present(order))
 
     async def create_batch(
@@ -92,18 +95,21 @@ class Transfers:
     ) -> list[Transfer | DomainError]:
         """As `create`, for many; a refusal stands in its item's place."""
         items = [item for item in transfers if isinstance(item, Transfer)]
-        results = iter(await self._settle([Order(item, bulk=len(items) > FEW_ITEMS_MAX) for item in items], deadline))
+        bulk = len(items) > FEW_ITEMS_MAX
+        results = iter(await self._settle([Order(item, bulk) for item in items], deadline, bulk=bulk))
         return [next(results) if isinstance(item, Transfer) else item for item in transfers]
 
-    async def _settle(self, orders: Sequence[Order], deadline: float) -> list[Transfer | DomainError]:
+    async def _settle(self, orders: Sequence[Order], deadline: float, *, bulk: bool) -> list[Transfer | DomainError]:
         try:
-            async with _in_time(deadline):
-                answers = await self._intents.submit_all(orders, deadline=deadline)
+            async with _in_time(deadline) as limit:
+                answers = await self._intents.submit_all(orders, deadline=deadline, bulk=bulk)
                 return [
                     await self._passed(order) if isinstance(answer, Transfer) else _refused(answer)
                     for order, answer in zip(orders, answers, strict=True)
                 ]
         except TimeoutError:
+            if not limit.expired():
+                raise
             return [_present(order) for order in orders]
 
     async def reverse(self, original_id: str, reversal: Transfer, call: Call) -> Transfer:
@@ -149,14 +155,19 @@ class Transfers:
             )
             return order
 
-        recorded = await self._db.run(reversal.tenant, record)
-        order = Order(reversal, recorded=recorded)
-        if not recorded.is_final:
-            self._hand_on([(order, recorded)], bulk=False)
+        async def begin() -> Order:
+            order = Order(reversal, recorded=await self._db.run(reversal.tenant, record))
+            self._hand_on([order])
+            return order
+
+        # Once it is recorded it goes on to its pass, also when the caller goes away.
+        order = await asyncio.shield(asyncio.ensure_future(begin()))
         try:
-            async with _in_time(call.deadline):
+            async with _in_time(call.deadline) as limit:
                 return _or_raise(await self._passed(order))
         except TimeoutError:
+            if not limit.expired():
+                raise
             return _or_raise(_present(order))
 
     async def cancel(self, call: Call, id_: str) -> Transfer:
@@ -261,25 +272,32 @@ class Transfers:
     async def _record_orders(self, orders: Sequence[Order]) -> list[Transfer | DomainError]:
         """A batch's intents in one durable transaction. What is not final goes on from here, whoever waits for it."""
         results = await self._record_intents([order.transfer for order in orders])
-        open_: dict[bool, list[tuple[Order, Transfer]]] = {False: [], True: []}
         for order, result in zip(orders, results, strict=True):
             if isinstance(result, Transfer):
                 order.recorded = result
-                if not result.is_final and result.state is not State.IN_REVIEW:
-                    open_[order.bulk].append((order, result))
         crash(self._settings, "after-intent")
-        for bulk, pairs in open_.items():
-            self._hand_on(pairs, bulk=bulk)
+        self._hand_on(orders)
         return results
 
-    def _hand_on(self, pairs: Sequence[tuple[Order, Transfer]], *, bulk: bool) -> None:
-        """Puts recorded orders among those that wait for a pass."""
+    def _hand_on(self, orders: Sequence[Order]) -> None:
+        """Puts those recorded orders among the ones that wait for a pass whose transfers can go on."""
+        open_ = [
+            (order, order.recorded)
+            for order in orders
+            if order.recorded is not None
+            and not order.recorded.is_final
+            and order.recorded.state is not State.IN_REVIEW
+        ]
         try:
-            passed = self._under_way.enqueue([transfer for _, transfer in pairs], bulk=bulk)
-        except DomainError as error:  # too many wait, or the process ends
-            _log.warning("transfers are left to recovery", cause=error.message, count=len(pairs))
+            passed = self._under_way.enqueue(
+                [recorded for _, recorded in open_],
+                bulk=any(order.bulk for order, _ in open_),
+                traces=[order.transfer.traceparent for order, _ in open_],
+            )
+        except DomainError as error:  # thousands wait, or the process ends
+            _log.warning("transfers are left to recovery", cause=error.message, count=len(open_))
             return
-        for (order, _), answer in zip(pairs, passed, strict=True):
+        for (order, _), answer in zip(open_, passed, strict=True):
             order.passed = answer
 
     async def _passed(self, order: Order) -> Transfer | DomainError:
@@ -380,8 +398,12 @@ def _in_time(deadline: float) -> asyncio.Timeout:
 
 
 def _present(order: Order) -> Transfer | DomainError:
-    """What is known of an order whose pass is still under way."""
-    return DeadlineExceeded() if order.recorded is None else _final_answer(order.recorded)
+    """What is known of an order at this moment."""
+    if order.recorded is None:
+        return DeadlineExceeded()
+    passed = order.passed
+    known = passed is not None and passed.done() and not passed.cancelled() and passed.exception() is None
+    return _final_answer(passed.result() if passed is not None and known else order.recorded)
 
 
 def _or_raise(answer: Transfer | DomainError) -> Transfer:

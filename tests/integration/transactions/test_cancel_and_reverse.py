@@ -237,6 +237,21 @@ async def test_a_completed_transfer_is_reversed_once(replica: Replica) -> None:
     ]
 
 
+async def test_a_reversal_goes_on_without_its_caller(replica: Replica) -> None:
+    """The caller goes away while it is being recorded: its pass is made, and not first by recovery."""
+    original = await replica.create(transfer())
+    back = _reversal(original)
+    caller = asyncio.create_task(replica.transfers.reverse(original.id, back, call_of()))
+    for _ in range(3):  # turns of the loop: the transaction is begun, and cannot have ended
+        await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    completed = f"SELECT 1 FROM transfers WHERE id = '{back.id}' AND state = 'COMPLETED'"
+    async with asyncio.timeout(5):
+        while not await replica.query(completed):
+            await asyncio.sleep(0.01)
+
+
 async def test_reversals_at_once_have_one_winner(replica: Replica) -> None:
     """Eight people reverse the same transfer: one reversal, seven refusals; copies of the winner's request agree."""
     done = await replica.create(transfer(amount=700))

@@ -12,7 +12,7 @@ import pytest
 
 from florin.common.v1 import errors_pb2
 from meshkit.errors import RecordedRefusal, RequestIdReused
-from tests.integration.transactions.conftest import Replica
+from tests.integration.transactions.conftest import Replica, serving
 from tests.unit.transactions.making import ANNA, transfer
 from transactions.errors import TransferExists
 from transactions.model import State
@@ -145,6 +145,25 @@ async def test_the_present_state_is_answered_before_the_deadline(replica: Replic
     waiting = asyncio.create_task(replica.transfers.wait(order.principal, order.id, 5))
     gate.set()
     assert (await waiting).state is State.COMPLETED
+
+
+async def test_at_its_deadline_a_batch_tells_what_has_ended(replica: Replica) -> None:
+    """One item's pass hangs, the other's is over: ACCEPTED and COMPLETED, not ACCEPTED for both."""
+    gate = asyncio.Event()
+    hanging, quick = transfer(), transfer()
+    screen = replica.screening.screen
+
+    async def hangs(transfers, *, validate_only=False):  # type: ignore[no-untyped-def]
+        if transfers[0][0].id == hanging.id:
+            await gate.wait()
+        return await screen(transfers, validate_only=validate_only)
+
+    replica.screening.screen = hangs  # type: ignore[method-assign]
+    alone = Replica(replica.db, replica.settings.model_copy(update={"batch_max": 1}), replica.ledger, replica.screening)
+    async with serving(alone):
+        results = await alone.transfers.create_batch([hanging, quick], time.monotonic() + 2)
+        gate.set()
+    assert [getattr(one, "state", None) for one in results] == [State.ACCEPTED, State.COMPLETED]
 
 
 async def test_callers_that_go_away_stop_nothing(replica: Replica) -> None:

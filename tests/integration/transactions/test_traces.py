@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from meshkit import identity
 from tests.integration.transactions.conftest import Replica
 from tests.unit.transactions.making import transfer
 
@@ -21,3 +22,22 @@ async def test_each_transfers_events_carry_the_trace_of_its_own_call(replica: Re
     for order, trace in zip(orders, traces, strict=True):
         rows = await replica.query(f"SELECT traceparent FROM outbox WHERE aggregate = '{order.name}'")
         assert [row[0] for row in rows] == [trace, trace]
+
+
+async def test_a_pass_continues_the_trace_of_its_payment_whatever_its_intent_was_recorded_with(
+    replica: Replica,
+) -> None:
+    """A new payment and a copy of an old one are recorded together; what follows is the new one's alone."""
+    old = transfer(amount=10)
+    await replica.create(old)
+    seen: list[str] = []
+    screen = replica.screening.screen
+
+    async def watched(transfers, *, validate_only=False):  # type: ignore[no-untyped-def]
+        seen.append(identity.traceparent())
+        return await screen(transfers, validate_only=validate_only)
+
+    replica.screening.screen = watched  # type: ignore[method-assign]
+    new = replace(transfer(amount=10), traceparent=_trace(1))
+    await asyncio.gather(replica.create(new), replica.create(replace(old, traceparent=_trace(2))))
+    assert seen == [_trace(1)]

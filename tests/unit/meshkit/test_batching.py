@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg.errors
 import pytest
@@ -234,28 +235,35 @@ async def test_under_load_batches_get_larger_before_they_get_more() -> None:
     worker.cancel()
 
 
-async def test_a_batch_begins_beside_others_once_as_many_wait() -> None:
-    """With a lower `beside_min`: beside a batch of 1 when 4 wait, beside both when 5 do."""
+async def test_a_batch_begins_beside_others_once_as_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a lower `beside_min`: beside a batch of 1 when 4 wait and not before, beside both when 5 do."""
+    monkeypatch.setattr(batching, "_HELD_SECONDS_MAX", 60)
+    monkeypatch.setattr(batching, "_PACE_SECONDS", 0)
     sizes: list[int] = []
-    gate = asyncio.Event()
+    begun, gate = asyncio.Event(), asyncio.Event()
 
     async def process(items: Sequence[int]) -> list[int]:
         sizes.append(len(items))
+        begun.set()
         await gate.wait()
         return list(items)
 
     batcher: Batcher[int, int] = Batcher("t", process, concurrency=3, beside_min=4)
     answers: list[asyncio.Future[int]] = []
-    async with _running(batcher):
-        for wanted, seen in ((1, [1]), (3, [1]), (1, [1, 4]), (4, [1, 4]), (1, [1, 4, 5])):
-            answers += batcher.enqueue(range(wanted))
-            await asyncio.sleep(0.05)  # longer than batches keep apart
-            assert sizes == seen
+    async with _running(batcher), asyncio.timeout(10):
+        for parts in ((1,), (3, 1), (4, 1)):
+            begun.clear()
+            for part in parts:
+                answers += batcher.enqueue(range(part))
+                for _ in range(50):  # turns of the loop, enough to begin what should wait
+                    await asyncio.sleep(0)
+            await begun.wait()
         gate.set()
         await asyncio.gather(*answers)
+    assert sizes == [1, 4, 5]
 
 
-async def test_a_part_of_many_waits_among_the_many_and_one_given_up_is_taken_out() -> None:
+async def test_a_part_of_many_waits_among_the_many_and_one_given_up_is_not_begun() -> None:
     """`bulk` decides the lane whatever the number; a future that is cancelled in time is never processed."""
     done: list[list[int]] = []
 
@@ -264,14 +272,39 @@ async def test_a_part_of_many_waits_among_the_many_and_one_given_up_is_taken_out
         return list(items)
 
     batcher: Batcher[int, int] = Batcher("t", process, queue_max=3)
-    _, given_up, _ = batcher.enqueue([1, 2, 3], bulk=True)
+    first, given_up, last = batcher.enqueue([1, 2, 3], bulk=True)
     with pytest.raises(Overloaded):
         batcher.enqueue([4], bulk=True)
     given_up.cancel()
     async with _running(batcher):
         assert await batcher.submit(5) == 5
-        await asyncio.sleep(0.05)
+        assert (await first, await last) == (1, 3)
     assert sorted(done) == [[1, 3], [5]]
+
+
+async def test_nothing_to_do_wakes_nobody() -> None:
+    """A worker that was woken for no items would look for them again and again."""
+    turns = 0
+
+    async def process(items: Sequence[int]) -> list[int]:
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher("t", process)
+    ready_lane = batcher._ready_lane
+
+    def counted(running: Any) -> int | None:
+        nonlocal turns
+        turns += 1
+        return ready_lane(running)
+
+    batcher._ready_lane = counted  # type: ignore[method-assign]
+    async with _running(batcher):
+        assert not batcher.enqueue([])
+        assert not await batcher.submit_all([])
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert turns == 0
+        assert await batcher.submit(1) == 1
 
 
 async def test_a_batch_that_takes_too_long_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
