@@ -111,8 +111,8 @@ def case(one: Case) -> decision_pb2.Case:
     return message
 
 
-def outcome(one: Decision) -> screening_service_pb2.ScreenTransfersResponse.ScreeningOutcome:
-    """A decision as the transactions service is told it: what the customer may know, no trace."""
+def outcome(one: Decision, *, traced: bool = False) -> screening_service_pb2.ScreenTransfersResponse.ScreeningOutcome:
+    """A decision as the transactions service is told it: what the customer may know, no trace unless `traced`."""
     message = screening_service_pb2.ScreenTransfersResponse.ScreeningOutcome(
         key=str(one.key),
         outcome=decision_pb2.DecisionOutcome.ValueType(one.outcome.value),
@@ -121,4 +121,6 @@ def outcome(one: Decision) -> screening_service_pb2.ScreenTransfersResponse.Scre
     )
     if one.refusal is not None:
         message.refusal.CopyFrom(traces.refusal_to_message(one.refusal))
+    if traced:
+        message.trace.CopyFrom(traces.to_message(one.checks))
     return message

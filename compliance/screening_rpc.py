@@ -48,7 +48,7 @@ class ScreeningService(pb_grpc.ScreeningServiceServicer):
             if isinstance(decision, BaseException):
                 # The answer has no place for one step's failure; what was decided is given again when it is repeated.
                 raise decision
-            outcomes.append(messages.outcome(decision))
+            outcomes.append(messages.outcome(decision, traced=request.validate_only))
         return pb.ScreenTransfersResponse(outcomes=outcomes)
 
     async def _screen(self, payments: Sequence[Payment]) -> Sequence[Decision | BaseException]:

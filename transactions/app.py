@@ -63,7 +63,7 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
             services={"florin.transactions.v1.TransferService": register},
             workers={
                 **kit.workers(settings, db, bus),
-                "transfers": transfers.run,
+                "transfers": transfers.orders.run,
                 "recovery": recovery.run,
                 "compliance-events": cases.run,
             },

@@ -200,4 +200,10 @@ def _decision(outcome: screening_service_pb2.ScreenTransfersResponse.ScreeningOu
             refusal = errors.LimitExceeded(outcome.refusal.message, dict(outcome.refusal.metadata)).to_status()
         else:
             refusal = errors.PaymentDeclined().to_status()
-    return Outcome(decision=decision, decision_name=outcome.decision, case=outcome.case, refusal=refusal)
+    return Outcome(
+        decision=decision,
+        trace=outcome.trace if outcome.HasField("trace") else None,
+        decision_name=outcome.decision,
+        case=outcome.case,
+        refusal=refusal,
+    )

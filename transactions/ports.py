@@ -10,6 +10,7 @@ from typing import Protocol
 
 from google.rpc import status_pb2
 
+from florin.compliance.v1 import decision_pb2
 from transactions.model import Transfer
 
 
@@ -36,6 +37,8 @@ class Outcome:
 
     refusal: status_pb2.Status | None = None
     decision: Decision | None = None
+    trace: decision_pb2.DecisionTrace | None = None
+    """Why, where nothing was decided for good."""
     decision_name: str = ""
     case: str = ""
     hold: str = ""

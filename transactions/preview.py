@@ -17,7 +17,10 @@ from transactions.ports import Account, Decision, Ledger, Outcome, Screening
 
 
 async def preview(transfer: Transfer, ledger: Ledger, screening: Screening) -> transfer_service_pb2.TransferPreview:
-    """The state, the legs, the refusal and the events. Raises Unavailable when somebody does not answer."""
+    """The state, the legs, the refusal, the events and, for who may see it, the decision's trace.
+
+    Raises Unavailable when somebody does not answer.
+    """
     # Under an id of its own: the steps of one that was made under the same request_id would answer for it.
     transfer = replace(transfer, id=str(idempotency.uuid7()))
     keys = [(transfer.tenant, transfer.debit_account), (transfer.tenant, transfer.credit_account)]
@@ -27,15 +30,24 @@ async def preview(transfer: Transfer, ledger: Ledger, screening: Screening) -> t
     debit, credit = sides
     resolved = replace(transfer, debit_account=debit.name, credit_account=credit.name)
     decision = (await screening.screen([(resolved, debit, credit)], validate_only=True))[0]
+    answer = await _decided(resolved, debit, credit, decision, ledger)
+    if decision.trace is not None and "compliance:read" in transfer.principal.scopes:
+        answer.decision.CopyFrom(decision.trace)
+    return answer
+
+
+async def _decided(
+    transfer: Transfer, debit: Account, credit: Account, decision: Outcome, ledger: Ledger
+) -> transfer_service_pb2.TransferPreview:
     if decision.decision is Decision.DECLINE:
         return _declined(decision.refusal or errors.PaymentDeclined().to_status())
-    posted = (await ledger.post([resolved], validate_only=True))[0]
+    posted = (await ledger.post([transfer], validate_only=True))[0]
     if posted.refusal is not None:
         return _declined(posted.refusal)
     if decision.decision is Decision.REVIEW:
         return _would_reach(State.IN_REVIEW)
     answer = _would_reach(State.COMPLETED)
-    answer.legs.extend(_legs(resolved, debit, credit, posted))
+    answer.legs.extend(_legs(transfer, debit, credit, posted))
     return answer
 
 

@@ -11,7 +11,8 @@ from meshkit.errors import DomainError, RequestInvalid
 from meshkit.identity import Principal
 from transactions import messages
 from transactions.model import Transfer
-from transactions.operations import Declined, Transfers, check
+from transactions.operations import Transfers, check
+from transactions.orders import Declined
 from transactions.ports import Ledger, Screening
 from transactions.preview import preview
 
@@ -32,7 +33,7 @@ class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
         if request.validate_only:
             shown = await preview(order, self._ledger, self._screening)
             return pb.CreateTransferResponse(transfer=messages.transfer(order, call.who), preview=shown)
-        transfer = await self._transfers.create(order, call.deadline)
+        transfer = await self._transfers.orders.create(order, call.deadline)
         return pb.CreateTransferResponse(transfer=messages.transfer(transfer, call.who))
 
     async def BatchCreateTransfers(  # noqa: N802
@@ -43,7 +44,7 @@ class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
         """See the contract."""
         call = identity.current()
         orders = [_item(item, call.who) for item in request.requests]
-        results = await self._transfers.create_batch(orders, call.deadline)
+        results = await self._transfers.orders.create_batch(orders, call.deadline)
         return pb.BatchCreateTransfersResponse(results=[_result(result, call.who) for result in results])
 
     async def GetTransfer(self, request: pb.GetTransferRequest, context: Any) -> pb.GetTransferResponse:  # noqa: N802, ARG002

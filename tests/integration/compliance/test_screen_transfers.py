@@ -85,13 +85,16 @@ async def test_a_transfer_that_was_cancelled_before_its_screening_reserves_nothi
 
 
 async def test_validate_only_stores_nothing(service: Service) -> None:
-    """The same answer, no rows, no events."""
+    """The same answer, no rows, no events; and every check, since there is no decision to read them from."""
     await service.verified("anna")
     await service.limit(PER_PAYMENT, 50)
     outcomes = await service.screen(service.step(50), service.step(51), validate_only=True)
     assert [one.outcome for one in outcomes] == [ALLOW, DECLINE]
     assert await service.rows("SELECT 1 FROM decisions UNION ALL SELECT 1 FROM reservations") == []
     assert await service.events(outcomes[0].decision) == []
+    checks = [(check.check.partition(":")[0], check.outcome) for check in outcomes[1].trace.checks]
+    assert checks == [("kyc", ALLOW), ("limit", DECLINE)]
+    assert not (await service.screen(service.step(50)))[0].HasField("trace")
 
 
 async def test_use_is_counted_by_the_tenants_day_and_currency(service: Service) -> None:

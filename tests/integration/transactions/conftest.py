@@ -42,7 +42,7 @@ class Replica:
 
     async def create(self, transfer: Transfer, seconds: float = 5.0) -> Transfer:
         """CreateTransfer with a deadline of some seconds."""
-        return await self.transfers.create(transfer, time.monotonic() + seconds)
+        return await self.transfers.orders.create(transfer, time.monotonic() + seconds)
 
     async def row(self, transfer: Transfer) -> Transfer:
         """The transfer as it is stored."""
@@ -80,7 +80,7 @@ def call_of(principal: Principal = TELLER, request_id: str = "", method: str = "
 @asynccontextmanager
 async def serving(replica: Replica) -> AsyncIterator[Replica]:
     """The replica with its batches running, and no recovery worker."""
-    worker = asyncio.create_task(replica.transfers.run())
+    worker = asyncio.create_task(replica.transfers.orders.run())
     try:
         yield replica
     finally:

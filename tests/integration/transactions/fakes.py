@@ -5,13 +5,14 @@ from __future__ import annotations
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import ClassVar
 
 import grpc
 
 from florin.common.v1 import errors_pb2
+from florin.compliance.v1 import decision_pb2
 from meshkit.errors import DomainError, Unavailable
 from meshkit.idempotency import NAMESPACE
 from transactions.errors import PaymentDeclined
@@ -188,6 +189,12 @@ class FakeLedger:
         return self.accounts[reference.removeprefix("accounts/")].name
 
 
+TRACE = decision_pb2.DecisionTrace(
+    checks=[decision_pb2.DecisionTrace.Check(check="kyc", outcome=decision_pb2.DECISION_OUTCOME_ALLOW)]
+)
+"""Of what is not decided for good."""
+
+
 class FakeScreening:
     """Decisions by amount, each stored under the step's key."""
 
@@ -209,7 +216,7 @@ class FakeScreening:
             outcome = self.outcomes.get(key) or self._decide(transfer)
             if not validate_only:
                 self.outcomes[key] = outcome
-            answers.append(outcome)
+            answers.append(replace(outcome, trace=TRACE) if validate_only else outcome)
         self.faults.leave("compliance", "screen")
         return answers
 

@@ -18,9 +18,9 @@ async def test_one_request_of_a_batch_gets_the_id_and_nobody_else_feels_it(repli
     same = [transfer(id="chosen", amount=number) for number in range(1, 500)]
     same.append(transfer(ANNA, id="chosen", debit_account="accounts/anna", amount=500))
     others = [transfer(amount=10) for _ in range(20)]
-    batcher = replica.transfers._intents
+    batcher = replica.transfers.orders._intents
     with mock.patch.object(batcher, "_process", wraps=batcher._process) as process:
-        answers = await replica.transfers.create_batch([*others, *same], time.monotonic() + 20)
+        answers = await replica.transfers.orders.create_batch([*others, *same], time.monotonic() + 20)
     assert process.call_count == 1
     assert {answer.state for answer in answers[:20] if isinstance(answer, Transfer)} == {State.COMPLETED}
     made = [answer for answer in answers[20:] if isinstance(answer, Transfer)]

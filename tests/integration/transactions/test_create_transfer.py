@@ -76,7 +76,7 @@ async def test_another_payload_under_the_same_request_id_is_refused(replica: Rep
 async def test_a_chosen_id_that_is_taken_is_refused(replica: Replica) -> None:
     """TRANSFER_EXISTS, also when both come in one batch."""
     orders = [transfer(id="mine"), transfer(id="mine")]
-    results = await replica.transfers.create_batch(orders, time.monotonic() + 5)
+    results = await replica.transfers.orders.create_batch(orders, time.monotonic() + 5)
     assert sorted(type(result).__name__ for result in results) == ["Transfer", "TransferExists"]
     with pytest.raises(TransferExists):
         await replica.create(transfer(id="mine"))
@@ -88,7 +88,7 @@ async def test_one_item_of_a_batch_does_not_touch_the_others(replica: Replica) -
         transfer(amount=1, credit_account="accounts/nobody" if number % 10 == 0 else "accounts/b")
         for number in range(1000)
     ]
-    results = await replica.transfers.create_batch(orders, time.monotonic() + 20)
+    results = await replica.transfers.orders.create_batch(orders, time.monotonic() + 20)
     refused = [number for number, result in enumerate(results) if isinstance(result, RecordedRefusal)]
     assert refused == list(range(0, 1000, 10))
     assert replica.ledger.balances["accounts/b"] == 900
@@ -161,7 +161,7 @@ async def test_at_its_deadline_a_batch_tells_what_has_ended(replica: Replica) ->
     replica.screening.screen = hangs  # type: ignore[method-assign]
     alone = Replica(replica.db, replica.settings.model_copy(update={"batch_max": 1}), replica.ledger, replica.screening)
     async with serving(alone):
-        results = await alone.transfers.create_batch([hanging, quick], time.monotonic() + 2)
+        results = await alone.transfers.orders.create_batch([hanging, quick], time.monotonic() + 2)
         gate.set()
     assert [getattr(one, "state", None) for one in results] == [State.ACCEPTED, State.COMPLETED]
 
@@ -224,7 +224,7 @@ async def test_a_declined_replay_near_its_deadline_is_still_a_refusal(replica: R
         return []
 
     replica.ledger.post = never  # type: ignore[method-assign]
-    results = await replica.transfers.create_batch([poor, transfer()], time.monotonic() + 0.5)
+    results = await replica.transfers.orders.create_batch([poor, transfer()], time.monotonic() + 0.5)
     gate.set()
     assert isinstance(results[0], RecordedRefusal)
     assert getattr(results[1], "state", None) is State.ACCEPTED

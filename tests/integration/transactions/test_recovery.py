@@ -14,7 +14,8 @@ import pytest
 from meshkit.errors import RecordedRefusal
 from tests.integration.transactions.conftest import Replica, serving
 from tests.unit.transactions.making import transfer
-from transactions import operations, passes
+from transactions import orders as batches
+from transactions import passes
 from transactions.model import State, Transfer, Verdict
 
 POINTS = (
@@ -42,7 +43,7 @@ def killed_at(point: str) -> Iterator[list[str]]:
             hit.append(point)
             raise Killed
 
-    with mock.patch.object(passes, "crash", crash), mock.patch.object(operations, "crash", crash):
+    with mock.patch.object(passes, "crash", crash), mock.patch.object(batches, "crash", crash):
         yield hit
 
 
@@ -53,10 +54,10 @@ def restarted(replica: Replica) -> Replica:
 
 async def _dies(replica: Replica, point: str, orders: list[Transfer]) -> None:
     # The pass is made here, where its end can be seen, and not by the batches of a process that lives on.
-    by_hand = mock.patch.object(replica.transfers, "_hand_on")
+    by_hand = mock.patch.object(replica.transfers.orders, "hand_on")
     with killed_at(point) as hit, by_hand, pytest.raises(Killed):
-        recorded = await replica.transfers._record_orders([operations.Order(order) for order in orders])
-        await replica.transfers._pass_on([result for result in recorded if isinstance(result, Transfer)])
+        recorded = await replica.transfers.orders._record_orders([batches.Order(order) for order in orders])
+        await replica.transfers.orders._pass_on([result for result in recorded if isinstance(result, Transfer)])
     assert hit == [point]
 
 

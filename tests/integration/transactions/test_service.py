@@ -23,7 +23,7 @@ from meshkit import clock, lifecycle
 from meshkit.bus import Incoming
 from meshkit.database import Database
 from meshkit.errors import error_info
-from tests.integration.transactions.fakes import FakeLedger, FakeScreening
+from tests.integration.transactions.fakes import TRACE, FakeLedger, FakeScreening
 from tests.support import parts as real
 from transactions import consumers
 from transactions.app import build_with
@@ -222,6 +222,21 @@ async def test_a_preview_tells_and_does_nothing(service: Service) -> None:
     assert service.ledger.journals == {}
     assert service.screening.outcomes == {}
     assert not (await service.call("ListTransfers", pb.ListTransfersRequest(), **who)).transfers
+
+
+@pytest.mark.parametrize(("role", "shown"), [("operator", TRACE), ("teller", decision_pb2.DecisionTrace())])
+async def test_a_preview_shows_the_decisions_trace_to_who_may_read_it(
+    service: Service, role: str, shown: decision_pb2.DecisionTrace
+) -> None:
+    """compliance:read sees every check, also of a payment that would be declined; others see the outcome alone."""
+    for amount in (1000, service.screening.DECLINE_FROM):
+        request = order(validate_only=True)
+        request.amount.minor_units = amount
+        preview = (await service.call("CreateTransfer", request, role=role)).preview
+        assert preview.decision == shown
+    unknown = order(debit_account="accounts/nobody", validate_only=True)
+    preview = (await service.call("CreateTransfer", unknown, role=role)).preview
+    assert not preview.HasField("decision")
 
 
 async def test_a_preview_under_a_used_key_is_of_what_is_asked_now(service: Service) -> None:
