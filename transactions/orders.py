@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import TracebackType
 
 from google.rpc import status_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -67,24 +68,16 @@ class Orders:
         Raises the refusals of CreateTransfer, DeadlineExceeded when not even the intent was recorded in time.
         """
         order = Order(transfer)
-        try:
-            async with _in_time(deadline) as limit:
-                await self._intents.submit(order, deadline=deadline)
-                return _or_raise(await self._passed(order))
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return _or_raise(_present(order))
+        async with _InTime(deadline):
+            await self._intents.submit(order, deadline=deadline)
+            return _or_raise(await self._passed(order))
+        return _or_raise(_present(order))
 
     async def outcome(self, order: Order, deadline: float) -> Transfer:
         """As `create`, of an order that is recorded and was handed on."""
-        try:
-            async with _in_time(deadline) as limit:
-                return _or_raise(await self._passed(order))
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return _or_raise(_present(order))
+        async with _InTime(deadline):
+            return _or_raise(await self._passed(order))
+        return _or_raise(_present(order))
 
     async def create_batch(
         self, transfers: Sequence[Transfer | DomainError], deadline: float
@@ -96,17 +89,13 @@ class Orders:
         return [next(results) if isinstance(item, Transfer) else item for item in transfers]
 
     async def _settle(self, orders: Sequence[Order], deadline: float, *, bulk: bool) -> list[Transfer | DomainError]:
-        try:
-            async with _in_time(deadline) as limit:
-                answers = await self._intents.submit_all(orders, deadline=deadline, bulk=bulk)
-                return [
-                    await self._passed(order) if isinstance(answer, Transfer) else _refused(answer)
-                    for order, answer in zip(orders, answers, strict=True)
-                ]
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return [_present(order) for order in orders]
+        async with _InTime(deadline):
+            answers = await self._intents.submit_all(orders, deadline=deadline, bulk=bulk)
+            return [
+                await self._passed(order) if isinstance(answer, Transfer) else _refused(answer)
+                for order, answer in zip(orders, answers, strict=True)
+            ]
+        return [_present(order) for order in orders]
 
     async def _record_orders(self, orders: Sequence[Order]) -> list[Transfer | DomainError]:
         """A batch's intents in one durable transaction. What is not final goes on from here, whoever waits for it."""
@@ -206,9 +195,24 @@ class Declined(RecordedRefusal):
         self.transfer = transfer
 
 
-def _in_time(deadline: float) -> asyncio.Timeout:
-    """Raises TimeoutError when an answer must be sent to be there before `deadline`."""
-    return asyncio.timeout(max(deadline - time.monotonic() - ANSWER_BEFORE_DEADLINE_SECONDS, 0))
+class _InTime:
+    """Ends what is inside when an answer must be sent to be there before `deadline`. Where what is inside returns, what
+    follows is reached then alone."""
+
+    def __init__(self, deadline: float) -> None:
+        self._limit = asyncio.timeout(max(deadline - time.monotonic() - ANSWER_BEFORE_DEADLINE_SECONDS, 0))
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError:  # the limit's own; any other is `error`, and goes on
+            return True
+        return False
 
 
 def _present(order: Order) -> Transfer | DomainError:
