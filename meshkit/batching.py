@@ -28,7 +28,7 @@ _HELD_SECONDS_MAX = 0.5
 _PACE_SECONDS = 0.02
 """Between the beginnings of two batches, where the first was shared; it costs a caller less than it saves."""
 _GATHER_SECONDS = 0.01  # for each event
-_GATHER_EVENTS_MAX = 20
+_GATHER_EVENTS_MAX = 40
 _FAILURES_MAX = 32
 """A batch fails so often at most: three items at fault among a thousand are found with fewer; a failure that is
 everybody's must not cost a transaction an item."""
