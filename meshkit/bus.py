@@ -42,7 +42,7 @@ AGAIN_FOR = "florin-again-for"
 
 # What a broker keeps of each stream: the outboxes keep at least as much, so a lost stream can be filled again.
 STREAM_MAX_AGE_SECONDS = 7 * 24 * 3600
-_ACK_WAIT_SECONDS = 30
+_ACK_WAIT_SECONDS = 8  # what a killed consumer had comes again after it: before verify takes what is missing for lost
 _CONNECT_SECONDS = 10.0
 _MAX_ACK_PENDING = 4096
 

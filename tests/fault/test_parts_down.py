@@ -34,7 +34,7 @@ from tests.support.parts import eventually, wait_until
 
 COMPLETED = transfer_pb2.TRANSFER_STATE_COMPLETED
 ACCEPTED = transfer_pb2.TRANSFER_STATE_ACCEPTED
-BACK_SECONDS = 45.0  # what was on its way to a killed consumer comes again after 30 s (its ack_wait)
+BACK_SECONDS = 30.0  # what was on its way to a killed consumer comes again after 8 s (its ack_wait)
 """In which what waited has to be finished once the part is there again."""
 
 LOCK_SECONDS = 5.5
