@@ -292,7 +292,7 @@ async def _fetch(subscription: JetStreamContext.PullSubscription, gather_seconds
 
 
 async def _finished(work: Coroutine[Any, Any, None]) -> None:
-    """Awaits work that is finished even if we are cancelled: half done, it would be redelivered half a minute later."""
+    """Awaits work that is finished even if we are cancelled: half done, it would be redelivered seconds later."""
     task = asyncio.create_task(work)
     try:
         await asyncio.shield(task)
