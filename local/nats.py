@@ -91,6 +91,10 @@ async def declare(state: State, port: int, policies: Mapping[str, ServicePolicy]
         await bus.declare(jetstream, policies)
 
 
+def _matters(record: logging.LogRecord) -> bool:
+    return "eof_received" not in record.getMessage()
+
+
 @asynccontextmanager
 async def operator(state: State, port: int) -> AsyncIterator[JetStreamContext]:
     """JetStream with the rights of whoever runs the broker. Raises MeshError when the broker does not answer."""
@@ -99,7 +103,7 @@ async def operator(state: State, port: int) -> AsyncIterator[JetStreamContext]:
     import nats
 
     # nats-py's protocol says to asyncio what only matters without TLS; people would see the warning every time.
-    logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())
+    logging.getLogger("asyncio").addFilter(_matters)
     certificate, key = state.certificate("operator")
     context = ssl.create_default_context(cafile=str(state.ca))
     context.load_cert_chain(str(certificate), str(key))

@@ -18,7 +18,7 @@ from meshkit.identity import Call, Principal
 from transactions import errors, store
 from transactions import filter as filters
 from transactions.model import State, Transfer
-from transactions.orders import Declined, Order, Orders
+from transactions.orders import Order, Orders
 from transactions.passes import Passes
 from transactions.ports import Ledger
 from transactions.settings import Settings
@@ -65,7 +65,7 @@ class Transfers:
                 end_to_end_id=original.end_to_end_id,
                 customers=original.customers,
             )
-            if not await store.insert_intents(conn, self._db.cipher, [order], self._lease_seconds):
+            if not await store.insert_intents(conn, self._db.cipher, [order], self._settings.recovery_lease_seconds):
                 # The same request_id reversed another transfer since we looked: there was no lock to wait for.
                 return _same_request((await store.find_by_request(conn, self._db.cipher, [asked]))[0], reversal)
             await audit.record(
@@ -187,10 +187,6 @@ class Transfers:
         token = pages.encode("transfers", scope, [page[-1].create_time.isoformat(), page[-1].id]) if more else ""
         return page, token
 
-    @property
-    def _lease_seconds(self) -> float:
-        return self._settings.recovery_lease_ms / 1000
-
 
 def check(transfer: Transfer) -> None:
     """What can be refused before anything is recorded. Raises CurrencyUnknown, IdentifierInvalid, AccountsIdentical."""
@@ -216,8 +212,6 @@ def _position(values: Sequence[str | int]) -> tuple[datetime, str]:
 def _same_request(recorded: Transfer, asked: Transfer) -> Transfer:
     if recorded.fingerprint != asked.fingerprint:
         raise RequestIdReused(recorded.name)
-    if recorded.state is State.DECLINED and recorded.refusal is not None:
-        raise Declined(recorded, recorded.refusal)
     return recorded
 
 

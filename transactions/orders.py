@@ -156,7 +156,7 @@ class Orders:
         new = list(first.values())
 
         async def work(conn: AsyncConnection) -> list[Transfer]:
-            inserted = await store.insert_intents(conn, self._db.cipher, new, self._settings.recovery_lease_ms / 1000)
+            inserted = await store.insert_intents(conn, self._db.cipher, new, self._settings.recovery_lease_seconds)
             known = [transfer for transfer in new if (transfer.tenant, transfer.request_key) in inserted]
             missing = [transfer for transfer in new if (transfer.tenant, transfer.request_key) not in inserted]
             if missing:

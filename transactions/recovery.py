@@ -46,7 +46,7 @@ class Recovery:
         deadline = time.monotonic() + _START_SECONDS
         try:
             while time.monotonic() < deadline:
-                taken = await self._take(ahead_seconds=self._settings.recovery_lease_ms / 1000)
+                taken = await self._take(ahead_seconds=self._settings.recovery_lease_seconds)
                 if not taken:
                     return
                 finished = [t for t in await self._passes.advance(taken) if t.is_final]
@@ -78,7 +78,7 @@ class Recovery:
                 conn,
                 self._db.cipher,
                 limit=_TAKE,
-                lease_seconds=self._settings.recovery_lease_ms / 1000,
+                lease_seconds=self._settings.recovery_lease_seconds,
                 ahead_seconds=ahead_seconds,
             )
 

@@ -32,3 +32,8 @@ class Settings(ServiceSettings):
         5000, ge=100, description="A transfer is overdue when nothing happened for this long."
     )
     crash_point: str = Field("", description="Tests only: the process kills itself at this point. Empty: never.")
+
+    @property
+    def recovery_lease_seconds(self) -> float:
+        """`recovery_lease_ms` as the database's intervals want it."""
+        return self.recovery_lease_ms / 1000
