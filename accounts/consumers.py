@@ -10,8 +10,8 @@ from accounts import operations
 from accounts.model import KycState
 from florin.compliance.v1 import events_pb2 as compliance
 from meshkit import logs
-from meshkit.bus import Incoming
 from meshkit.cipher import Cipher
+from meshkit.envelopes import Incoming
 from meshkit.identity import Call, Principal
 
 _log = logs.get(__name__)

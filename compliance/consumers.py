@@ -15,9 +15,10 @@ from compliance.settings import Settings
 from florin.accounts.v1 import events_pb2 as accounts_pb
 from florin.transactions.v1 import events_pb2 as transactions_pb
 from meshkit import logs
-from meshkit.bus import Bus, Incoming
+from meshkit.bus import Bus
 from meshkit.cipher import Cipher
 from meshkit.database import Database
+from meshkit.envelopes import Incoming
 from meshkit.inbox import Consumer
 
 _log = logs.get(__name__)

@@ -1,33 +1,26 @@
-"""NATS JetStream: publishing outbox rows and consuming other services' events; it decides nothing about them.
+"""NATS JetStream: the connection, publishing outbox rows, the streams; it decides nothing about events.
 
-Events are CloudEvents 1.0 in binary mode. JetStream is a cache of the outboxes, never the record.
+JetStream is a cache of the outboxes, never the record.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import ssl
-import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import nats
-from google.protobuf import descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, Message
 from nats.aio.client import NO_RESPONDERS_STATUS, Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js import api as js_api
 from nats.js import errors as js_errors
 
-from florin.common.v1 import policy_pb2
-from meshkit import logs, telemetry
+from meshkit import envelopes, logs, telemetry
 from meshkit.errors import Unavailable
 from meshkit.outbox import OutboxRow
 from meshkit.policy import ServicePolicy
@@ -37,8 +30,6 @@ _log = logs.get(__name__)
 
 PUBLISH_TIMEOUT_SECONDS = 2.0
 DEAD_LETTERS = "deadletters"
-AGAIN_FOR = "florin-again-for"
-"""Header that names the one consumer whose inbox lets an event pass that it has seen, or went on without."""
 
 # What a broker keeps of each stream: the outboxes keep at least as much, so a lost stream can be filled again.
 STREAM_MAX_AGE_SECONDS = 7 * 24 * 3600
@@ -47,48 +38,12 @@ _CONNECT_SECONDS = 10.0
 _MAX_ACK_PENDING = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """An event as it arrived."""
-
-    id: uuid.UUID
-    type: str
-    source: str
-    tenant: str
-    aggregate: str
-    version: int
-    time: datetime
-    traceparent: str
-    data: bytes
-    again: bool
-    """Sent again on purpose, for this consumer: it is handled whatever the inbox says."""
-    find_sequence: Callable[[], int] = int
-    """Gives `stream_sequence`; most events are handled without anybody asking."""
-
-    @property
-    def stream_sequence(self) -> int:
-        """Where it stands in its stream."""
-        return self.find_sequence()
-
-    def message(self) -> Message:
-        """The event's message, by its type. Raises Undecodable."""
-        try:
-            return _message_class(self.type).FromString(self.data)
-        except DecodeError as error:
-            raise Undecodable(f"the data is no {self.type}") from error
-
-
-class Undecodable(Exception):
-    """A message on the bus that is no event of the contracts."""
-
-
 class Bus:
     """The service's connection to NATS. It connects in the background: the service starts without the broker."""
 
-    def __init__(self, client: Client, jetstream: JetStreamContext, source: str) -> None:
+    def __init__(self, client: Client, jetstream: JetStreamContext) -> None:
         self.client = client
         self.jetstream = jetstream
-        self._source = f"//florin/{source}"
         self.connections = 0
         """Counts reconnections, so that consumers know when to bind again."""
         self._connecting: asyncio.Task[None] | None = None
@@ -99,7 +54,7 @@ class Bus:
     async def open(settings: ServiceSettings) -> AsyncIterator[Bus]:
         """Connects as the service's identity; drains at the end."""
         client = Client()
-        bus = Bus(client, client.jetstream(timeout=PUBLISH_TIMEOUT_SECONDS), settings.service)
+        bus = Bus(client, client.jetstream(timeout=PUBLISH_TIMEOUT_SECONDS))
 
         async def reconnected() -> None:
             bus.connections += 1
@@ -152,42 +107,24 @@ class Bus:
     async def publish_rows(
         self, rows: Sequence[OutboxRow], *, replay: bool = False, again_for: str = ""
     ) -> list[Exception | None]:
-        """Publishes events at once, in their order, and waits until the stream has them; gives for each why it may not
-        have it, or None. Raises Unavailable when there is no connection.
+        """Publishes events at once and waits until the stream has them; gives for each why it may not have it, or None.
+        Those of one aggregate must not be among the same `rows`. Raises Unavailable when there is no connection.
 
         Events of a `replay` are kept even if the stream had them a moment ago; consumers skip what they have seen, but
         for the one that `again_for` names.
         """
         await self.check()
-        outcomes = await self._acknowledgements.publish(
-            [(row.subject, row.data, self._headers(row, replay=replay, again_for=again_for)) for row in rows]
-        )
+        packed = envelopes.pack(rows, replay=replay, again_for=again_for)
+        answers = await self._acknowledgements.publish([(one.subject, one.data, one.headers) for one in packed])
+        outcomes: list[Exception | None] = [None] * len(rows)
+        for envelope, answer in zip(packed, answers, strict=True):
+            for place in envelope.rows:
+                outcomes[place] = answer
         for subject, count in Counter(
             row.subject for row, outcome in zip(rows, outcomes, strict=True) if outcome is None
         ).items():
             telemetry.EVENTS_PUBLISHED.labels(subject).inc(count)
         return outcomes
-
-    def _headers(self, row: OutboxRow, *, replay: bool, again_for: str) -> dict[str, str]:
-        event_id = str(row.event_id)
-        headers = {
-            "ce-specversion": "1.0",
-            "ce-id": event_id,
-            "ce-source": self._source,
-            "ce-type": row.subject,
-            "ce-subject": row.aggregate,
-            "ce-time": row.time.isoformat(),
-            "ce-datacontenttype": "application/protobuf",
-            "ce-tenant": row.tenant,
-            "ce-sequence": str(row.version),
-        }
-        if row.traceparent:
-            headers["traceparent"] = row.traceparent
-        if again_for:
-            headers[AGAIN_FOR] = again_for
-        if not replay:
-            headers["Nats-Msg-Id"] = event_id
-        return headers
 
 
 class _Acknowledgements:
@@ -295,67 +232,6 @@ class _Connector:
             except (OSError, nats.errors.Error, TimeoutError) as error:
                 _log.warning("the broker cannot be reached yet", cause=repr(error))
                 await asyncio.sleep(0.5)
-
-
-def incoming(
-    subject: str,
-    headers: Mapping[str, str] | None,
-    data: bytes,
-    *,
-    consumer: str,
-    find_sequence: Callable[[], int] = int,
-) -> Incoming:
-    """Reads a message of the bus as `consumer`. Raises Undecodable when it is no event of the contracts."""
-    values = headers or {}
-    try:
-        event = Incoming(
-            id=uuid.UUID(values["ce-id"]),
-            type=values["ce-type"],
-            source=values["ce-source"],
-            tenant=values["ce-tenant"],
-            aggregate=values["ce-subject"],
-            version=int(values["ce-sequence"]),
-            time=datetime.fromisoformat(values["ce-time"]),
-            traceparent=values.get("traceparent", ""),
-            data=data,
-            again=values.get(AGAIN_FOR) == consumer,
-            find_sequence=find_sequence,
-        )
-    except (KeyError, ValueError) as error:
-        raise Undecodable(f"the headers are not those of a CloudEvent: {error!r}") from error
-    if event.type != subject:
-        raise Undecodable(f"ce-type is {event.type}, the subject {subject}")
-    if event.source != "//florin/" + subject.split(".")[1]:
-        # The broker lets a service publish its own subjects alone, so the subject is what can be trusted.
-        raise Undecodable(f"ce-source is {event.source}, the subject {subject}")
-    return event
-
-
-_classes: dict[str, type[Message]] = {}
-
-
-def _message_class(event_type: str) -> type[Message]:
-    found = _classes.get(event_type)
-    if found is None:
-        found = _classes[event_type] = _find_class(event_type)
-    return found
-
-
-def _find_class(event_type: str) -> type[Message]:
-    """florin.accounts.customer_created.v1 → florin.accounts.v1.CustomerCreated, checked against its option."""
-    parts = event_type.split(".")
-    if len(parts) != 4 or parts[0] != "florin":
-        raise Undecodable(f"{event_type} is no event of the contracts")
-    name = "".join(word.capitalize() for word in parts[2].split("_"))
-    try:
-        importlib.import_module(f"florin.{parts[1]}.{parts[3]}.events_pb2")
-        found = descriptor_pool.Default().FindMessageTypeByName(f"florin.{parts[1]}.{parts[3]}.{name}")
-    except (KeyError, ModuleNotFoundError):
-        raise Undecodable(f"{event_type} is no event of the contracts") from None
-    if found.GetOptions().Extensions[policy_pb2.event].subject != event_type:
-        raise Undecodable(f"{event_type} is no event of the contracts")
-    message_class: type[Message] = message_factory.GetMessageClass(found)
-    return message_class
 
 
 async def declare(jetstream: JetStreamContext, policies: Mapping[str, ServicePolicy], *, replicas: int = 1) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from nats.js import JetStreamContext
 from nats.js import errors as js_errors
 
-from meshkit.bus import AGAIN_FOR, DEAD_LETTERS
+from meshkit.bus import DEAD_LETTERS
+from meshkit.envelopes import AGAIN_FOR, MESSAGE_ID
 
 ORIGINAL_SUBJECT = "florin-original-subject"
 FAILURE = "florin-failure"
@@ -69,7 +70,7 @@ async def redrive(jetstream: JetStreamContext, letter: DeadLetter) -> None:
     """
     headers = {key: value for key, value in letter.headers.items() if key not in (ORIGINAL_SUBJECT, FAILURE)}
     headers[AGAIN_FOR] = letter.consumer
-    headers["Nats-Msg-Id"] = f"redrive-{letter.number}-{letter.event_id}"
+    headers[MESSAGE_ID] = f"redrive-{letter.number}-{letter.event_id}"
     await jetstream.publish(letter.subject, letter.data, headers=headers)
     await drop(jetstream, letter)
 

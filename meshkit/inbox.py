@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +25,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import identity, logs, telemetry
 from meshkit.batching import event_gather_seconds
-from meshkit.bus import DEAD_LETTERS, Bus, Incoming, Undecodable, incoming
+from meshkit.bus import DEAD_LETTERS, Bus
 from meshkit.database import ALL_TENANTS, Database, execute, fetch
 from meshkit.dead_letters import FAILURE, ORIGINAL_SUBJECT
+from meshkit.envelopes import MESSAGE_ID, Incoming, Undecodable, unpack
 
 Key = tuple[str, str, str]
 """Tenant, source and aggregate."""
 Handler = Callable[[AsyncConnection, Sequence[Incoming]], Awaitable[None]]
 
-_FETCH = 256
+_FETCH = 64  # messages, of up to a hundred events each
+_EVENTS_AT_ONCE = 500
+"""In one transaction, or as many as one message has."""
 _IDLE_SECONDS = 2.0
+_GAP_SECONDS = 0.25  # until a message is looked at again some of whose events wait for others
 _PATIENCE_FACTOR = 20
 """An event waits so many `event_gap_seconds` at most, should the broker's account of what is finished be no help."""
 _PURGE_ROWS = 10_000  # in one transaction
@@ -152,9 +158,7 @@ class Consumer:
         try:
             while bound == self._bus.connections:
                 messages = await _fetch(subscription, event_gather_seconds(came))
-                came = len(messages)
-                if messages:
-                    await _finished(self._process(messages))
+                came = await _finished(self._process(messages)) if messages else 0
                 if self._waiting or time.monotonic() >= observe_again:
                     await self._observe(subscription)
                     observe_again = time.monotonic() + 5
@@ -168,27 +172,28 @@ class Consumer:
         self._floor = info.ack_floor.stream_seq if info.ack_floor is not None else 0
         self._waiting = False
 
-    async def _process(self, messages: Sequence[Msg]) -> None:
-        """Handles a batch in one transaction; if that fails, each event in one of its own."""
-        readable: list[tuple[Msg, Incoming]] = []
+    async def _process(self, messages: Sequence[Msg]) -> int:
+        """Handles messages, many in one transaction; if that fails, each in one of its own. The number of events."""
+        read: list[_Delivery] = []
         for message in messages:
             try:
-                readable.append((message, self._read(message)))
+                read.append(_Delivery(message, self._read(message)))
             except Undecodable as error:
-                await self._bury(message, str(error))
+                await self._bury(message, message.headers or {}, message.data, str(error))
+                await message.term()
+        left = deque(_parts(read))
         try:
-            await self._apply(readable)
-        except Exception as error:
-            if _is_unavailable(error):
-                for message, _ in readable:
-                    await message.nak(delay=1)
-                raise
-            _log.warning("a batch of events is taken apart", stream=self._stream, cause=repr(error))
-            for pair in readable:
-                await self._apply_alone(pair)
+            while left:
+                await self._apply_part(left[0])
+                left.popleft()
+        finally:
+            for delivery in itertools.chain.from_iterable(left):
+                if not delivery.ended:
+                    await delivery.message.nak(delay=1)
+        return sum(len(delivery.events) for delivery in read)
 
-    def _read(self, message: Msg) -> Incoming:
-        return incoming(
+    def _read(self, message: Msg) -> list[Incoming]:
+        return unpack(
             message.subject,
             message.headers,
             message.data,
@@ -196,26 +201,51 @@ class Consumer:
             find_sequence=lambda: message.metadata.sequence.stream,
         )
 
-    async def _apply_alone(self, pair: tuple[Msg, Incoming]) -> None:
-        message, event = pair
+    async def _apply_part(self, part: Sequence[_Delivery]) -> None:
+        """Handles some messages in one transaction; if that fails, each alone."""
         try:
-            await self._apply([pair])
+            waiting = await self._apply([event for delivery in part for event in delivery.events])
         except Exception as error:
             if _is_unavailable(error):
-                await message.nak(delay=1)
                 raise
-            deliveries = message.metadata.num_delivered or 1
-            telemetry.EVENTS_CONSUMED.labels(self._stream, "failed").inc()
-            _log.exception("an event could not be handled", event_id=str(event.id), deliveries=deliveries)
-            if deliveries >= _DELIVERIES_MAX:
-                await self._bury(message, type(error).__name__)
-            else:
-                await message.nak(delay=min(60.0, 0.25 * 2**deliveries))
-
-    async def _apply(self, pairs: Sequence[tuple[Msg, Incoming]]) -> None:
-        if not pairs:
+            _log.warning("a batch of events is taken apart", stream=self._stream, cause=repr(error))
+            for delivery in part:
+                if len(part) > 1:
+                    await self._apply_part([delivery])
+                else:
+                    await self._apply_apart(delivery)
             return
-        events = [event for _, event in pairs]
+        places = itertools.count()
+        for delivery in part:
+            gaps = sum(next(places) in waiting for _ in delivery.events)
+            await (delivery.nak(_GAP_SECONDS) if gaps else delivery.ack())
+
+    async def _apply_apart(self, delivery: _Delivery) -> None:
+        """Handles each event of a message in a transaction of its own: one that cannot be handled holds up no other."""
+        failed: list[tuple[Incoming, Exception]] = []
+        gaps = False
+        for event in delivery.events:
+            try:
+                gaps |= bool(await self._apply([event]))
+            except Exception as error:
+                if _is_unavailable(error):
+                    raise
+                failed.append((event, error))
+        deliveries = delivery.message.metadata.num_delivered or 1
+        for event, failure in failed:
+            telemetry.EVENTS_CONSUMED.labels(self._stream, "failed").inc()
+            _log.error("an event could not be handled", event_id=str(event.id), deliveries=deliveries, exc_info=failure)
+            if deliveries >= _DELIVERIES_MAX:
+                await self._bury(delivery.message, event.headers(), event.data, type(failure).__name__)
+        if gaps:
+            await delivery.nak(_GAP_SECONDS)
+        elif failed and deliveries < _DELIVERIES_MAX:
+            await delivery.nak(min(60.0, 0.25 * 2**deliveries))
+        else:
+            await delivery.ack()
+
+    async def _apply(self, events: Sequence[Incoming]) -> set[int]:
+        """Handles events in one transaction; the places of those that wait for their predecessors."""
         identity.adopt_trace(event.traceparent for event in events)
 
         async def work(conn: AsyncConnection) -> Sorted:
@@ -239,11 +269,7 @@ class Consumer:
         if self._after_commit is not None and outcome.fresh:
             self._after_commit()
         telemetry.EVENTS_CONSUMED.labels(self._stream, "processed").inc(len(outcome.fresh))
-        for position, (message, _) in enumerate(pairs):
-            if position in outcome.waiting:
-                await message.nak(delay=0.25)
-            else:
-                await message.ack()
+        return outcome.waiting
 
     def _would_wait(self, _event: Incoming) -> bool:
         return self._gap_seconds is not None
@@ -266,18 +292,48 @@ class Consumer:
         self._gaps.pop(key, None)
         return False
 
-    async def _bury(self, message: Msg, why: str) -> None:
-        """Keeps a message that cannot be handled where it can be looked at and sent again, then ends it."""
-        headers = {
-            **{key: value for key, value in (message.headers or {}).items() if key != "Nats-Msg-Id"},
+    async def _bury(self, message: Msg, headers: Mapping[str, str], data: bytes, why: str) -> None:
+        """Keeps what cannot be handled where it can be looked at and sent again."""
+        kept = {
+            **{key: value for key, value in headers.items() if key != MESSAGE_ID},
             ORIGINAL_SUBJECT: message.subject,
             FAILURE: why,
         }
-        subject = f"florin.{DEAD_LETTERS}.{self._durable}.{self._stream}"
-        await self._bus.jetstream.publish(subject, message.data, headers=headers)
-        await message.term()
+        await self._bus.jetstream.publish(f"florin.{DEAD_LETTERS}.{self._durable}.{self._stream}", data, headers=kept)
         telemetry.DEAD_LETTERS.labels(self._stream).inc()
         _log.error("an event went to the dead letters", stream=self._stream, subject=message.subject, why=why)
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """A message and the events in it. It is acknowledged when all of them are done."""
+
+    message: Msg
+    events: list[Incoming]
+    ended: bool = False
+
+    async def ack(self) -> None:
+        self.ended = True
+        await self.message.ack()
+
+    async def nak(self, seconds: float) -> None:
+        """Lets it come again; what of it was handled is then skipped."""
+        self.ended = True
+        await self.message.nak(delay=seconds)
+
+
+def _parts(deliveries: Sequence[_Delivery]) -> Iterator[list[_Delivery]]:
+    """What goes into a transaction each, in order."""
+    part: list[_Delivery] = []
+    count = 0
+    for delivery in deliveries:
+        if part and count + len(delivery.events) > _EVENTS_AT_ONCE:
+            yield part
+            part, count = [], 0
+        part.append(delivery)
+        count += len(delivery.events)
+    if part:
+        yield part
 
 
 async def _fetch(subscription: JetStreamContext.PullSubscription, gather_seconds: float) -> list[Msg]:
@@ -291,11 +347,11 @@ async def _fetch(subscription: JetStreamContext.PullSubscription, gather_seconds
     return messages
 
 
-async def _finished(work: Coroutine[Any, Any, None]) -> None:
+async def _finished[R](work: Coroutine[Any, Any, R]) -> R:
     """Awaits work that is finished even if we are cancelled: half done, it would be redelivered seconds later."""
     task = asyncio.create_task(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise

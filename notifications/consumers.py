@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from meshkit.bus import Bus, Incoming
+from meshkit.bus import Bus
 from meshkit.database import Database
+from meshkit.envelopes import Incoming
 from meshkit.inbox import Consumer
 from notifications import operations
 from notifications.catalogue import PUBLISHERS

@@ -12,8 +12,8 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import audit, clock, idempotency, outbox
-from meshkit.bus import Incoming
 from meshkit.cipher import Cipher
+from meshkit.envelopes import Incoming
 from meshkit.errors import EtagMismatch, RequestInvalid
 from meshkit.identity import Call
 from notifications import catalogue, delivery_store, endpoint_store, event_store, events, signing

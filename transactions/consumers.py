@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from florin.compliance.v1 import decision_pb2, events_pb2
-from meshkit.bus import Incoming
+from meshkit.envelopes import Incoming
 from transactions import store
 from transactions.model import Verdict
 

@@ -14,8 +14,8 @@ from florin.accounts.v1 import account_pb2
 from florin.accounts.v1 import account_service_pb2 as pb
 from florin.compliance.v1 import events_pb2 as compliance
 from meshkit import clock
-from meshkit.bus import Incoming
 from meshkit.database import Database
+from meshkit.envelopes import Incoming
 from meshkit.outbox import subject_of
 from tests.integration.accounts.conftest import Service, refusal
 

@@ -28,8 +28,8 @@ from florin.compliance.v1.screening_service_pb2_grpc import ScreeningServiceStub
 from florin.transactions.v1 import events_pb2 as transactions_events
 from local import issuer
 from meshkit import clock, lifecycle
-from meshkit.bus import Incoming
 from meshkit.database import Database
+from meshkit.envelopes import Incoming
 from meshkit.errors import error_info
 from meshkit.outbox import subject_of
 from tests.support import parts as real

@@ -20,8 +20,9 @@ from compliance.settings import Settings as ComplianceSettings
 from florin.accounts.v1 import events_pb2
 from local.nats import operator
 from meshkit import clock, dead_letters, inbox, outbox
-from meshkit.bus import Bus, Incoming
+from meshkit.bus import Bus
 from meshkit.database import Database
+from meshkit.envelopes import Incoming
 from meshkit.errors import Unavailable
 from meshkit.outbox import Event, OutboxRow, Relay
 from tests.support import parts as real
@@ -44,6 +45,10 @@ class Path:
 
     async def tell(self, aggregate: str, *versions: int) -> None:
         """Writes events of an aggregate into the publisher's outbox, in one transaction."""
+        await self.tell_together(*((aggregate, version) for version in versions))
+
+    async def tell_together(self, *told: tuple[str, int]) -> None:
+        """Writes events (aggregate, version) in one transaction: of several aggregates they travel in one message."""
         events = [
             Event(
                 tenant=self.tenant,
@@ -52,7 +57,7 @@ class Path:
                 message=events_pb2.CustomerCreated(customer=aggregate),
                 time=clock.now(),
             )
-            for version in versions
+            for aggregate, version in told
         ]
         await self.publisher.run(self.tenant, lambda conn: outbox.append(conn, events))
 
@@ -156,8 +161,40 @@ async def test_an_event_that_cannot_be_handled_goes_to_the_dead_letters_and_come
             assert await letters(jetstream, path.tenant) == []
 
 
-async def test_an_event_is_not_passed_over_while_another_replica_has_what_comes_before(path: Path) -> None:
+async def test_of_a_message_with_many_only_what_cannot_be_handled_is_given_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others in it are handled once; the dead letter holds that event alone, and it comes back."""
+    monkeypatch.setattr(inbox, "_DELIVERIES_MAX", 2)
+    path.poison.add("customers/3")
+    names = [f"customers/{number}" for number in range(10)]
+    async with path.working():
+        await path.tell_together(*((name, 1) for name in names))
+        async with operator(path.parts.state, path.parts.nats_port) as jetstream:
+            (letter,) = await eventually(lambda: letters(jetstream, path.tenant), 20)
+            assert (letter.aggregate, letter.failure) == ("customers/3", "ValueError")
+            path.poison.clear()
+            await dead_letters.redrive(jetstream, letter)
+            await eventually(lambda: _has(path, "customers/3", 1))
+    assert {name: path.seen(name) for name in names} == {name: [1] for name in names}
+
+
+async def test_an_event_that_waits_for_another_holds_up_none_that_came_with_it(path: Path) -> None:
+    """Its message comes again until it is done; the others in it are handled at once, and once."""
+    async with path.working():
+        await path.tell_together(("customers/late", 2), ("customers/early", 1))
+        await eventually(lambda: _has(path, "customers/early", 1))
+        assert path.seen("customers/late") == []
+        await path.tell("customers/late", 1)
+        await eventually(lambda: _has(path, "customers/late", 2))
+    assert (path.seen("customers/late"), path.seen("customers/early")) == ([1, 2], [1])
+
+
+async def test_an_event_is_not_passed_over_while_another_replica_has_what_comes_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A replica that is slow with an event does not make the others take it for lost, however long it takes."""
+    monkeypatch.setattr(outbox, "_RETELL_SECONDS", -1.0)  # the event must not come a second time
     slow = await path.consumer_bus.jetstream.pull_subscribe_bind(durable="compliance", stream="accounts")
     relay = asyncio.create_task(Relay(path.publisher, path.publisher_bus, retention_hours=1).run())
     await path.tell("customers/slow", 1)

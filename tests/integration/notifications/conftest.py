@@ -22,8 +22,8 @@ from florin.notifications.v1 import webhook_pb2
 from florin.notifications.v1.notification_service_pb2_grpc import NotificationServiceStub
 from local import issuer
 from meshkit import clock, lifecycle
-from meshkit.bus import Incoming
 from meshkit.database import ALL_TENANTS, Database
+from meshkit.envelopes import Incoming
 from meshkit.errors import error_info
 from meshkit.outbox import subject_of
 from notifications import operations

@@ -20,8 +20,8 @@ from florin.transactions.v1 import transfer_service_pb2 as pb
 from florin.transactions.v1.transfer_service_pb2_grpc import TransferServiceStub
 from local import issuer
 from meshkit import clock, lifecycle
-from meshkit.bus import Incoming
 from meshkit.database import Database
+from meshkit.envelopes import Incoming
 from meshkit.errors import error_info
 from tests.integration.transactions.fakes import TRACE, FakeLedger, FakeScreening
 from tests.support import parts as real

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshkit import inbox
-from meshkit.bus import Incoming
+from meshkit.envelopes import Incoming
 
 _TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
