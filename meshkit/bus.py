@@ -35,7 +35,7 @@ DEAD_LETTERS = "deadletters"
 STREAM_MAX_AGE_SECONDS = 7 * 24 * 3600
 _ACK_WAIT_SECONDS = 8  # what a killed consumer had comes again after it: before verify takes what is missing for lost
 _CONNECT_SECONDS = 10.0
-_MAX_ACK_PENDING = 4096
+_MAX_ACK_PENDING = 1024  # messages, of up to a hundred events each
 
 
 class Bus:

@@ -28,7 +28,7 @@ _BATCH_TYPE = "application/vnd.florin.event-batch+protobuf"
 _BATCH_EVENTS_MAX = 100
 """From here on a message hardly gets cheaper, and a consumer has to finish or leave it whole."""
 _BATCH_BYTES_MAX = 256 * 1024
-"""A quarter of what the broker takes; a larger event goes alone."""
+"""Of data; with the attributes still far below what the broker takes. A larger event goes alone."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -90,10 +90,11 @@ class Envelope:
 def pack(rows: Sequence[OutboxRow], *, replay: bool = False, again_for: str = "") -> list[Envelope]:
     """Puts events into as few messages as may be; those of one aggregate must not be among the same `rows`.
 
-    Events of a `replay` are kept even if the stream had them a moment ago.
+    Events of a `replay` are kept even if the stream had them a moment ago. Those that one consumer is to handle
+    `again_for` go alone: its inbox would not skip them when others make their message come again.
     """
     envelopes: list[Envelope] = []
-    for places in _by_subject(rows):
+    for places in [[place] for place in range(len(rows))] if again_for else _by_subject(rows):
         first = rows[places[0]]
         if len(places) == 1:
             data, message_id, headers = first.data, str(first.event_id), _headers(first)
@@ -174,21 +175,24 @@ def unpack(
     source = _source(subject)
     try:
         if values.get(_CONTENT_TYPE) == _BATCH_TYPE:
+            records = events_pb2.EventBatch.FromString(data).events
+            if not records or not all(record.tenant and record.aggregate and record.version > 0 for record in records):
+                raise Undecodable("the batch is empty, or one of its events has no tenant, aggregate or version")
             return [
                 Incoming(
-                    id=uuid.UUID(bytes=event.id),
+                    id=uuid.UUID(bytes=record.id),
                     type=subject,
                     source=source,
-                    tenant=event.tenant,
-                    aggregate=event.aggregate,
-                    version=event.version,
-                    time=_EPOCH + timedelta(microseconds=event.time_us),
-                    traceparent=event.traceparent,
-                    data=event.data,
+                    tenant=record.tenant,
+                    aggregate=record.aggregate,
+                    version=record.version,
+                    time=_EPOCH + timedelta(microseconds=record.time_us),
+                    traceparent=record.traceparent,
+                    data=record.data,
                     again=again,
                     find_sequence=find_sequence,
                 )
-                for event in events_pb2.EventBatch.FromString(data).events
+                for record in records
             ]
         event_type, stated = values["ce-type"], values["ce-source"]
         event = Incoming(

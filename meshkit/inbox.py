@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import identity, logs, telemetry
 from meshkit.batching import event_gather_seconds
 from meshkit.bus import DEAD_LETTERS, Bus
-from meshkit.database import ALL_TENANTS, Database, execute, fetch
+from meshkit.database import Database, execute, fetch
 from meshkit.dead_letters import FAILURE, ORIGINAL_SUBJECT
 from meshkit.envelopes import MESSAGE_ID, Incoming, Undecodable, unpack
 
@@ -38,11 +39,14 @@ _FETCH = 64  # messages, of up to a hundred events each
 _EVENTS_AT_ONCE = 500
 """In one transaction, or as many as one message has."""
 _IDLE_SECONDS = 2.0
-_GAP_SECONDS = 0.25  # until a message is looked at again some of whose events wait for others
+_GAP_SECONDS, _GAP_SECONDS_MAX = 0.25, 0.5  # until a message comes again whose events wait for others, doubled up to
 _PATIENCE_FACTOR = 20
 """An event waits so many `event_gap_seconds` at most, should the broker's account of what is finished be no help."""
-_PURGE_ROWS = 10_000  # in one transaction
-_DELIVERIES_MAX = 12  # with the delays below some five minutes, then a person has to look
+_FAILURES_MAX = 12  # with the delays below some five minutes, then a person has to look
+_FAILING_MAX = 10_000
+_PROCESS_SECONDS = 4.0
+"""What was fetched and is not begun by then goes back: the broker takes it for lost after twice that."""
+_FORGET_SECONDS = 1.0
 _log = logs.get(__name__)
 
 _CLAIM = (
@@ -133,6 +137,10 @@ class Consumer:
         self._gap_seconds = gap_seconds
         self._after_commit = after_commit
         self._gaps: dict[tuple[str, str, str, int], float] = {}
+        self._forget_gaps = 0.0
+        self._failing: dict[uuid.UUID, tuple[int, float]] = {}
+        """How often an event failed here, and when it is tried again. Not what the broker counts: a message also comes
+        again for another of its events."""
         self._floor = 0
         """Everything in the stream up to here is finished by some replica; as the broker told last."""
         self._waiting = False
@@ -173,24 +181,26 @@ class Consumer:
         self._waiting = False
 
     async def _process(self, messages: Sequence[Msg]) -> int:
-        """Handles messages, many in one transaction; if that fails, each in one of its own. The number of events."""
+        """Handles messages, many in one transaction, for a few seconds at most; gives how many events were new."""
         read: list[_Delivery] = []
         for message in messages:
             try:
                 read.append(_Delivery(message, self._read(message)))
             except Undecodable as error:
-                await self._bury(message, message.headers or {}, message.data, str(error))
+                headers = {key: value for key, value in (message.headers or {}).items() if key != MESSAGE_ID}
+                await self._bury(message, headers, message.data, str(error))
                 await message.term()
-        left = deque(_parts(read))
+        left, fresh = deque(_parts(read)), 0
+        until = time.monotonic() + _PROCESS_SECONDS
         try:
-            while left:
-                await self._apply_part(left[0])
+            while left and time.monotonic() < until:
+                fresh += await self._handle_part(left[0])
                 left.popleft()
         finally:
             for delivery in itertools.chain.from_iterable(left):
                 if not delivery.ended:
-                    await delivery.message.nak(delay=1)
-        return sum(len(delivery.events) for delivery in read)
+                    await delivery.nak(1)
+        return fresh
 
     def _read(self, message: Msg) -> list[Incoming]:
         return unpack(
@@ -201,51 +211,70 @@ class Consumer:
             find_sequence=lambda: message.metadata.sequence.stream,
         )
 
-    async def _apply_part(self, part: Sequence[_Delivery]) -> None:
-        """Handles some messages in one transaction; if that fails, each alone."""
-        try:
-            waiting = await self._apply([event for delivery in part for event in delivery.events])
-        except Exception as error:
-            if _is_unavailable(error):
-                raise
-            _log.warning("a batch of events is taken apart", stream=self._stream, cause=repr(error))
-            for delivery in part:
-                if len(part) > 1:
-                    await self._apply_part([delivery])
-                else:
-                    await self._apply_apart(delivery)
-            return
-        places = itertools.count()
+    async def _handle_part(self, part: Sequence[_Delivery]) -> int:
+        """Handles some messages together, and ends each: it is acknowledged, or comes again for what is left of it."""
+        events = [event for delivery in part for event in delivery.events]
+        fresh, waiting, failed = await self._settle([event for event in events if not self._rests(event)])
         for delivery in part:
-            gaps = sum(next(places) in waiting for _ in delivery.events)
-            await (delivery.nak(_GAP_SECONDS) if gaps else delivery.ack())
+            delays = []
+            for event in delivery.events:
+                if event.id in failed and await self._give_up(delivery.message, event, failed[event.id]):
+                    continue
+                if event.id in self._failing:
+                    delays.append(max(self._failing[event.id][1] - time.monotonic(), 0.0))
+                elif event.id in waiting:
+                    delays.append(min(_GAP_SECONDS * 2 ** min(delivery.count, 10), _GAP_SECONDS_MAX))
+            await (delivery.nak(min(delays)) if delays else delivery.ack())
+        return fresh
 
-    async def _apply_apart(self, delivery: _Delivery) -> None:
-        """Handles each event of a message in a transaction of its own: one that cannot be handled holds up no other."""
-        failed: list[tuple[Incoming, Exception]] = []
-        gaps = False
-        for event in delivery.events:
+    async def _settle(self, events: Sequence[Incoming]) -> tuple[int, set[uuid.UUID], dict[uuid.UUID, Exception]]:
+        """Handles events together; where that fails, the halves of them, so that what cannot be handled holds up no
+        other. Gives how many were new, the ids of those that wait for others, and of those that failed."""
+        fresh, waiting, failed = 0, set[uuid.UUID](), dict[uuid.UUID, Exception]()
+        groups = deque([list(events)] if events else [])
+        while groups:
+            group = groups.popleft()
             try:
-                gaps |= bool(await self._apply([event]))
+                outcome = await self._apply(group, self._handle)
             except Exception as error:
                 if _is_unavailable(error):
                     raise
-                failed.append((event, error))
-        deliveries = delivery.message.metadata.num_delivered or 1
-        for event, failure in failed:
-            telemetry.EVENTS_CONSUMED.labels(self._stream, "failed").inc()
-            _log.error("an event could not be handled", event_id=str(event.id), deliveries=deliveries, exc_info=failure)
-            if deliveries >= _DELIVERIES_MAX:
-                await self._bury(delivery.message, event.headers(), event.data, type(failure).__name__)
-        if gaps:
-            await delivery.nak(_GAP_SECONDS)
-        elif failed and deliveries < _DELIVERIES_MAX:
-            await delivery.nak(min(60.0, 0.25 * 2**deliveries))
-        else:
-            await delivery.ack()
+                if len(group) == 1:
+                    failed[group[0].id] = error
+                    continue
+                _log.warning("events are taken apart", stream=self._stream, count=len(group), cause=repr(error))
+                middle = len(group) // 2
+                groups.extendleft((group[middle:], group[:middle]))
+                continue
+            fresh += len(outcome.fresh)
+            waiting.update(group[place].id for place in outcome.waiting)
+        for event in events:
+            if event.id not in failed:
+                self._failing.pop(event.id, None)
+        return fresh, waiting, failed
 
-    async def _apply(self, events: Sequence[Incoming]) -> set[int]:
-        """Handles events in one transaction; the places of those that wait for their predecessors."""
+    def _rests(self, event: Incoming) -> bool:
+        """Whether an event failed a moment ago, and is not tried again yet."""
+        return event.id in self._failing and time.monotonic() < self._failing[event.id][1]
+
+    async def _give_up(self, message: Msg, event: Incoming, error: Exception) -> bool:
+        """Notes a failure; whether it was the last one, and the event went to the dead letters."""
+        count = self._failing.pop(event.id, (0, 0.0))[0] + 1
+        telemetry.EVENTS_CONSUMED.labels(self._stream, "failed").inc()
+        _log.error("an event could not be handled", event_id=str(event.id), failures=count, exc_info=error)
+        if count < _FAILURES_MAX:
+            if len(self._failing) >= _FAILING_MAX:
+                self._failing.pop(next(iter(self._failing)))
+            self._failing[event.id] = count, time.monotonic() + min(60.0, 0.25 * 2**count)
+            return False
+        headers = {**event.headers(), MESSAGE_ID: f"{self._durable}-{message.metadata.sequence.stream}-{event.id}"}
+        await self._bury(message, headers, event.data, type(error).__name__)
+        # Seen from now on: a copy of it is skipped, and who comes after it does not wait for it.
+        await self._apply([event], _pass_over)
+        return True
+
+    async def _apply(self, events: Sequence[Incoming], handle: Handler) -> Sorted:
+        """Handles events in one transaction."""
         identity.adopt_trace(event.traceparent for event in events)
 
         async def work(conn: AsyncConnection) -> Sorted:
@@ -258,7 +287,7 @@ class Consumer:
             rows = await fetch(conn, _LOCK, _columns(known)[:3]) if known else []
             outcome = sort(events, {(row[0], row[1], row[2]): row[3] for row in rows}, self._patient)
             if outcome.fresh:
-                await self._handle(conn, outcome.fresh)
+                await handle(conn, outcome.fresh)
             written = {key: begun[key] for key in made}
             moved = {key: version for key, version in outcome.versions.items() if written.get(key) != version}
             if moved:
@@ -269,7 +298,7 @@ class Consumer:
         if self._after_commit is not None and outcome.fresh:
             self._after_commit()
         telemetry.EVENTS_CONSUMED.labels(self._stream, "processed").inc(len(outcome.fresh))
-        return outcome.waiting
+        return outcome
 
     def _would_wait(self, _event: Incoming) -> bool:
         return self._gap_seconds is not None
@@ -279,9 +308,10 @@ class Consumer:
         if self._gap_seconds is None:
             return False
         now = time.monotonic()
-        if len(self._gaps) > 10_000:
+        if now >= self._forget_gaps:
             oldest = now - self._gap_seconds * _PATIENCE_FACTOR
             self._gaps = {key: since for key, since in self._gaps.items() if since > oldest}
+            self._forget_gaps = now + _FORGET_SECONDS
         key = (*_key(event), event.version)
         waited = now - self._gaps.setdefault(key, now)
         may_come = self._floor < event.stream_sequence - 1 and waited < self._gap_seconds * _PATIENCE_FACTOR
@@ -294,11 +324,7 @@ class Consumer:
 
     async def _bury(self, message: Msg, headers: Mapping[str, str], data: bytes, why: str) -> None:
         """Keeps what cannot be handled where it can be looked at and sent again."""
-        kept = {
-            **{key: value for key, value in headers.items() if key != MESSAGE_ID},
-            ORIGINAL_SUBJECT: message.subject,
-            FAILURE: why,
-        }
+        kept = {**headers, ORIGINAL_SUBJECT: message.subject, FAILURE: why}
         await self._bus.jetstream.publish(f"florin.{DEAD_LETTERS}.{self._durable}.{self._stream}", data, headers=kept)
         telemetry.DEAD_LETTERS.labels(self._stream).inc()
         _log.error("an event went to the dead letters", stream=self._stream, subject=message.subject, why=why)
@@ -312,6 +338,11 @@ class _Delivery:
     events: list[Incoming]
     ended: bool = False
 
+    @property
+    def count(self) -> int:
+        """How often it was delivered before."""
+        return (self.message.metadata.num_delivered or 1) - 1
+
     async def ack(self) -> None:
         self.ended = True
         await self.message.ack()
@@ -320,6 +351,10 @@ class _Delivery:
         """Lets it come again; what of it was handled is then skipped."""
         self.ended = True
         await self.message.nak(delay=seconds)
+
+
+async def _pass_over(_conn: AsyncConnection, _events: Sequence[Incoming]) -> None:
+    """Handles nothing."""
 
 
 def _parts(deliveries: Sequence[_Delivery]) -> Iterator[list[_Delivery]]:
@@ -355,25 +390,6 @@ async def _finished[R](work: Coroutine[Any, Any, R]) -> R:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
-
-
-async def purge(db: Database, *, inbox_hours: float, requests_hours: float) -> None:
-    """Removes inbox rows and answers to request_ids that are older than what the settings keep, all of them."""
-    for table, key, time_column, hours in (
-        ("inbox", "tenant, source, aggregate", "update_time", inbox_hours),
-        ("requests", "tenant, subject, method, request_id", "create_time", requests_hours),
-    ):
-        # What another replica purges at this moment is left to it.
-        statement = (
-            f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table}"  # noqa: S608 - constants
-            f" WHERE {time_column} < now() - make_interval(secs => %s) LIMIT %s FOR UPDATE SKIP LOCKED)"
-        )
-
-        async def work(conn: AsyncConnection, statement: str = statement, hours: float = hours) -> int:
-            return (await conn.exec_driver_sql(statement, (hours * 3600, _PURGE_ROWS))).rowcount
-
-        while await db.run(ALL_TENANTS, work, long=True) == _PURGE_ROWS:
-            pass
 
 
 def _is_unavailable(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from sqlalchemy import text
 
-from meshkit import inbox, migrations
+from meshkit import migrations, retention
 from meshkit.bus import Bus
 from meshkit.database import Database
 from meshkit.outbox import Relay
@@ -38,7 +38,7 @@ def workers(settings: ServiceSettings, db: Database, bus: Bus) -> dict[str, Call
 
     async def purge() -> None:
         while True:
-            await inbox.purge(
+            await retention.purge(
                 db,
                 inbox_hours=settings.inbox_retention_hours,
                 requests_hours=settings.idempotency_retention_hours,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -41,6 +43,10 @@ class Path:
     handled: list[Incoming] = field(default_factory=list)
     poison: set[str] = field(default_factory=set)
     """Aggregates whose events cannot be handled."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """How often they were tried."""
+    unavailable: int = 0
+    """How often the handler is still to find its database away."""
     tenant: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:12]}")
 
     async def tell(self, aggregate: str, *versions: int) -> None:
@@ -63,8 +69,12 @@ class Path:
 
     async def handle(self, conn: AsyncConnection, events: Sequence[Incoming]) -> None:
         """What the consumer does: it notes its own tenant's events, or fails."""
+        if self.unavailable:
+            self.unavailable -= 1
+            raise Unavailable("the database")
         for event in events:
             if event.aggregate in self.poison:
+                self.failures[event.aggregate] += 1
                 raise ValueError("poison")
         self.handled.extend(event for event in events if event.tenant == self.tenant)
 
@@ -73,7 +83,7 @@ class Path:
         return [event.version for event in self.handled if event.aggregate == aggregate]
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
+    async def working(self, gap_seconds: float = 1) -> AsyncIterator[None]:
         """Relay and consumer run."""
         consumer = inbox.Consumer(
             self.consumer_bus,
@@ -81,7 +91,7 @@ class Path:
             stream="accounts",
             durable="compliance",
             handle=self.handle,
-            gap_seconds=1,
+            gap_seconds=gap_seconds,
         )
         tasks = [
             asyncio.create_task(Relay(self.publisher, self.publisher_bus, retention_hours=1).run()),
@@ -142,7 +152,7 @@ async def test_an_event_that_cannot_be_handled_goes_to_the_dead_letters_and_come
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It holds up nobody else; sent once more it reaches the consumer that gave it up, although newer ones passed."""
-    monkeypatch.setattr(inbox, "_DELIVERIES_MAX", 2)
+    monkeypatch.setattr(inbox, "_FAILURES_MAX", 2)
     path.poison.add("customers/poison")
     async with path.working():
         await path.tell("customers/poison", 1)
@@ -153,8 +163,8 @@ async def test_an_event_that_cannot_be_handled_goes_to_the_dead_letters_and_come
             assert (letter.consumer, letter.stream, letter.failure) == ("compliance", "accounts", "ValueError")
             path.poison.clear()
             await path.tell("customers/poison", 2)
-            await eventually(lambda: _has(path, "customers/poison", 1), 20)
-            assert path.seen("customers/poison") == [2]  # after the gap was waited for
+            await eventually(lambda: _has(path, "customers/poison", 1))
+            assert path.seen("customers/poison") == [2]
             await dead_letters.redrive(jetstream, letter)
             await eventually(lambda: _has(path, "customers/poison", 2))
             assert path.seen("customers/poison") == [2, 1]
@@ -165,7 +175,7 @@ async def test_of_a_message_with_many_only_what_cannot_be_handled_is_given_up(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others in it are handled once; the dead letter holds that event alone, and it comes back."""
-    monkeypatch.setattr(inbox, "_DELIVERIES_MAX", 2)
+    monkeypatch.setattr(inbox, "_FAILURES_MAX", 2)
     path.poison.add("customers/3")
     names = [f"customers/{number}" for number in range(10)]
     async with path.working():
@@ -179,15 +189,61 @@ async def test_of_a_message_with_many_only_what_cannot_be_handled_is_given_up(
     assert {name: path.seen(name) for name in names} == {name: [1] for name in names}
 
 
-async def test_an_event_that_waits_for_another_holds_up_none_that_came_with_it(path: Path) -> None:
-    """Its message comes again until it is done; the others in it are handled at once, and once."""
-    async with path.working():
-        await path.tell_together(("customers/late", 2), ("customers/early", 1))
+async def test_an_event_that_waits_for_another_holds_up_none_that_came_with_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message comes again until it is done; the others in it are handled at once, and once. One of them that cannot
+    be handled is given up by its own failures, once, however often the message comes."""
+    monkeypatch.setattr(inbox, "_FAILURES_MAX", 4)  # not reached by how often the message comes
+    path.poison.add("customers/bad")
+    async with path.working(gap_seconds=60):
+        await path.tell_together(("customers/late", 2), ("customers/early", 1), ("customers/bad", 1))
         await eventually(lambda: _has(path, "customers/early", 1))
+        (first,) = await eventually(lambda: _letters_of(path), 30)
+        assert path.failures["customers/bad"] >= 4
         assert path.seen("customers/late") == []
         await path.tell("customers/late", 1)
-        await eventually(lambda: _has(path, "customers/late", 2))
+        await eventually(lambda: _has(path, "customers/late", 2), 20)
+        await eventually(lambda: _acknowledged(path), 20)
+        assert [letter.number for letter in await _letters_of(path)] == [first.number]
     assert (path.seen("customers/late"), path.seen("customers/early")) == ([1, 2], [1])
+    early, _, late = path.handled
+    assert early.stream_sequence == late.stream_sequence  # or this test shows nothing
+
+
+async def test_a_consumer_told_to_start_over_handles_what_shared_a_message_with_a_failure_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent again for one consumer passes its inbox, so it must not come again because of another event."""
+    monkeypatch.setattr(inbox, "_FAILURES_MAX", 3)
+    begun = clock.now()
+    async with path.working():
+        await path.tell_together(*((f"customers/again{number}", 1) for number in range(5)))
+        await eventually(lambda: _has(path, "customers/again4", 1))
+        await eventually(lambda: _all_published(path))
+        path.poison.add("customers/again2")
+        again = await outbox.replay(
+            path.publisher, path.publisher_bus, start=begun, end=clock.now(), again_for="compliance"
+        )
+        assert again == 5
+        await eventually(lambda: _letters_of(path), 20)
+        await eventually(lambda: _acknowledged(path), 20)
+    assert [len(path.seen(f"customers/again{number}")) for number in range(5)] == [2, 2, 1, 2, 2]
+
+
+async def test_what_a_consumer_did_not_get_to_comes_again_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a fetch takes too long, or its database goes away, the rest of it does not wait until the broker takes the
+    consumer for dead."""
+    monkeypatch.setattr(inbox, "_EVENTS_AT_ONCE", 1)
+    path.unavailable = 3
+    async with path.working():
+        started = time.monotonic()
+        for number in range(6):  # a message each
+            await path.tell(f"customers/rest{number}", 1)
+        for number in range(6):
+            await eventually(lambda number=number: _has(path, f"customers/rest{number}", 1), 20)  # type: ignore[misc]
+        assert time.monotonic() - started < 7  # it would be taken for dead after 8
+    assert path.unavailable == 0
 
 
 async def test_an_event_is_not_passed_over_while_another_replica_has_what_comes_before(
@@ -200,6 +256,7 @@ async def test_an_event_is_not_passed_over_while_another_replica_has_what_comes_
     await path.tell("customers/slow", 1)
     (held,) = await slow.fetch(1, timeout=10)
     await slow.unsubscribe()
+    await eventually(lambda: _all_published(path))
     relay.cancel()
     await asyncio.gather(relay, return_exceptions=True)
     async with path.working():
@@ -318,6 +375,16 @@ async def test_a_replay_is_skipped_by_who_saw_it_and_handled_by_who_is_named(pat
         assert again == 3
         await eventually(lambda: _has(path, "customers/replay", 6))
     assert path.seen("customers/replay") == [1, 2, 3, 1, 2, 3]
+
+
+async def _letters_of(path: Path) -> list[dead_letters.DeadLetter]:
+    async with operator(path.parts.state, path.parts.nats_port) as jetstream:
+        return await letters(jetstream, path.tenant)
+
+
+async def _acknowledged(path: Path) -> bool:
+    info = await path.consumer_bus.jetstream.consumer_info("accounts", "compliance")
+    return not info.num_pending and not info.num_ack_pending
 
 
 async def _has(path: Path, aggregate: str, count: int) -> bool:

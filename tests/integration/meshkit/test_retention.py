@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts.settings import Settings
-from meshkit import inbox, outbox
+from meshkit import outbox, retention
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.outbox import OutboxRow, Relay
 from tests.support import parts as real
@@ -76,7 +76,7 @@ async def test_inbox_and_requests_lose_what_is_past_their_retention_in_one_purge
             f" SELECT 't', 's', 'm', g::text, '', now() - interval '{age}' FROM generate_series(%s::int, %s::int) AS g",
             (first, last),
         )
-    await asyncio.gather(*(inbox.purge(db, inbox_hours=1, requests_hours=1) for _ in range(2)))
+    await asyncio.gather(*(retention.purge(db, inbox_hours=1, requests_hours=1) for _ in range(2)))
     assert await _is(db, "SELECT count(*) FROM inbox", YOUNG)
     assert await _is(db, "SELECT count(*) FROM requests", YOUNG)
 

@@ -112,19 +112,26 @@ def test_the_same_events_together_have_the_same_message_id_and_no_others() -> No
 
 def test_a_replay_is_kept_and_meant_for_who_is_named() -> None:
     """It has no id that the broker would know it by; only the consumer that it names handles it again."""
-    (envelope,) = pack([_row(1), _row(2)], replay=True, again_for="compliance")
-    assert MESSAGE_ID not in envelope.headers
-    assert envelope.headers[AGAIN_FOR] == "compliance"
-    assert [event.again for event in _opened(envelope)] == [True, True]
-    assert [event.again for event in _opened(envelope, "notifications")] == [False, False]
+    envelopes = pack([_row(1), _row(2)], replay=True, again_for="compliance")
+    assert [envelope.rows for envelope in envelopes] == [[0], [1]]  # each alone: no inbox would skip the other
+    for envelope in envelopes:
+        assert MESSAGE_ID not in envelope.headers
+        assert envelope.headers[AGAIN_FOR] == "compliance"
+        assert [event.again for event in _opened(envelope)] == [True]
+        assert [event.again for event in _opened(envelope, "notifications")] == [False]
+    assert [len(envelope.rows) for envelope in pack([_row(1), _row(2)], replay=True)] == [2]
 
 
-@pytest.mark.parametrize("harm", [b"\xff", b"\x0a\x03\x0a\x01x"], ids=["no protobuf", "an id of one byte"])
+@pytest.mark.parametrize(
+    "harm", [b"\xff", b"\x0a\x03\x0a\x01x", b"\x0a\x00"], ids=["no protobuf", "an id of one byte", "an empty event"]
+)
 def test_a_damaged_batch_is_undecodable(harm: bytes) -> None:
     """It is buried, not handled in part."""
     (envelope,) = pack([_row(1), _row(2)])
     with pytest.raises(Undecodable):
         unpack(envelope.subject, envelope.headers, envelope.data + harm, consumer="compliance")
+    with pytest.raises(Undecodable):
+        unpack(envelope.subject, envelope.headers, b"", consumer="compliance")
 
 
 @pytest.mark.parametrize(
