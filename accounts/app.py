@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import consumers, posting, store
+from accounts import consumers, ledger_store, posting, store
+from accounts.book import Expire
 from accounts.ledger_rpc import LedgerService
 from accounts.model import Balance
 from accounts.posting import Item
@@ -25,6 +26,7 @@ from meshkit.lifecycle import Parts
 
 IMBALANCES = Gauge("florin_ledger_imbalances", "Pairs of tenant and currency whose balances do not sum to zero.")
 
+_EXPIRED_AT_ONCE = 500
 _BALANCE_READS_MAX = 4  # batches of balance reads at once; each holds a connection
 _log = logs.get(__name__)
 
@@ -58,6 +60,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 "ledger": ledger.run,
                 "balances": balances.run,
                 "compliance-events": consumer.run,
+                "hold-expiry": lambda: _expire_holds(db, ledger, settings.hold_expiry_seconds),
                 "imbalance": lambda: _watch_balance(db, settings.imbalance_check_seconds),
             },
             checks=parts.checks(settings, db),
@@ -83,6 +86,19 @@ def _balances(db: Database) -> Batcher[BalanceKey, Balance | None]:
         return await db.run({key[0] for key in keys}, lambda conn: store.balances(conn, keys), read_only=True)
 
     return Batcher("balances", process, concurrency=_BALANCE_READS_MAX)
+
+
+async def _expire_holds(
+    db: Database, ledger: Batcher[Item, ledger_service_pb2.StepOutcome], every_seconds: float
+) -> None:
+    """Ends the holds whose time is over. They are no longer consumed from then on, whether or not this was quick."""
+    while True:
+        due = await db.run(ALL_TENANTS, lambda conn: ledger_store.expired_holds(conn, _EXPIRED_AT_ONCE), read_only=True)
+        outcomes = await ledger.submit_all([Item(Expire(tenant, key)) for tenant, key in due], bulk=True)
+        for failure in (outcome for outcome in outcomes if isinstance(outcome, BaseException)):
+            raise failure  # the worker is started again
+        if len(due) < _EXPIRED_AT_ONCE:
+            await asyncio.sleep(every_seconds)
 
 
 async def _watch_balance(db: Database, every_seconds: float) -> None:

@@ -38,6 +38,8 @@ class Post:
     legs: tuple[Leg, ...]
     hold_key: str = ""
     effective_time: datetime | None = None
+    keep_hold: bool = False
+    """What the journal does not take of its hold stays held; else it is given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,20 @@ class Place:
     reference: str
     currency: str
     amount: int
+    expire_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
     """Give back the hold of the key; if it was never placed, it never will be."""
+
+    tenant: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Give back the hold of the key if its time is over."""
 
     tenant: str
     key: str
@@ -69,7 +80,7 @@ class Cancel:
     key: str
 
 
-Step = Post | Place | Release | Cancel
+Step = Post | Place | Release | Expire | Cancel
 
 
 @dataclass(slots=True)
@@ -96,18 +107,24 @@ class BookAccount:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A hold; its id is the key of the step that placed it. `version` is 1 when placed, 2 when it ended."""
+    """A hold; its id is the key of the step that placed it. `version` counts its changes, from 1 when it was placed."""
 
     tenant: str
     key: str
     account: str
     currency: str
     amount: int
+    """What it keeps back, less than at first where a journal took part of it; when it has ended, what it kept last."""
     state: HoldState
     origin: str
     version: int
     create_time: datetime
     update_time: datetime
+    expire_time: datetime | None = None
+
+    def stands(self, now: datetime) -> bool:
+        """Whether it can be consumed. One whose time is over cannot, also before anybody ended it."""
+        return self.state is HoldState.ACTIVE and (self.expire_time is None or now < self.expire_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +198,9 @@ class Book:
     fresh: list[Posted | Held | Refused] = field(default_factory=list)
     """Outcomes of this batch that are to be stored, one a key."""
     placed: set[tuple[str, str]] = field(default_factory=set)
-    ended: set[tuple[str, str]] = field(default_factory=set)
-    """Holds that this batch placed or ended."""
+    """Holds that this batch placed."""
+    hold_changes: list[Hold] = field(default_factory=list)
+    """Holds as they were after each change that this batch made, in its order."""
 
     def account(self, tenant: str, reference: str) -> BookAccount | None:
         """The account that a reference stands for."""

@@ -218,7 +218,7 @@ class HoldNotFound(DomainError):
 
 
 class HoldNotActive(DomainError):
-    """The hold was consumed or released before."""
+    """The hold was consumed or released before, or its time is over."""
 
     code = _CODE.FAILED_PRECONDITION
     reason = errors_pb2.REASON_HOLD_NOT_ACTIVE
@@ -227,6 +227,24 @@ class HoldNotActive(DomainError):
         super().__init__(
             f"holds/{key} is no longer active: it was {state.lower()}.",
             metadata={"hold": f"holds/{key}", "state": state},
+        )
+
+
+class HoldExceeded(DomainError):
+    """The journal takes more than its hold keeps back, and was to leave the rest of it."""
+
+    code = _CODE.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_HOLD_EXCEEDED
+
+    def __init__(self, key: str, currency: str, *, kept: int, requested: int) -> None:
+        super().__init__(
+            f"holds/{key} keeps {format_minor(kept, currency)} {currency} back,"
+            f" not {format_minor(requested, currency)} {currency}.",
+            metadata={
+                "hold": f"holds/{key}",
+                "kept_minor_units": str(kept),
+                "requested_minor_units": str(requested),
+            },
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from google.protobuf.message import Message
+
 from accounts.book import Book, Hold, Posted
-from accounts.model import Account, Customer, Tenant
+from accounts.model import Account, Customer, HoldState, Tenant
 from accounts.outcomes import customers, timestamp
 from florin.accounts.v1 import events_pb2 as pb
 from florin.common.v1 import money_pb2
@@ -59,10 +61,9 @@ def account_updated(account: Account) -> Event:
 
 
 def of_batch(book: Book) -> list[Event]:
-    """Everything that a ledger batch did: journals posted, holds placed and ended."""
+    """Everything that a ledger batch did: journals posted, holds placed, reduced and ended."""
     events = [_journal_posted(outcome) for outcome in book.fresh if isinstance(outcome, Posted)]
-    events += [_hold_placed(book, book.holds[place]) for place in sorted(book.placed)]
-    events += [_hold_ended(book, book.holds[place]) for place in sorted(book.ended)]
+    events += [_hold_changed(book, hold) for hold in book.hold_changes]
     return events
 
 
@@ -87,27 +88,38 @@ def _journal_posted(posted: Posted) -> Event:
     return Event(posted.tenant, name, 1, message, posted.create_time)
 
 
-def _hold_placed(book: Book, hold: Hold) -> Event:
+def _hold_changed(book: Book, hold: Hold) -> Event:
+    """What the change told that brought a hold into its present version."""
     name = f"holds/{hold.key}"
-    message = pb.HoldPlaced(
-        hold=name,
-        customers=customers(book.accounts[hold.tenant, hold.account].owners),
-        account=f"accounts/{hold.account}",
-        amount=money_pb2.Money(currency_code=hold.currency, minor_units=hold.amount),
-        origin=hold.origin,
-        create_time=timestamp(hold.create_time),
-    )
-    return Event(hold.tenant, name, 1, message, hold.create_time)
-
-
-def _hold_ended(book: Book, hold: Hold) -> Event:
-    name = f"holds/{hold.key}"
-    message = pb.HoldEnded(
-        hold=name,
-        customers=customers(book.accounts[hold.tenant, hold.account].owners),
-        account=f"accounts/{hold.account}",
-        state=hold.state.value,  # type: ignore[arg-type]
-        origin=hold.origin,
-        update_time=timestamp(hold.update_time),
-    )
+    seen_by = customers(book.accounts[hold.tenant, hold.account].owners)
+    account = f"accounts/{hold.account}"
+    amount = money_pb2.Money(currency_code=hold.currency, minor_units=hold.amount)
+    message: Message
+    if hold.version == 1:
+        message = pb.HoldPlaced(
+            hold=name,
+            customers=seen_by,
+            account=account,
+            amount=amount,
+            origin=hold.origin,
+            create_time=timestamp(hold.create_time),
+        )
+    elif hold.state is HoldState.ACTIVE:
+        message = pb.HoldReduced(
+            hold=name,
+            customers=seen_by,
+            account=account,
+            amount=amount,
+            origin=hold.origin,
+            update_time=timestamp(hold.update_time),
+        )
+    else:
+        message = pb.HoldEnded(
+            hold=name,
+            customers=seen_by,
+            account=account,
+            state=hold.state.value,  # type: ignore[arg-type]
+            origin=hold.origin,
+            update_time=timestamp(hold.update_time),
+        )
     return Event(hold.tenant, name, hold.version, message, hold.update_time)

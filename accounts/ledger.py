@@ -16,6 +16,7 @@ from accounts.book import (
     Actor,
     Book,
     BookAccount,
+    Expire,
     Held,
     Hold,
     Outcome,
@@ -60,6 +61,8 @@ def _apply_one(book: Book, step: Step, now: datetime) -> Outcome:
     place = (step.tenant, step.key)
     if isinstance(step, Release):
         return _release(book, step, now)
+    if isinstance(step, Expire):
+        return _expire(book, step, now)
     standing = book.outcomes.get(place)
     if standing is not None:
         return _present(book, standing)
@@ -93,11 +96,13 @@ def _present(book: Book, outcome: Outcome) -> Outcome:
 
 def _post(book: Book, step: Post, now: datetime) -> Posted:
     accounts = _journal_accounts(book, step)
-    hold = _consumable(book, step, accounts) if step.hold_key else None
-    legs = _legs_after(step, accounts, hold)
+    hold, taken = _consumable(book, step, accounts, now) if step.hold_key else (None, 0)
+    legs = _legs_after(step, accounts, hold, taken)
     # Nothing is changed before this line, nothing is refused after it.
-    if hold is not None:
-        _end_hold(book, hold, HoldState.CONSUMED, now)
+    if hold is not None and taken < hold.amount:
+        _change_hold(book, hold, now, amount=hold.amount - taken)
+    elif hold is not None:
+        _change_hold(book, hold, now, state=HoldState.CONSUMED)
     owners: set[str] = set()
     debit_owners: set[str] = set()
     for account, leg in zip(accounts, legs, strict=True):
@@ -175,19 +180,31 @@ def _check_states(accounts: Sequence[BookAccount]) -> None:
                 raise refusal(account.id)
 
 
-def _consumable(book: Book, step: Post, accounts: Sequence[BookAccount]) -> Hold:
-    """The hold that the journal consumes. Raises HoldNotFound, HoldNotActive."""
+def _consumable(book: Book, step: Post, accounts: Sequence[BookAccount], now: datetime) -> tuple[Hold, int]:
+    """The hold that the journal consumes, and how much of it is kept back no longer.
+
+    Raises HoldNotFound, HoldNotActive, HoldExceeded.
+    """
     hold = book.holds.get((step.tenant, step.hold_key))
-    debited = {account.id for account, leg in zip(accounts, step.legs, strict=True) if leg.amount < 0}
-    if hold is None or hold.account not in debited:
+    debits = [(account.id, -leg.amount) for account, leg in zip(accounts, step.legs, strict=True) if leg.amount < 0]
+    if hold is None or hold.account not in dict(debits):
         raise errors.HoldNotFound(step.hold_key)
-    if hold.state is not HoldState.ACTIVE:
-        raise errors.HoldNotActive(hold.key, hold.state.name)
-    return hold
+    if not hold.stands(now):
+        state = HoldState.EXPIRED if hold.state is HoldState.ACTIVE else hold.state
+        raise errors.HoldNotActive(hold.key, state.name)
+    if not step.keep_hold:
+        return hold, hold.amount
+    taken = sum(amount for account, amount in debits if account == hold.account)
+    if taken > hold.amount:
+        raise errors.HoldExceeded(hold.key, hold.currency, kept=hold.amount, requested=taken)
+    return hold, taken
 
 
-def _legs_after(step: Post, accounts: Sequence[BookAccount], hold: Hold | None) -> list[PostedLeg]:
-    """The entries with their balances and sequences. Raises AmountOverflow, InsufficientFunds."""
+def _legs_after(step: Post, accounts: Sequence[BookAccount], hold: Hold | None, taken: int) -> list[PostedLeg]:
+    """The entries with their balances and sequences; `taken` of the hold is kept back no longer.
+
+    Raises AmountOverflow, InsufficientFunds.
+    """
     posted: dict[str, int] = {}
     sequences: dict[str, int] = {}
     legs: list[PostedLeg] = []
@@ -200,8 +217,8 @@ def _legs_after(step: Post, accounts: Sequence[BookAccount], hold: Hold | None) 
     for account, leg in zip(accounts, step.legs, strict=True):
         if leg.amount > 0 or account.type is not AccountType.CUSTOMER:
             continue
-        # The hold is consumed by this journal, so what it keeps back is there for it.
-        back = hold.amount if hold is not None and hold.account == account.id else 0
+        # What this journal takes of the hold is there for it.
+        back = taken if hold is not None and hold.account == account.id else 0
         available = account.available + back
         requested = account.posted - posted[account.id]
         if requested > available:
@@ -238,9 +255,11 @@ def _place(book: Book, step: Place, now: datetime) -> Held:
         version=1,
         create_time=now,
         update_time=now,
+        expire_time=step.expire_time,
     )
     book.holds[step.tenant, step.key] = hold
     book.placed.add((step.tenant, step.key))
+    book.hold_changes.append(hold)
     return Held(hold, account.owners)
 
 
@@ -255,15 +274,27 @@ def _release(book: Book, step: Release, now: datetime) -> Outcome:
     if hold.state is HoldState.CONSUMED:
         return Refused(step.tenant, step.key, errors.HoldNotActive(hold.key, hold.state.name))
     if hold.state is HoldState.ACTIVE:
-        hold = _end_hold(book, hold, HoldState.RELEASED, now)
+        hold = _change_hold(book, hold, now, state=HoldState.RELEASED if hold.stands(now) else HoldState.EXPIRED)
     return Held(hold, book.accounts[step.tenant, hold.account].owners)
 
 
-def _end_hold(book: Book, hold: Hold, state: HoldState, now: datetime) -> Hold:
+def _expire(book: Book, step: Expire, now: datetime) -> Outcome:
+    hold = book.holds[step.tenant, step.key]  # what asks found it in the table
+    if hold.state is HoldState.ACTIVE and not hold.stands(now):
+        hold = _change_hold(book, hold, now, state=HoldState.EXPIRED)
+    return Held(hold, book.accounts[step.tenant, hold.account].owners)
+
+
+def _change_hold(
+    book: Book, hold: Hold, now: datetime, *, state: HoldState = HoldState.ACTIVE, amount: int | None = None
+) -> Hold:
+    """Ends a hold, or has it keep back less: `amount`."""
     account = book.accounts[hold.tenant, hold.account]
-    account.held -= hold.amount
+    account.held -= hold.amount - (amount or 0)
     account.changed = True
-    ended = replace(hold, state=state, version=hold.version + 1, update_time=now)
-    book.holds[hold.tenant, hold.key] = ended
-    book.ended.add((hold.tenant, hold.key))
-    return ended
+    changed = replace(
+        hold, state=state, amount=hold.amount if amount is None else amount, version=hold.version + 1, update_time=now
+    )
+    book.holds[hold.tenant, hold.key] = changed
+    book.hold_changes.append(changed)
+    return changed

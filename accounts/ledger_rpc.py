@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from accounts import outcomes, posting
 from accounts.book import Actor, Cancel, Leg, Place, Post, Release, Step
 from accounts.ledger import FUND_SCOPE
@@ -62,8 +64,11 @@ class LedgerService(pb_grpc.LedgerServiceServicer):
                 reference=step.account,
                 currency=step.amount.currency_code,
                 amount=step.amount.minor_units,
+                expire_time=_moment(step.expire_time, f"steps[{position}].expire_time")
+                if step.HasField("expire_time")
+                else None,
             )
-            for step in request.steps
+            for position, step in enumerate(request.steps)
         ]
         return pb.PlaceHoldsResponse(outcomes=await self._outcomes(steps))
 
@@ -98,7 +103,10 @@ def _post(position: int, step: pb.JournalStep) -> Post:
         origin=step.origin,
         legs=tuple(Leg(leg.account, leg.amount.currency_code, leg.amount.minor_units) for leg in step.legs),
         hold_key=_uuid(step.hold_key, f"steps[{position}].hold_key"),
-        effective_time=_moment(step, position) if step.HasField("effective_time") else None,
+        effective_time=_moment(step.effective_time, f"steps[{position}].effective_time")
+        if step.HasField("effective_time")
+        else None,
+        keep_hold=step.keep_hold,
     )
 
 
@@ -117,8 +125,8 @@ def _uuid(text: str, field: str) -> str:
     return ""
 
 
-def _moment(step: pb.JournalStep, position: int) -> datetime:
+def _moment(moment: Timestamp, field: str) -> datetime:
     try:
-        return step.effective_time.ToDatetime(tzinfo=UTC)
+        return moment.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise RequestInvalid([(f"steps[{position}].effective_time", "is not a time")]) from None
+        raise RequestInvalid([(field, "is not a time")]) from None

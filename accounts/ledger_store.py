@@ -43,8 +43,11 @@ _OUTCOMES = (
     " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, key) USING (tenant, key)"
 )
 _HOLDS = (
-    "SELECT tenant, hold::text, account, currency, amount, state, origin, version, create_time, update_time FROM holds"
-    " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, hold) USING (tenant, hold)"
+    "SELECT tenant, hold::text, account, currency, amount, state, origin, version, create_time, update_time,"
+    " expire_time FROM holds JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, hold) USING (tenant, hold)"
+)
+_EXPIRED_HOLDS = (
+    "SELECT tenant, hold::text FROM holds WHERE state = 1 AND expire_time <= now() ORDER BY expire_time LIMIT %s"
 )
 _FACTS = (
     "SELECT a.tenant, a.account, a.currency, a.type, ARRAY(SELECT o.customer FROM account_owners AS o"
@@ -71,14 +74,15 @@ _SET_BALANCES = (
     " AS n(tenant, account, posted, held, sequence) WHERE a.tenant = n.tenant AND a.account = n.account"
 )
 _ADD_HOLDS = (
-    "INSERT INTO holds (tenant, hold, account, currency, amount, state, origin, version, create_time, update_time)"
+    "INSERT INTO holds (tenant, hold, account, currency, amount, state, origin, version, create_time, update_time,"
+    " expire_time)"
     " SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::text[], %s::bigint[], %s::smallint[], %s::text[],"
-    " %s::bigint[], %s::timestamptz[], %s::timestamptz[])"
+    " %s::bigint[], %s::timestamptz[], %s::timestamptz[], %s::timestamptz[])"
 )
-_END_HOLDS = (
-    "UPDATE holds AS h SET state = n.state, version = n.version, update_time = n.update_time"
-    " FROM unnest(%s::text[], %s::uuid[], %s::smallint[], %s::bigint[], %s::timestamptz[])"
-    " AS n(tenant, hold, state, version, update_time) WHERE h.tenant = n.tenant AND h.hold = n.hold"
+_SET_HOLDS = (
+    "UPDATE holds AS h SET amount = n.amount, state = n.state, version = n.version, update_time = n.update_time"
+    " FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::smallint[], %s::bigint[], %s::timestamptz[])"
+    " AS n(tenant, hold, amount, state, version, update_time) WHERE h.tenant = n.tenant AND h.hold = n.hold"
 )
 
 
@@ -261,7 +265,7 @@ def _entry_columns(journals: Sequence[Posted]) -> tuple[object, ...]:
 
 
 def _hold_statements(book: Book) -> list[tuple[str, tuple[object, ...]]]:
-    """A hold that was placed and ended in one batch is added as it ended."""
+    """A hold that was placed and changed in one batch is added as it is then."""
     statements: list[tuple[str, tuple[object, ...]]] = []
     placed = [book.holds[place] for place in sorted(book.placed)]
     if placed:
@@ -279,20 +283,23 @@ def _hold_statements(book: Book) -> list[tuple[str, tuple[object, ...]]]:
                     [hold.version for hold in placed],
                     [hold.create_time for hold in placed],
                     [hold.update_time for hold in placed],
+                    [hold.expire_time for hold in placed],
                 ),
             )
         )
-    ended = [book.holds[place] for place in sorted(book.ended - book.placed)]
-    if ended:
+    changed = sorted({(hold.tenant, hold.key) for hold in book.hold_changes} - book.placed)
+    if changed:
+        holds = [book.holds[place] for place in changed]
         statements.append(
             (
-                _END_HOLDS,
+                _SET_HOLDS,
                 (
-                    [hold.tenant for hold in ended],
-                    [hold.key for hold in ended],
-                    [hold.state.value for hold in ended],
-                    [hold.version for hold in ended],
-                    [hold.update_time for hold in ended],
+                    [hold.tenant for hold in holds],
+                    [hold.key for hold in holds],
+                    [hold.amount for hold in holds],
+                    [hold.state.value for hold in holds],
+                    [hold.version for hold in holds],
+                    [hold.update_time for hold in holds],
                 ),
             )
         )
@@ -300,8 +307,14 @@ def _hold_statements(book: Book) -> list[tuple[str, tuple[object, ...]]]:
 
 
 def _hold(row: Sequence[Any]) -> Hold:
-    tenant, key, account, currency, amount, state, origin, version, create_time, update_time = row
-    return Hold(tenant, key, account, currency, amount, HoldState(state), origin, version, create_time, update_time)
+    tenant, key, account, currency, amount, state, *rest = row
+    return Hold(tenant, key, account, currency, amount, HoldState(state), *rest)
+
+
+async def expired_holds(conn: AsyncConnection, limit: int) -> list[Pair]:
+    """(tenant, key) of holds that nobody ended yet and whose time is over, the longest overdue first."""
+    rows = await fetch(conn, _EXPIRED_HOLDS, (limit,))
+    return [(row[0], row[1]) for row in rows]
 
 
 def _columns(pairs: Collection[Pair]) -> tuple[list[str], list[str]]:

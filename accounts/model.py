@@ -57,6 +57,7 @@ class HoldState(IntEnum):
     ACTIVE = 1
     CONSUMED = 2
     RELEASED = 3
+    EXPIRED = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts import events, ledger, ledger_store, outcomes
-from accounts.book import Actor, Book, Held, Leg, Place, Post, Posted, Refused, Release, Step
+from accounts.book import Actor, Book, Expire, Held, Leg, Place, Post, Posted, Refused, Release, Step
 from accounts.ledger_store import Facts, OutcomeRow, Wanted
 from accounts.model import Identifier, JournalKind, account_id_in, identifier_in
 from florin.accounts.v1 import ledger_service_pb2 as pb
@@ -113,7 +113,7 @@ def _wanted(steps: Sequence[Step]) -> Wanted:
             wanted.holds.add(place)
         if isinstance(step, Place):
             wanted.references.add((step.tenant, step.reference))
-        elif isinstance(step, Release):
+        elif isinstance(step, Release | Expire):
             wanted.released.add(place)
     return wanted
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from compliance import kyc_store, screening_operations
-from compliance.model import ReservationState
+from compliance.model import End, ReservationState
 from compliance.screening import UNKNOWN_TENANT_ZONE
 from compliance.settings import Settings
 from florin.accounts.v1 import events_pb2 as accounts_pb
@@ -26,6 +26,23 @@ _log = logs.get(__name__)
 _CUSTOMER_EVENTS: dict[str, type[accounts_pb.CustomerCreated | accounts_pb.CustomerUpdated]] = {
     "florin.accounts.customer_created.v1": accounts_pb.CustomerCreated,
     "florin.accounts.customer_updated.v1": accounts_pb.CustomerUpdated,
+}
+
+_TransferEvent = (
+    transactions_pb.TransferCompleted
+    | transactions_pb.TransferDeclined
+    | transactions_pb.TransferAuthorized
+    | transactions_pb.TransferCaptured
+    | transactions_pb.TransferVoided
+    | transactions_pb.TransferExpired
+)
+_TRANSFER_EVENTS: dict[str, type[_TransferEvent]] = {
+    "florin.transactions.transfer_completed.v1": transactions_pb.TransferCompleted,
+    "florin.transactions.transfer_declined.v1": transactions_pb.TransferDeclined,
+    "florin.transactions.transfer_authorized.v1": transactions_pb.TransferAuthorized,
+    "florin.transactions.transfer_captured.v1": transactions_pb.TransferCaptured,
+    "florin.transactions.transfer_voided.v1": transactions_pb.TransferVoided,
+    "florin.transactions.transfer_expired.v1": transactions_pb.TransferExpired,
 }
 
 
@@ -48,21 +65,35 @@ async def on_accounts(conn: AsyncConnection, incoming: Sequence[Incoming]) -> No
 
 
 def on_transactions(cipher: Cipher) -> Callable[[AsyncConnection, Sequence[Incoming]], Awaitable[None]]:
-    """The handler of transfers that became final."""
+    """The handler of transfers that became final, and of authorizations."""
 
     async def handle(conn: AsyncConnection, incoming: Sequence[Incoming]) -> None:
-        ends: dict[tuple[str, str], ReservationState] = {}
+        ends: dict[tuple[str, str], End] = {}
+        leases: dict[tuple[str, str], datetime] = {}
         for event in incoming:
-            if event.type == "florin.transactions.transfer_completed.v1":
-                completed = transactions_pb.TransferCompleted.FromString(event.data)
-                ends.setdefault((event.tenant, completed.transfer), ReservationState.CAPTURED)
-            elif event.type == "florin.transactions.transfer_declined.v1":
-                declined = transactions_pb.TransferDeclined.FromString(event.data)
-                ends.setdefault((event.tenant, declined.transfer), ReservationState.RELEASED)
+            read = _TRANSFER_EVENTS.get(event.type)
+            if read is None:
+                continue
+            told = read.FromString(event.data)
+            if isinstance(told, transactions_pb.TransferAuthorized):
+                leases[event.tenant, told.transfer] = told.expire_time.ToDatetime(tzinfo=UTC)
+            elif (end := _end(told)) is not None:
+                ends.setdefault((event.tenant, told.transfer), end)
         if ends:
             await screening_operations.end_transfers(conn, cipher, ends)
+        if leases:  # after the ends, whose locks go before those of reservations
+            await screening_operations.prolong_leases(conn, leases)
 
     return handle
+
+
+def _end(told: _TransferEvent) -> End | None:
+    """What an event of a transfer means for its reservation; None while it may go on."""
+    if isinstance(told, transactions_pb.TransferCompleted):
+        return End(ReservationState.CAPTURED)
+    if not isinstance(told, transactions_pb.TransferCaptured):
+        return End(ReservationState.RELEASED)
+    return End(ReservationState.CAPTURED, told.captured_amount.minor_units) if told.ended else None
 
 
 def _time_zone(name: str) -> str:

@@ -292,6 +292,14 @@ class Reservation:
     amount: int
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """What became of a payment, for its reservation; `amount` where less was moved than it reserved."""
+
+    state: ReservationState
+    amount: int | None = None
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class UsageKey:
     """What use is counted by: all payments of a customer in one currency on one day of the tenant's time zone."""

@@ -16,10 +16,10 @@ from compliance.model import (
     Case,
     CaseState,
     Decision,
+    End,
     KycProfile,
     Match,
     Payment,
-    ReservationState,
     Watchlist,
 )
 from compliance.screening import Knowledge, MatchKey, Policies, Screened
@@ -35,6 +35,8 @@ IMBALANCED = Gauge(
 )
 
 
+AUTHORIZATION_SETTLES = timedelta(minutes=5)
+"""How long it may take at most until the end of an authorization is told."""
 _MATCHINGS_MAX = 5  # a list that is imported meanwhile, and again, has to be matched with once more
 
 
@@ -175,15 +177,18 @@ def _case(screened: Screened, terms: Terms) -> Case:
     )
 
 
-async def end_transfers(
-    conn: AsyncConnection, cipher: Cipher, ends: Mapping[tuple[str, str], ReservationState]
-) -> None:
+async def end_transfers(conn: AsyncConnection, cipher: Cipher, ends: Mapping[tuple[str, str], End]) -> None:
     """Confirms or gives back the reservations of transfers that became final, and ends cases nobody needs now."""
     now = clock.now()
     await screening_store.end_transfers(conn, ends, now)
     # After the reservations: a screening that committed meanwhile has its case visible now.
     moot = await case_store.make_moot(conn, cipher, list(ends), now)
     await outbox.append(conn, [events.case_resolved(case) for case in moot])
+
+
+async def prolong_leases(conn: AsyncConnection, leases: Mapping[tuple[str, str], datetime]) -> None:
+    """Authorizations stand until these times: their reservations have not lapsed before."""
+    await screening_store.prolong_leases(conn, {key: time + AUTHORIZATION_SETTLES for key, time in leases.items()})
 
 
 async def watch(conn: AsyncConnection, now: datetime) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from compliance import traces
 from compliance.model import (
     Case,
     Decision,
+    End,
     Reservation,
     ReservationState,
     Usage,
@@ -78,6 +79,11 @@ _LIVE = (
     "SELECT r.tenant, c.customer, r.currency, r.day FROM reservations AS r, unnest(r.customers) AS c(customer)"
     " WHERE (r.tenant, r.transfer) IN (SELECT * FROM unnest(%s::text[], %s::text[])) AND r.state = 1"
 )
+_PROLONG = (
+    "UPDATE reservations AS r SET lease_time = greatest(r.lease_time, l.lease_time)"
+    " FROM unnest(%s::text[], %s::text[], %s::timestamptz[]) AS l(tenant, transfer, lease_time)"
+    " WHERE (r.tenant, r.transfer) = (l.tenant, l.transfer) AND r.state = 1"
+)
 # A transfer that was never screened leaves a row as well: if its screening comes late, it finds that it has ended.
 _END = (
     "INSERT INTO reservations AS r (tenant, transfer, customers, currency, day, amount, state, lease_time)"
@@ -85,6 +91,10 @@ _END = (
     " FROM unnest(%s::text[], %s::text[], %s::smallint[]) AS e(tenant, transfer, state)"
     " ON CONFLICT (tenant, transfer) DO UPDATE SET state = excluded.state WHERE r.state = 1"
     " RETURNING r.tenant, r.transfer, r.key, r.customers, r.currency, r.day, r.amount, r.state"
+)
+_REDUCE = (
+    "UPDATE reservations AS r SET amount = n.amount FROM unnest(%s::text[], %s::text[], %s::bigint[])"
+    " AS n(tenant, transfer, amount) WHERE (r.tenant, r.transfer) = (n.tenant, n.transfer)"
 )
 
 
@@ -146,27 +156,39 @@ async def store(
     await outbox.append(conn, events)
 
 
-async def end_transfers(
-    conn: AsyncConnection, ends: Mapping[tuple[str, str], ReservationState], now: datetime
-) -> list[Reservation]:
-    """Ends the live reservations of (tenant, transfer), gives back what is released, and gives what changed.
+async def end_transfers(conn: AsyncConnection, ends: Mapping[tuple[str, str], End], now: datetime) -> list[Reservation]:
+    """Ends the live reservations of (tenant, transfer), gives back what is released or was not moved, and gives what
+    changed.
 
     An end that is told again changes nothing.
     """
     keys = sorted(ends)
-    released = [key for key in keys if ends[key] is ReservationState.RELEASED]
-    if released:
-        live = await fetch(conn, _LIVE, _columns(released, 2))
+    less = [key for key in keys if ends[key].state is ReservationState.RELEASED or ends[key].amount is not None]
+    if less:
+        live = await fetch(conn, _LIVE, _columns(less, 2))
         await lock_usage(conn, [UsageKey(*row) for row in live])
-    states = [ends[key].value for key in keys]
+    states = [ends[key].state.value for key in keys]
     rows = await fetch(conn, _END, (now.date(), now, *_columns(keys, 2), states))
     ended = [_reservation(row) for row in rows if row[2] is not None]
-    back = added_usage([one for one in ended if ends[one.tenant, one.transfer] is ReservationState.RELEASED])
+    back = added_usage([one for one in ended if ends[one.tenant, one.transfer].state is ReservationState.RELEASED])
+    moved = [(one, amount) for one in ended if (amount := ends[one.tenant, one.transfer].amount) is not None]
+    if moved:
+        columns = _columns([(one.tenant, one.transfer, amount) for one, amount in moved], 3)
+        await execute(conn, _REDUCE, columns)
+        for one, amount in moved:
+            for key in added_usage([one]):
+                back.setdefault(key, Usage()).used += one.amount - amount  # the payment itself still counts
     if back:
         usage_keys = sorted(back)
         figures = ([-back[key].used for key in usage_keys], [-back[key].payments for key in usage_keys])
         await execute(conn, _USAGE_ADD, (*_usage_columns(usage_keys), *figures))
     return ended
+
+
+async def prolong_leases(conn: AsyncConnection, leases: Mapping[tuple[str, str], datetime]) -> None:
+    """The live reservations of (tenant, transfer) do not lapse before these times."""
+    ordered = sorted((*key, time) for key, time in leases.items())
+    await execute(conn, _PROLONG, _columns(ordered, 3))
 
 
 async def watch(conn: AsyncConnection, now: datetime, since: date) -> tuple[int, int]:

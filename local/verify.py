@@ -27,6 +27,8 @@ _AGAIN_SECONDS = 0.5
 _SHOWN_MAX = 5
 
 # How the services number states in their tables.
+_MOVED = ("COMPLETED", "REVERSED")  # by a journal of their own
+_NOTHING_MOVED = ("DECLINED", "VOIDED", "EXPIRED")
 _COUNTED = (1, 2)  # reservations: live, captured
 _RELEASED = 3
 
@@ -192,6 +194,17 @@ SINGLE: tuple[tuple[str, str, str], ...] = (
         ),
     ),
     (
+        "INV-6",
+        "transactions",
+        (
+            "SELECT a.tenant || '/transfers/' || a.id || ' is ' || a.state || ' and captured ' || a.captured"
+            " || ', its captures moved ' || coalesce(c.total, 0) FROM transfers AS a LEFT JOIN"
+            " (SELECT tenant, capture_of, sum(amount) AS total FROM transfers WHERE capture_of <> ''"
+            " AND state IN ('COMPLETED', 'REVERSED') GROUP BY tenant, capture_of) AS c"
+            " ON c.tenant = a.tenant AND c.capture_of = a.id WHERE a.captured <> coalesce(c.total, 0)"
+        ),
+    ),
+    (
         "INV-8",
         "compliance",
         (
@@ -277,7 +290,8 @@ def _final(connections: dict[str, Connection]) -> list[tuple[str, str, str, str]
     return (
         connections["transactions"]
         .execute(
-            "SELECT tenant, id, state, journal FROM transfers WHERE state IN ('COMPLETED', 'DECLINED', 'REVERSED')"
+            "SELECT tenant, id, state, journal FROM transfers"
+            " WHERE state IN ('COMPLETED', 'DECLINED', 'REVERSED', 'CAPTURED', 'VOIDED', 'EXPIRED')"
         )
         .fetchall()
     )
@@ -296,7 +310,7 @@ def _journals_of_transfers(connections: dict[str, Connection]) -> tuple[int, set
     suspects: set[str] = set()
     for tenant, id_, state, journal in transfers:
         name = f"transfers/{id_}"
-        wanted = [journal] if state != "DECLINED" else []
+        wanted = [journal] if state in _MOVED else []  # an authorization's money is moved by its captures
         found = posted.get((tenant, name), [])
         if found != wanted:
             suspects.add(f"{tenant}/{name} is {state}: journals {found}, expected {wanted}")
@@ -325,9 +339,9 @@ def _reservations_of_transfers(connections: dict[str, Connection]) -> tuple[int,
     suspects: set[str] = set()
     for tenant, id_, state, _ in transfers:
         reservation = states.get((tenant, f"transfers/{id_}"))
-        if state == "DECLINED" and reservation in _COUNTED:
-            suspects.add(f"{tenant}/transfers/{id_} is DECLINED and its reservation still counts")
-        if state != "DECLINED" and reservation == _RELEASED:
+        if state in _NOTHING_MOVED and reservation in _COUNTED:
+            suspects.add(f"{tenant}/transfers/{id_} is {state} and its reservation still counts")
+        if state not in _NOTHING_MOVED and reservation == _RELEASED:
             suspects.add(f"{tenant}/transfers/{id_} is {state} and its reservation was given back")
     return len(transfers), suspects
 

@@ -14,7 +14,7 @@ from florin.common.v1 import money_pb2
 from florin.compliance.v1 import decision_pb2, screening_service_pb2, screening_service_pb2_grpc
 from meshkit import channels, clock
 from transactions import errors
-from transactions.model import Transfer
+from transactions.model import State, Transfer
 from transactions.ports import Account, Decision, Outcome
 
 _CACHE_MAX = 100_000
@@ -80,7 +80,7 @@ class LedgerClient:
         """Holds each transfer's amount on its debit account."""
         request = ledger_service_pb2.PlaceHoldsRequest(steps=[_hold_step(transfer) for transfer in transfers])
         response = await channels.call(self._stub.PlaceHolds, request, service="accounts", timeout_s=self._timeout_s)
-        return [_hold_outcome(outcome) for outcome in response.outcomes]
+        return [_hold_outcome(*pair) for pair in zip(response.outcomes, transfers, strict=True)]
 
     async def release(self, transfers: Sequence[Transfer]) -> list[Outcome]:
         """Gives each transfer's hold back, or makes sure that it is never placed."""
@@ -138,7 +138,8 @@ def _journal_step(transfer: Transfer) -> ledger_service_pb2.JournalStep:
             ledger_service_pb2.JournalLeg(account=transfer.debit_account, amount=_money(transfer, -1)),
             ledger_service_pb2.JournalLeg(account=transfer.credit_account, amount=_money(transfer)),
         ],
-        hold_key=transfer.step_key("hold") if transfer.case else "",
+        hold_key=transfer.hold_key,
+        keep_hold=bool(transfer.capture_of) and not transfer.final_capture,
         effective_time=clock.timestamp(transfer.effective_time) if transfer.effective_time is not None else None,
     )
 
@@ -150,6 +151,7 @@ def _hold_step(transfer: Transfer) -> ledger_service_pb2.HoldStep:
         origin=transfer.name,
         account=transfer.debit_account,
         amount=_money(transfer),
+        expire_time=clock.timestamp(transfer.expire_time) if transfer.expire_time is not None else None,
     )
 
 
@@ -185,10 +187,12 @@ def _outcome(outcome: ledger_service_pb2.StepOutcome) -> Outcome:
     )
 
 
-def _hold_outcome(outcome: ledger_service_pb2.StepOutcome) -> Outcome:
-    """A hold that was released already cannot be placed again: somebody cancelled the transfer."""
+def _hold_outcome(outcome: ledger_service_pb2.StepOutcome, transfer: Transfer) -> Outcome:
+    """A hold that was released already cannot be placed again: somebody cancelled the transfer, or its time is over."""
     if outcome.HasField("hold") and outcome.hold.state == journal_pb2.HOLD_STATE_RELEASED:
         return Outcome(refusal=errors.TransferCancelled().to_status())
+    if outcome.HasField("hold") and outcome.hold.state == journal_pb2.HOLD_STATE_EXPIRED:
+        return Outcome(refusal=errors.AuthorizationEnded(transfer.name, State.EXPIRED).to_status())
     return _outcome(outcome)
 
 

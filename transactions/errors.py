@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from florin.common.v1 import errors_pb2
+from meshkit import money
 from meshkit.errors import DomainError, error_info
 
 
@@ -136,7 +137,8 @@ class TransferFinal(DomainError):
 
     def __init__(self, name: str, state: str) -> None:
         super().__init__(
-            f"{name} is {state} and can no longer be cancelled; a completed one can be reversed.",
+            f"{name} is {state} and can no longer be cancelled; a completed one can be reversed, an authorized one"
+            " voided.",
             metadata={"name": name, "state": state},
         )
 
@@ -160,6 +162,64 @@ class TransferReversed(DomainError):
 
     def __init__(self, name: str, reversal: str) -> None:
         super().__init__(f"{name} was reversed by {reversal}.", metadata={"name": name, "reversal": reversal})
+
+
+class TransferNotAuthorized(DomainError):
+    """Only an authorization that stands can be captured or voided."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_TRANSFER_NOT_AUTHORIZED
+    definitive = False  # it may be authorized later
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(
+            f"{name} is {state}; only a transfer that was made with authorize_only, and is AUTHORIZED, can be captured"
+            " or voided.",
+            metadata={"name": name, "state": state},
+        )
+
+
+class AuthorizationEnded(DomainError):
+    """Nothing is held for captures any more."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_AUTHORIZATION_ENDED
+
+    def __init__(self, name: str, state: str = "") -> None:
+        super().__init__(
+            f"{name} has ended{f': it is {state}' if state else ''}; nothing is held for it any more.",
+            metadata={"name": name, **({"state": state} if state else {})},
+        )
+
+
+class CaptureExceeded(DomainError):
+    """More is to be captured than is left."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_CAPTURE_EXCEEDED
+    definitive = False  # what is left may grow, when a capture on its way is refused
+
+    def __init__(self, name: str, currency: str, *, left: int, requested: int) -> None:
+        super().__init__(
+            f"{money.format_minor(left, currency)} {currency} of {name} are left,"
+            f" not {money.format_minor(requested, currency)} {currency}.",
+            metadata={"name": name, "left_minor_units": str(left), "requested_minor_units": str(requested)},
+        )
+
+
+class CaptureUnderWay(DomainError):
+    """Another capture has to end first: it could not be brought to its end in time."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = errors_pb2.REASON_CAPTURE_UNDER_WAY
+    retry_after_s = 1.0
+    definitive = False
+
+    def __init__(self, name: str, capture: str) -> None:
+        super().__init__(
+            f"{capture} of {name} is on its way; capture again when it has ended.",
+            metadata={"name": name, "capture": capture},
+        )
 
 
 def naming(status: status_pb2.Status, transfer: str) -> status_pb2.Status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from florin.common.v1 import money_pb2
 from florin.transactions.v1 import events_pb2
@@ -36,6 +37,10 @@ _WORD = {
     State.COMPLETED: "completed",
     State.DECLINED: "declined",
     State.REVERSED: "reversed",
+    State.AUTHORIZED: "authorized",
+    State.CAPTURED: "captured",
+    State.VOIDED: "voided",
+    State.EXPIRED: "expired",
 }
 
 
@@ -72,6 +77,7 @@ def _message(transfer: Transfer) -> Message:
                 journal=transfer.journal,
                 end_to_end_id=transfer.end_to_end_id,
                 reversal_of=f"transfers/{transfer.reversal_of}" if transfer.reversal_of else "",
+                capture_of=f"transfers/{transfer.capture_of}" if transfer.capture_of else "",
                 update_time=updated,
                 effective_time=clock.timestamp(transfer.effective_time or transfer.update_time),
             )
@@ -91,3 +97,36 @@ def _message(transfer: Transfer) -> Message:
                 reversed_by=f"transfers/{transfer.reversed_by}",
                 update_time=updated,
             )
+        case State.AUTHORIZED | State.CAPTURED | State.VOIDED | State.EXPIRED:
+            return _of_authorization(transfer, amount, updated)
+
+
+def _of_authorization(transfer: Transfer, amount: money_pb2.Money, updated: Timestamp) -> Message:
+    customers = list(transfer.customers)
+    if transfer.captured:
+        return events_pb2.TransferCaptured(
+            transfer=transfer.name,
+            customers=customers,
+            amount=amount,
+            captured_amount=money_pb2.Money(currency_code=transfer.currency, minor_units=transfer.captured),
+            ended=transfer.is_final,
+            end_to_end_id=transfer.end_to_end_id,
+            update_time=updated,
+        )
+    if transfer.state is State.AUTHORIZED:
+        return events_pb2.TransferAuthorized(
+            transfer=transfer.name,
+            customers=customers,
+            amount=amount,
+            end_to_end_id=transfer.end_to_end_id,
+            expire_time=clock.timestamp(transfer.expire_time or transfer.update_time),
+            update_time=updated,
+        )
+    given_back = events_pb2.TransferVoided if transfer.state is State.VOIDED else events_pb2.TransferExpired
+    return given_back(
+        transfer=transfer.name,
+        customers=customers,
+        amount=amount,
+        end_to_end_id=transfer.end_to_end_id,
+        update_time=updated,
+    )

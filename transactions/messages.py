@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from dataclasses import replace
+from datetime import UTC, timedelta
 
 from florin.common.v1 import errors_pb2, money_pb2
 from florin.transactions.v1 import transfer_pb2, transfer_service_pb2
@@ -10,6 +11,9 @@ from meshkit import clock, idempotency, identity
 from meshkit.errors import error_info, reason_of
 from meshkit.identity import Call, Principal
 from transactions.model import CREATE_METHOD, State, Transfer, request_key
+
+_VALID_FOR = timedelta(days=7)
+"""How long an authorization stands whose caller does not say."""
 
 STATES = {state: transfer_pb2.TransferState.Value(f"TRANSFER_STATE_{state.value}") for state in State}
 
@@ -38,20 +42,48 @@ def order(
         remittance=request.remittance,
         create_time=moment,
         update_time=moment,
+        expire_time=moment + _valid_for(request) if request.authorize_only else None,
         customers=(principal.customer,) if principal.customer is not None else (),
         traceparent=identity.traceparent(),
     )
 
 
+def _valid_for(request: transfer_service_pb2.CreateTransferRequest) -> timedelta:
+    if not request.HasField("valid_for"):
+        return _VALID_FOR
+    return timedelta(seconds=request.valid_for.seconds)
+
+
+def capture(request: transfer_service_pb2.CaptureTransferRequest, call: Call, authorization: str) -> Transfer:
+    """The transfer that captures an authorization; accounts come from it, and the amount where none is asked for."""
+    return replace(
+        _follower(call, request.request_id),
+        capture_of=authorization,
+        currency=request.amount.currency_code,
+        amount=request.amount.minor_units,
+        final_capture=request.final,
+    )
+
+
 def reversal(request: transfer_service_pb2.ReverseTransferRequest, call: Call, original: str) -> Transfer:
     """The transfer that moves another one's money back; amount and accounts come from that one."""
-    key = request_key(call.who, call.method, request.request_id)
+    return replace(
+        _follower(call, request.request_id),
+        remittance=request.reason,
+        reversal_of=original,
+        effective_time=(request.effective_time.ToDatetime(tzinfo=UTC) if request.HasField("effective_time") else None),
+    )
+
+
+def _follower(call: Call, request_id: str) -> Transfer:
+    """A transfer that takes the rest from the one it belongs to."""
+    key = request_key(call.who, call.method, request_id)
     moment = clock.now()
     return Transfer(
         id=str(key),
         principal=call.who,
         request_key=key,
-        request_id=request.request_id,
+        request_id=request_id,
         fingerprint=call.fingerprint,
         debit_account="",
         credit_account="",
@@ -59,12 +91,10 @@ def reversal(request: transfer_service_pb2.ReverseTransferRequest, call: Call, o
         amount=0,
         creditor_name="",
         end_to_end_id="",
-        remittance=request.reason,
+        remittance="",
         create_time=moment,
         update_time=moment,
         traceparent=call.traceparent,
-        reversal_of=original,
-        effective_time=(request.effective_time.ToDatetime(tzinfo=UTC) if request.HasField("effective_time") else None),
     )
 
 
@@ -89,6 +119,14 @@ def transfer(model: Transfer, principal: Principal) -> transfer_pb2.Transfer:
         update_time=clock.timestamp(model.update_time),
         effective_time=clock.timestamp(model.effective_time) if model.effective_time is not None else None,
     )
+    if model.expire_time is not None:
+        message.authorize_only = True
+        message.expire_time.CopyFrom(clock.timestamp(model.expire_time))
+        message.captured_amount.currency_code = model.currency
+        message.captured_amount.minor_units = model.captured
+    if model.capture_of:
+        message.capture_of = f"transfers/{model.capture_of}"
+        message.final_capture = model.final_capture
     if model.decision.startswith("decisions/") and "compliance:read" in principal.scopes:
         message.decision = model.decision
     if model.refusal is not None:

@@ -25,9 +25,15 @@ class State(StrEnum):
     COMPLETED = "COMPLETED"
     DECLINED = "DECLINED"
     REVERSED = "REVERSED"
+    AUTHORIZED = "AUTHORIZED"
+    CAPTURED = "CAPTURED"
+    VOIDED = "VOIDED"
+    EXPIRED = "EXPIRED"
 
 
-FINAL = frozenset({State.COMPLETED, State.DECLINED, State.REVERSED})
+FINAL = frozenset({State.COMPLETED, State.DECLINED, State.REVERSED, State.CAPTURED, State.VOIDED, State.EXPIRED})
+RESTING = frozenset({State.IN_REVIEW, State.AUTHORIZED})
+"""Not final, and nothing goes on until somebody says so or its time is over."""
 
 
 class Verdict(StrEnum):
@@ -72,6 +78,16 @@ class Transfer:
     customers: tuple[str, ...] = ()
     """Who may see it: the maker, if a customer, and the owners of the debit account."""
     effective_time: datetime | None = None
+    expire_time: datetime | None = None
+    """When an authorization ends by itself; None where the transfer is none."""
+    captured: int = 0
+    """How much of an authorization its captures moved."""
+    voided: bool = False
+    """Whether somebody wants an authorization to end."""
+    capture_of: str = ""
+    """The id of the authorization that this transfer captures."""
+    final_capture: bool = False
+    """Whether what this capture leaves is given back."""
     traceparent: str = field(default="", compare=False)
     """The trace of the call that made it, for what is told of it; not kept, so what recovery does has none."""
 
@@ -95,13 +111,34 @@ class Transfer:
         """Whether its state can no longer change by the saga."""
         return self.state in FINAL
 
+    @property
+    def is_authorization(self) -> bool:
+        """Whether its amount is held for captures, instead of moved."""
+        return self.expire_time is not None
+
+    @property
+    def left(self) -> int:
+        """How much of an authorization can still be captured."""
+        return self.amount - self.captured
+
     def step_key(self, step: str) -> str:
         """The key of a step, the same whoever does it and however often."""
-        return str(uuid.uuid5(NAMESPACE, f"{self.tenant}/{self.name}/{step}"))
+        return _step_key(self.tenant, self.name, step)
+
+    @property
+    def hold_key(self) -> str:
+        """The key of the step that placed the hold which its journal takes from; empty where there is none."""
+        if self.capture_of:
+            return _step_key(self.tenant, f"transfers/{self.capture_of}", "hold")
+        return self.step_key("hold") if self.case else ""
 
     def visible_to(self, principal: Principal) -> bool:
         """Whether a caller may see it."""
         return principal.tenant == self.tenant and (principal.is_staff or (principal.customer or "") in self.customers)
+
+
+def _step_key(tenant: str, transfer: str, step: str) -> str:
+    return str(uuid.uuid5(NAMESPACE, f"{tenant}/{transfer}/{step}"))
 
 
 def request_key(principal: Principal, method: str, request_id: str) -> uuid.UUID:

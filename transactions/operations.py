@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import audit, iban, idempotency, money, pages
 from meshkit.database import Database
-from meshkit.errors import PageTokenInvalid, RecordedRefusal, RequestIdReused, StaffOnly
+from meshkit.errors import PageTokenInvalid, RecordedRefusal, StaffOnly
 from meshkit.identity import Call, Principal
 from transactions import errors, store
 from transactions import filter as filters
-from transactions.model import State, Transfer
-from transactions.orders import Order, Orders
+from transactions.authorizations import Authorizations
+from transactions.model import RESTING, State, Transfer
+from transactions.orders import Order, Orders, same_request
 from transactions.passes import Passes
 from transactions.ports import Ledger
 from transactions.settings import Settings
@@ -26,7 +27,7 @@ from transactions.waiters import Waiters
 
 
 class Transfers:
-    """The use cases; new transfers go their way in `orders`."""
+    """The use cases; new transfers go their way in `orders`, captures and voids are in `authorizations`."""
 
     def __init__(self, db: Database, passes: Passes, ledger: Ledger, waiters: Waiters, settings: Settings) -> None:
         self._db = db
@@ -35,6 +36,7 @@ class Transfers:
         self._waiters = waiters
         self._settings = settings
         self.orders = Orders(db, passes, settings)
+        self.authorizations = Authorizations(db, passes, self.orders, settings)
 
     async def reverse(self, original_id: str, reversal: Transfer, call: Call) -> Transfer:
         """Moves a completed transfer's money back by a transfer of its own; audited.
@@ -48,7 +50,7 @@ class Transfers:
             asked = (reversal.tenant, reversal.request_key, reversal.id)
             made = await store.find_by_request(conn, self._db.cipher, [asked])
             if made:
-                return _same_request(made[0], reversal)
+                return same_request(made[0], reversal)
             if original is None:
                 raise errors.TransferNotFound(f"transfers/{original_id}")
             live = await store.live_reversal(conn, self._db.cipher, reversal.tenant, original_id)
@@ -67,7 +69,7 @@ class Transfers:
             )
             if not await store.insert_intents(conn, self._db.cipher, [order], self._settings.recovery_lease_seconds):
                 # The same request_id reversed another transfer since we looked: there was no lock to wait for.
-                return _same_request((await store.find_by_request(conn, self._db.cipher, [asked]))[0], reversal)
+                return same_request((await store.find_by_request(conn, self._db.cipher, [asked]))[0], reversal)
             await audit.record(
                 conn,
                 call,
@@ -105,7 +107,7 @@ class Transfers:
             raise StaffOnly  # who may not reverse may not stop a reversal
         if transfer.state is State.DECLINED and _was_cancelled(transfer):
             return transfer
-        if transfer.is_final:
+        if transfer.is_final or transfer.state is State.AUTHORIZED:
             raise errors.TransferFinal(transfer.name, transfer.state)
         if call.who.is_staff:
             await self._audit_cancel(call, transfer)
@@ -146,13 +148,13 @@ class Transfers:
         return transfer
 
     async def wait(self, principal: Principal, id_: str, seconds: float) -> Transfer:
-        """The transfer as soon as it is final or in review, or as it is after `seconds`. Raises TransferNotFound."""
+        """The transfer as soon as it is final or rests, or as it is after `seconds`. Raises TransferNotFound."""
         deadline, pause = time.monotonic() + seconds, 0.1
         while not self._waiters.drained:
             with self._waiters.waiting(principal.tenant, id_) as changed:
                 transfer = await self.get(principal, id_)
                 remaining = deadline - time.monotonic()
-                if transfer.is_final or transfer.state is State.IN_REVIEW or remaining <= 0:
+                if transfer.is_final or transfer.state in RESTING or remaining <= 0:
                     return transfer
                 # Another replica may finish it, which nobody tells this one: so it looks again now and then, less often
                 # the longer it takes, since a thousand callers may wait for a service that is down.
@@ -207,12 +209,6 @@ def _position(values: Sequence[str | int]) -> tuple[datetime, str]:
     if moment.tzinfo is None:
         raise PageTokenInvalid
     return moment, str(values[1])
-
-
-def _same_request(recorded: Transfer, asked: Transfer) -> Transfer:
-    if recorded.fingerprint != asked.fingerprint:
-        raise RequestIdReused(recorded.name)
-    return recorded
 
 
 def _was_cancelled(transfer: Transfer) -> bool:

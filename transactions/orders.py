@@ -17,7 +17,7 @@ from meshkit.batching import FEW_ITEMS_MAX, Batcher
 from meshkit.database import Database
 from meshkit.errors import DeadlineExceeded, DomainError, RecordedRefusal, RequestIdReused
 from transactions import errors, store
-from transactions.model import State, Transfer
+from transactions.model import RESTING, State, Transfer
 from transactions.passes import Passes, crash
 from transactions.settings import Settings
 
@@ -112,9 +112,7 @@ class Orders:
         open_ = [
             (order, order.recorded)
             for order in orders
-            if order.recorded is not None
-            and not order.recorded.is_final
-            and order.recorded.state is not State.IN_REVIEW
+            if order.recorded is not None and not order.recorded.is_final and order.recorded.state not in RESTING
         ]
         try:
             passed = self._under_way.enqueue(
@@ -228,6 +226,13 @@ def _or_raise(answer: Transfer | DomainError) -> Transfer:
     if isinstance(answer, DomainError):
         raise answer
     return answer
+
+
+def same_request(recorded: Transfer, asked: Transfer) -> Transfer:
+    """What stands under a request_id. Raises RequestIdReused where it was made by another payload."""
+    if recorded.fingerprint != asked.fingerprint:
+        raise RequestIdReused(recorded.name)
+    return recorded
 
 
 def _refused(answer: BaseException) -> DomainError:

@@ -22,7 +22,7 @@ from florin.common.v1 import errors_pb2
 from meshkit import clock, logs
 from meshkit.database import Database
 from meshkit.errors import DomainError, Failed, RecordedRefusal, Unavailable, reason_of
-from transactions import errors, saga, store
+from transactions import errors, originals, saga, store
 from transactions.model import State, Transfer, Verdict
 from transactions.ports import Account, Decision, Ledger, Outcome, Screening
 from transactions.saga import Action, Answer
@@ -123,16 +123,20 @@ class Passes:
         """Each transfer's next action, in batches by action, then all outcomes in one transaction."""
         progress = Progress()
         by_action: dict[Action, list[Transfer]] = {}
+        now = clock.now()
         for transfer in transfers:
-            by_action.setdefault(saga.next_action(transfer), []).append(transfer)
+            by_action.setdefault(saga.next_action(transfer, now), []).append(transfer)
         try:
-            await self._screen(by_action.get(Action.SCREEN, []), by_action.setdefault(Action.POST, []), progress)
+            for transfer in await self._screen(by_action.get(Action.SCREEN, []), progress):
+                by_action.setdefault(saga.when_allowed(transfer), []).append(transfer)
         except DomainError as error:
             progress.wait(error, len(by_action[Action.SCREEN]))
         for action, step in (
             (Action.POST, self._post),
             (Action.POST_HELD, self._post),
+            (Action.AUTHORIZE, self._authorize),
             (Action.RELEASE, self._release),
+            (Action.END, self._end),
         ):
             waiting = by_action.get(action, [])
             if not waiting:
@@ -153,15 +157,24 @@ class Passes:
             (released,) = await self._ledger.release([transfer])
             if not given_back(transfer, released):
                 return transfer
+            if transfer.state is State.AUTHORIZED:  # a pass was faster; nothing is held now, so that is what ends
+                return await self._end_cancelled(transfer)
             progress = Progress()
             progress.settle(transfer, Answer.REFUSED, refusal=refusal)
             (transfer,) = await self._record([transfer], progress)
         return transfer
 
-    async def _screen(self, transfers: list[Transfer], allowed: list[Transfer], progress: Progress) -> None:
-        """Resolves and screens; what may be posted at once is added to `allowed`."""
+    async def _end_cancelled(self, authorization: Transfer) -> Transfer:
+        async def void(conn: AsyncConnection) -> None:
+            await store.void(conn, *authorization.place)
+
+        await self._db.run(authorization.tenant, void)
+        return (await self.advance([replace(authorization, voided=True)]))[0]
+
+    async def _screen(self, transfers: list[Transfer], progress: Progress) -> list[Transfer]:
+        """Resolves and screens; gives those that are allowed, and may go on at once."""
         if not transfers:
-            return
+            return []
         accounts = await self._ledger.resolve(
             [(t.tenant, reference) for t in transfers for reference in (t.debit_account, t.credit_account)]
         )
@@ -176,6 +189,7 @@ class Passes:
         outcomes = await self._decide(screened)
         crash(self._settings, "after-screening")
         review: list[Transfer] = []
+        allowed: list[Transfer] = []
         for (transfer, _, _), outcome in zip(screened, outcomes, strict=True):
             known = replace(transfer, decision=outcome.decision_name, case=outcome.case)
             match outcome.decision:
@@ -190,7 +204,8 @@ class Passes:
                     progress.settle(known, Answer.REFUSED, refusal=errors.naming(refusal, known.name))
                 case None:
                     progress.stuck = True
-        await self._hold(review, progress)
+        await self._hold(review, Answer.HELD, progress)
+        return allowed
 
     async def _decide(self, screened: Sequence[tuple[Transfer, Account, Account]]) -> list[Outcome]:
         """Compliance's decisions, or stand-in ones where the deployment wants them while compliance is down."""
@@ -211,14 +226,44 @@ class Passes:
             for transfer, _, _ in screened
         ]
 
-    async def _hold(self, review: list[Transfer], progress: Progress) -> None:
-        if not review:
+    async def _hold(self, transfers: list[Transfer], answer: Answer, progress: Progress) -> None:
+        """Holds amounts; `answer` is what is learned of those that are held."""
+        if not transfers:
             return
-        for transfer, outcome in zip(review, await self._ledger.hold(review), strict=True):
+        for transfer, outcome in zip(transfers, await self._ledger.hold(transfers), strict=True):
             if outcome.refusal is not None:
                 progress.settle(transfer, Answer.REFUSED, refusal=_refusal(outcome.refusal, transfer))
             else:
-                progress.settle(transfer, Answer.HELD, customers=_viewers(transfer, outcome))
+                progress.settle(transfer, answer, customers=_viewers(transfer, outcome))
+
+    async def _authorize(self, transfers: list[Transfer], progress: Progress) -> None:
+        crash(self._settings, "before-authorizing")
+        await self._hold(transfers, Answer.AUTHORIZED, progress)
+        crash(self._settings, "after-authorizing")
+
+    async def _end(self, transfers: list[Transfer], progress: Progress) -> None:
+        """Gives back what is left of authorizations. No capture takes anything from then on; one that did, and is not
+        recorded yet, is recorded first."""
+        released = await self._ledger.release(transfers)
+        crash(self._settings, "after-ending")
+        keys = [transfer.place for transfer in transfers]
+        tenants = {transfer.tenant for transfer in transfers}
+
+        async def read_captures(conn: AsyncConnection) -> list[Transfer]:
+            return await store.live_captures(conn, self._db.cipher, keys)
+
+        async def read_present(conn: AsyncConnection) -> list[Transfer]:
+            return await store.present(conn, self._db.cipher, keys)
+
+        captures = await self._db.run(tenants, read_captures, read_only=True)
+        advanced = await self.advance(captures) if captures else []
+        open_ = {(capture.tenant, capture.capture_of) for capture in advanced if not capture.is_final}
+        progress.stuck = progress.stuck or bool(open_)
+        present = {t.place: t for t in await self._db.run(tenants, read_present, read_only=True)}
+        for transfer, outcome in zip(transfers, released, strict=True):
+            now = present[transfer.place]
+            if now.state is State.AUTHORIZED and now.place not in open_ and given_back(now, outcome):
+                progress.settle(now, saga.end_of(now))
 
     async def _post(self, transfers: list[Transfer], progress: Progress) -> None:
         crash(self._settings, "before-posting")
@@ -271,13 +316,12 @@ class Passes:
         derivable = self._settings.screening_posture == "closed"
         durable = not derivable or any(transfer.state is not State.COMPLETED for transfer in changed)
         lost: list[Transfer] = []
+        others: list[Transfer] = []
 
         async def work(conn: AsyncConnection) -> None:
             written = await store.record_outcomes(conn, changed) if changed else set()
-            # A completed reversal changes its original in the same transaction.
-            originals = await self._originals(conn, [t for t in changed if t.place in written])
-            if originals:
-                await store.record_outcomes(conn, originals)
+            # A completed reversal or capture changes its original in the same transaction.
+            others[:] = await originals.record(conn, self._db.cipher, [t for t in changed if t.place in written])
             missing = [t.place for t in changed if t.place not in written]
             lost[:] = await store.present(conn, self._db.cipher, missing) if missing else []
             waiting = [t for t in transfers if t.place not in progress.changed and not t.is_final]
@@ -288,26 +332,8 @@ class Passes:
             await self._db.run({transfer.tenant for transfer in transfers}, work, durable=durable)
         crash(self._settings, "after-outcome")
         present = {t.place: t for t in (*transfers, *changed, *lost)}
-        self._on_change([*changed, *lost])
+        self._on_change([*changed, *lost, *others])
         return [present[key] for key in keys]
-
-    async def _originals(self, conn: AsyncConnection, changed: list[Transfer]) -> list[Transfer]:
-        """The originals of completed reversals, REVERSED."""
-        reversed_: list[Transfer] = []
-        for reversal in changed:
-            if reversal.reversal_of and reversal.state is State.COMPLETED:
-                original = await store.get(conn, self._db.cipher, reversal.tenant, reversal.reversal_of, lock=True)
-                if original is not None and original.state is State.COMPLETED:
-                    reversed_.append(
-                        replace(
-                            original,
-                            state=saga.after(original, Answer.REVERSED),
-                            version=original.version + 1,
-                            reversed_by=reversal.id,
-                            update_time=reversal.update_time,
-                        )
-                    )
-        return reversed_
 
 
 STAND_IN = "stand-in"
@@ -361,7 +387,11 @@ def _viewers(transfer: Transfer, outcome: Outcome) -> tuple[str, ...]:
 
 
 def _refusal(status: status_pb2.Status, transfer: Transfer) -> status_pb2.Status:
-    """A ledger's refusal as the transfer's: a step that was cancelled is a transfer that was cancelled."""
-    if reason_of(status) == errors_pb2.REASON_STEP_CANCELLED:
+    """A ledger's refusal as the transfer's: a step that was cancelled is a transfer that was cancelled, a hold that was
+    given back is an authorization that has ended."""
+    reason = reason_of(status)
+    if reason == errors_pb2.REASON_STEP_CANCELLED:
         status = errors.TransferCancelled().to_status()
+    elif transfer.capture_of and reason in (errors_pb2.REASON_HOLD_NOT_ACTIVE, errors_pb2.REASON_HOLD_NOT_FOUND):
+        status = errors.AuthorizationEnded(f"transfers/{transfer.capture_of}").to_status()
     return errors.naming(status, transfer.name)

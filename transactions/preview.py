@@ -46,6 +46,8 @@ async def _decided(
         return _declined(posted.refusal)
     if decision.decision is Decision.REVIEW:
         return _would_reach(State.IN_REVIEW)
+    if transfer.is_authorization:
+        return _would_reach(State.AUTHORIZED)
     answer = _would_reach(State.COMPLETED)
     answer.legs.extend(_legs(transfer, debit, credit, posted))
     return answer

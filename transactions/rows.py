@@ -16,7 +16,8 @@ CREDITOR_NAME, REMITTANCE = "transfers.creditor_name", "transfers.remittance"
 COLUMNS = (
     "tenant, id, version, state, subject, customer, scopes, request_key, request_id, fingerprint, debit_account,"
     " credit_account, currency, amount, creditor_name, end_to_end_id, remittance, verdict, refusal, journal, decision,"
-    " case_name, stand_in, reversal_of, reversed_by, customers, create_time, update_time, effective_time"
+    " case_name, stand_in, reversal_of, reversed_by, customers, create_time, update_time, effective_time,"
+    " expire_time, captured, voided, capture_of, final_capture"
 )
 
 
@@ -26,6 +27,7 @@ def transfer_from(row: Sequence[Any], cipher: Cipher) -> Transfer:
         tenant, id_, version, state, subject, customer, scopes, request_key, request_id, fingerprint, debit_account,
         credit_account, currency, amount, creditor_name, end_to_end_id, remittance, verdict, refusal, journal, decision,
         case_name, stand_in, reversal_of, reversed_by, customers, create_time, update_time, effective_time,
+        expire_time, captured, voided, capture_of, final_capture,
     ) = row  # fmt: skip
     return Transfer(
         id=id_,
@@ -54,6 +56,11 @@ def transfer_from(row: Sequence[Any], cipher: Cipher) -> Transfer:
         reversed_by=reversed_by,
         customers=tuple(customers),
         effective_time=effective_time,
+        expire_time=expire_time,
+        captured=captured,
+        voided=voided,
+        capture_of=capture_of,
+        final_capture=final_capture,
     )
 
 
@@ -79,6 +86,9 @@ def intent_columns(transfers: Sequence[Transfer], cipher: Cipher) -> tuple[list[
         [",".join(t.customers) for t in transfers],
         [t.create_time for t in transfers],
         [t.effective_time for t in transfers],
+        [t.expire_time for t in transfers],
+        [t.capture_of for t in transfers],
+        [t.final_capture for t in transfers],
     )
 
 
@@ -100,4 +110,5 @@ def outcome_columns(transfers: Sequence[Transfer]) -> tuple[list[Any], ...]:
         [",".join(t.customers) for t in transfers],
         [t.update_time for t in transfers],
         [t.effective_time for t in transfers],
+        [t.captured for t in transfers],
     )

@@ -85,6 +85,19 @@ class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
         transfer = await self._transfers.reverse(original, order, call)
         return pb.ReverseTransferResponse(reversal=messages.transfer(transfer, call.who))
 
+    async def CaptureTransfer(self, request: pb.CaptureTransferRequest, context: Any) -> pb.CaptureTransferResponse:  # noqa: N802, ARG002
+        """See the contract."""
+        call = identity.current()
+        order = messages.capture(request, call, _id(request.name))
+        capture = await self._transfers.authorizations.capture(order, call)
+        return pb.CaptureTransferResponse(capture=messages.transfer(capture, call.who))
+
+    async def VoidTransfer(self, request: pb.VoidTransferRequest, context: Any) -> pb.VoidTransferResponse:  # noqa: N802, ARG002
+        """See the contract."""
+        call = identity.current()
+        transfer = await self._transfers.authorizations.void(call, _id(request.name))
+        return pb.VoidTransferResponse(transfer=messages.transfer(transfer, call.who))
+
 
 def _id(name: str) -> str:
     return name.removeprefix("transfers/")

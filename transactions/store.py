@@ -21,16 +21,18 @@ from transactions.rows import COLUMNS, intent_columns, outcome_columns, transfer
 _INSERT = (
     "INSERT INTO transfers (tenant, id, version, state, subject, customer, scopes, request_key, request_id,"
     " fingerprint, debit_account, credit_account, currency, amount, creditor_name, end_to_end_id, remittance,"
-    " reversal_of, customers, create_time, update_time, effective_time, due_time)"
+    " reversal_of, customers, create_time, update_time, effective_time, expire_time, capture_of, final_capture,"
+    " due_time)"
     " SELECT n.tenant, n.id, 1, 'ACCEPTED', n.subject, n.customer, n.scopes, n.request_key, n.request_id,"
     " n.fingerprint, n.debit_account, n.credit_account, n.currency, n.amount, n.creditor_name, n.end_to_end_id,"
     " n.remittance, n.reversal_of, string_to_array(n.customers, ','), n.create_time, n.create_time, n.effective_time,"
-    " now() + make_interval(secs => %s)"
+    " n.expire_time, n.capture_of, n.final_capture, now() + make_interval(secs => %s)"
     " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::text[], %s::bytea[],"
     " %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bytea[], %s::text[], %s::bytea[], %s::text[], %s::text[],"
-    " %s::timestamptz[], %s::timestamptz[])"
+    " %s::timestamptz[], %s::timestamptz[], %s::timestamptz[], %s::text[], %s::boolean[])"
     " AS n(tenant, id, subject, customer, scopes, request_key, request_id, fingerprint, debit_account, credit_account,"
-    " currency, amount, creditor_name, end_to_end_id, remittance, reversal_of, customers, create_time, effective_time)"
+    " currency, amount, creditor_name, end_to_end_id, remittance, reversal_of, customers, create_time, effective_time,"
+    " expire_time, capture_of, final_capture)"
     " ON CONFLICT DO NOTHING RETURNING tenant, request_key"
 )
 _OUTCOME = (
@@ -38,14 +40,16 @@ _OUTCOME = (
     " credit_account = o.credit_account, refusal = o.refusal, journal = o.journal, decision = o.decision,"
     " case_name = o.case_name, stand_in = o.stand_in, reversed_by = o.reversed_by,"
     " customers = string_to_array(o.customers, ','), update_time = o.update_time, effective_time = o.effective_time,"
-    " attempts = 0, due_time = CASE"
-    "  WHEN o.state IN ('COMPLETED', 'DECLINED', 'REVERSED') THEN NULL"
+    " captured = o.captured, attempts = 0, due_time = CASE"
+    "  WHEN o.state IN ('COMPLETED', 'DECLINED', 'REVERSED', 'CAPTURED', 'VOIDED', 'EXPIRED') THEN NULL"
+    "  WHEN o.state = 'AUTHORIZED' AND NOT t.voided THEN t.expire_time"
     "  WHEN o.state = 'IN_REVIEW' AND t.verdict IS NULL THEN NULL"
     "  ELSE now() END"
     " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s::text[],"
-    " %s::text[], %s::text[], %s::boolean[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[])"
+    " %s::text[], %s::text[], %s::boolean[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[],"
+    " %s::bigint[])"
     " AS o(tenant, id, version, state, debit_account, credit_account, refusal, journal, decision, case_name, stand_in,"
-    " reversed_by, customers, update_time, effective_time)"
+    " reversed_by, customers, update_time, effective_time, captured)"
     " WHERE t.tenant = o.tenant AND t.id = o.id AND t.version = o.version RETURNING t.tenant, t.id"
 )
 _LOCK = (
@@ -138,7 +142,7 @@ async def postpone(conn: AsyncConnection, transfers: Sequence[Transfer], seconds
         conn,
         "UPDATE transfers AS t SET due_time = now() + make_interval(secs => least(%s * 2 ^ least(attempts, 10), %s))"
         " FROM unnest(%s::text[], %s::text[]) AS k(tenant, id) WHERE t.tenant = k.tenant AND t.id = k.id"
-        " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW') AND t.due_time IS NOT NULL",
+        " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW', 'AUTHORIZED') AND t.due_time IS NOT NULL",
         (seconds, seconds_max, *keys),
     )
 
@@ -149,6 +153,29 @@ async def get(conn: AsyncConnection, cipher: Cipher, tenant: str, id_: str, *, l
     rows = await conn.execute(text(statement + (" FOR UPDATE" if lock else "")), {"tenant": tenant, "id": id_})
     row = rows.first()
     return transfer_from(row, cipher) if row is not None else None
+
+
+async def void(conn: AsyncConnection, tenant: str, id_: str) -> None:
+    """Notes that somebody wants an authorization to end, and makes it due."""
+    await conn.execute(
+        text(
+            "UPDATE transfers SET voided = true, due_time = now(), attempts = 0"
+            " WHERE tenant = :tenant AND id = :id AND state = 'AUTHORIZED'"
+        ),
+        {"tenant": tenant, "id": id_},
+    )
+
+
+async def live_captures(conn: AsyncConnection, cipher: Cipher, keys: Sequence[tuple[str, str]]) -> list[Transfer]:
+    """The captures of authorizations (tenant, id) that are under way; one each at most."""
+    rows = await fetch(
+        conn,
+        f"SELECT {COLUMNS} FROM transfers"  # noqa: S608
+        " JOIN unnest(%s::text[], %s::text[]) AS k(tenant, capture_of) USING (tenant, capture_of)"
+        " WHERE capture_of <> '' AND state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW')",
+        ([key[0] for key in keys], [key[1] for key in keys]),
+    )
+    return [transfer_from(row, cipher) for row in rows]
 
 
 async def live_reversal(conn: AsyncConnection, cipher: Cipher, tenant: str, id_: str) -> Transfer | None:
@@ -164,8 +191,13 @@ async def live_reversal(conn: AsyncConnection, cipher: Cipher, tenant: str, id_:
     return transfer_from(row, cipher) if row is not None else None
 
 
-async def present(conn: AsyncConnection, cipher: Cipher, keys: Sequence[tuple[str, str]]) -> list[Transfer]:
-    """The present rows of (tenant, id)."""
+async def present(
+    conn: AsyncConnection, cipher: Cipher, keys: Sequence[tuple[str, str]], *, lock: bool = False
+) -> list[Transfer]:
+    """The present rows of (tenant, id), locked if asked for."""
+    if lock:
+        ordered = sorted(keys)
+        await execute(conn, _LOCK, ([key[0] for key in ordered], [key[1] for key in ordered]))
     rows = await fetch(
         conn,
         f"SELECT {COLUMNS} FROM transfers JOIN unnest(%s::text[], %s::text[]) AS k(tenant, id) USING (tenant, id)",  # noqa: S608
@@ -221,9 +253,9 @@ async def open_ages(conn: AsyncConnection) -> dict[str, tuple[int, float]]:
     rows = await conn.execute(
         text(
             "SELECT s.state, count(t.id), coalesce(extract(epoch FROM now() - min(t.create_time)), 0)"
-            " FROM (VALUES ('ACCEPTED'), ('SCREENED'), ('IN_REVIEW')) AS s(state)"
+            " FROM (VALUES ('ACCEPTED'), ('SCREENED'), ('IN_REVIEW'), ('AUTHORIZED')) AS s(state)"
             " LEFT JOIN transfers AS t ON t.state = s.state"
-            " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW') GROUP BY s.state"
+            " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW', 'AUTHORIZED') GROUP BY s.state"
         )
     )
     return {row[0]: (row[1], float(row[2])) for row in rows}

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from compliance import operations
 from florin.accounts.v1 import events_pb2 as accounts_events
+from florin.common.v1 import money_pb2
 from florin.compliance.v1 import compliance_service_pb2 as pb
 from florin.compliance.v1 import policy_pb2
+from florin.transactions.v1 import events_pb2 as transactions_events
 from meshkit import clock
 from tests.integration.compliance.conftest import ALLOW, DECLINE, REVIEW, Service, refused
 
@@ -72,6 +74,35 @@ async def test_a_declined_transfer_gives_its_share_back_once(service: Service) -
     outcomes = await service.screen(service.step(61), service.step(60))
     assert [one.outcome for one in outcomes] == [DECLINE, ALLOW]
     await service.check_usage()
+
+
+async def test_an_authorization_uses_its_amount_until_it_ends_and_then_what_was_captured(
+    service: Service,
+) -> None:
+    """INV-8: part captures change nothing, the end gives back what was not moved, once; a void gives back all of it."""
+    await service.verified("anna")
+    captured, voided, expired = service.step(100), service.step(30), service.step(7)
+    await service.screen(captured, voided, expired)
+
+    def part(minor_units: int, *, ended: bool) -> transactions_events.TransferCaptured:
+        amount = money_pb2.Money(currency_code="EUR", minor_units=minor_units)
+        return transactions_events.TransferCaptured(transfer=captured.transfer, captured_amount=amount, ended=ended)
+
+    until = clock.now() + timedelta(days=30)
+    authorized = transactions_events.TransferAuthorized(transfer=captured.transfer)
+    authorized.expire_time.FromDatetime(until)
+    await service.consume(authorized, part(40, ended=False))
+    assert await service.used() == 137
+    ((lease,),) = await service.rows("SELECT lease_time FROM reservations WHERE transfer = %s", (captured.transfer,))
+    assert lease >= until  # what stands for a month has not lapsed before
+    for _ in range(2):
+        await service.consume(part(60, ended=True))
+        await service.consume(transactions_events.TransferVoided(transfer=voided.transfer))
+        await service.consume(transactions_events.TransferExpired(transfer=expired.transfer))
+        assert await service.used() == 60
+        await service.check_usage()
+    ((payments,),) = await service.rows("SELECT sum(payments) FROM limit_usage WHERE customer = 'anna'")
+    assert payments == 1
 
 
 async def test_a_transfer_that_was_cancelled_before_its_screening_reserves_nothing(service: Service) -> None:

@@ -132,13 +132,15 @@ class FakeLedger:
         self.faults.enter("accounts", name)
 
     def _post(self, transfer: Transfer, validate_only: bool) -> Outcome:
-        key, hold_key = transfer.step_key("post"), transfer.step_key("hold")
+        key, hold_key = transfer.step_key("post"), transfer.hold_key
         if key in self.outcomes:
             return self.outcomes[key]
         debit, credit = self._name(transfer.debit_account), self._name(transfer.credit_account)
-        hold = self.holds.get(hold_key) if transfer.case else None
+        hold = self.holds.get(hold_key)
         spare = hold[1] if hold is not None and hold[2] == "active" else 0
-        if self.available(debit) + spare < transfer.amount:
+        if transfer.capture_of and (hold is None or hold[2] != "active"):
+            outcome = Outcome(refusal=HoldNotActive("ended").to_status())
+        elif self.available(debit) + spare < transfer.amount:
             outcome = Outcome(refusal=InsufficientFunds("not enough").to_status())
         else:
             balances = (self.balances[debit] - transfer.amount, self.balances[credit] + transfer.amount)
@@ -154,7 +156,8 @@ class FakeLedger:
                 self.balances[debit], self.balances[credit] = balances
                 self.journals[transfer.name] += 1
                 if hold is not None:
-                    self.holds[hold_key] = (*hold[:2], "consumed")
+                    rest = hold[1] - transfer.amount if transfer.capture_of and not transfer.final_capture else 0
+                    self.holds[hold_key] = (hold[0], rest, "active") if rest else (*hold[:2], "consumed")
         if not validate_only:
             self.outcomes[key] = outcome
         return outcome

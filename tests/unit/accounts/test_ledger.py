@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +16,7 @@ from accounts.book import (
     Book,
     BookAccount,
     Cancel,
+    Expire,
     Held,
     Leg,
     Outcome,
@@ -79,6 +80,7 @@ def post(
     actor: Actor = STAFF,
     kind: JournalKind = JournalKind.TRANSFER,
     hold: int | None = None,
+    keep_hold: bool = False,
     currency: str = "EUR",
 ) -> Post:
     """A journal of (account, amount) legs."""
@@ -90,12 +92,21 @@ def post(
         origin="transfers/t",
         legs=tuple(Leg(f"accounts/{name}", currency, amount) for name, amount in legs),
         hold_key="" if hold is None else key(hold),
+        keep_hold=keep_hold,
     )
 
 
-def place(number: int, name: str, amount: int, *, actor: Actor = STAFF, currency: str = "EUR") -> Place:
+def place(
+    number: int,
+    name: str,
+    amount: int,
+    *,
+    actor: Actor = STAFF,
+    currency: str = "EUR",
+    expire_time: datetime | None = None,
+) -> Place:
     """A hold."""
-    return Place(TENANT, key(number), actor, "transfers/t", f"accounts/{name}", currency, amount)
+    return Place(TENANT, key(number), actor, "transfers/t", f"accounts/{name}", currency, amount, expire_time)
 
 
 def one(subject: Book, step: Step) -> Outcome:
@@ -137,10 +148,18 @@ def posts(draw: st.DrawFn) -> Post:
         actor=draw(ACTORS),
         kind=draw(st.sampled_from(list(JournalKind))),
         hold=draw(st.one_of(st.none(), KEYS)),
+        keep_hold=draw(st.booleans()),
     )
 
 
-HOLD_STEPS = st.builds(place, KEYS, st.sampled_from(NAMES), st.integers(1, 100), actor=ACTORS)
+HOLD_STEPS = st.builds(
+    place,
+    KEYS,
+    st.sampled_from(NAMES),
+    st.integers(1, 100),
+    actor=ACTORS,
+    expire_time=st.sampled_from([None, NOW, NOW + timedelta(seconds=1)]),
+)
 STEPS = st.one_of(
     posts(),
     posts(),
@@ -252,6 +271,47 @@ def test_a_journal_consumes_the_hold_it_names() -> None:
     assert refusal(subject, post(4, ("b", -1), ("a", 1), hold=1)) is errors.HoldNotFound
     one(subject, post(5, ("b", -50), ("a", 50)))
     assert refusal(subject, post(6, ("a", -1), ("b", 1), hold=1)) is errors.HoldNotActive
+
+
+def test_a_journal_takes_part_of_a_hold_and_leaves_the_rest() -> None:
+    """Several may, up to what is held; the last one consumes it. Each change is told with what is kept back then."""
+    subject = book(account("a", 100), account("b"))
+    one(subject, place(1, "a", 100))
+    assert refusal(subject, post(2, ("a", -101), ("b", 101), hold=1, keep_hold=True)) is errors.HoldExceeded
+    assert isinstance(one(subject, post(3, ("a", -30), ("b", 30), hold=1, keep_hold=True)), Posted)
+    assert (subject.accounts[TENANT, "a"].posted, subject.accounts[TENANT, "a"].held) == (70, 70)
+    assert refusal(subject, post(4, ("a", -71), ("b", 71), hold=1, keep_hold=True)) is errors.HoldExceeded
+    one(subject, post(5, ("a", -70), ("b", 70), hold=1, keep_hold=True))
+    assert (subject.accounts[TENANT, "a"].posted, subject.accounts[TENANT, "a"].held) == (0, 0)
+    told = [(hold.version, hold.amount, hold.state) for hold in subject.hold_changes]
+    assert told == [(1, 100, HoldState.ACTIVE), (2, 70, HoldState.ACTIVE), (3, 70, HoldState.CONSUMED)]
+
+
+def test_a_journal_that_keeps_nothing_gives_back_what_it_leaves() -> None:
+    """A final capture of less than is held ends the hold whole."""
+    subject = book(account("a", 100), account("b"))
+    one(subject, place(1, "a", 100))
+    one(subject, post(2, ("a", -40), ("b", 40), hold=1))
+    assert (subject.accounts[TENANT, "a"].posted, subject.accounts[TENANT, "a"].held) == (60, 0)
+
+
+def test_a_hold_whose_time_is_over_is_not_consumed_and_ends_once() -> None:
+    """Whoever is first, its journal or its end: it ends in one state."""
+    later = NOW + timedelta(seconds=1)
+    subject = book(account("a", 100), account("b"))
+    one(subject, place(1, "a", 60, expire_time=later))
+    kept = one(subject, Expire(TENANT, key(1)))
+    assert isinstance(kept, Held)
+    assert kept.hold.state is HoldState.ACTIVE  # not yet
+    (late,) = ledger.apply(subject, [post(2, ("a", -60), ("b", 60), hold=1)], later)
+    assert isinstance(late, Refused)
+    assert isinstance(late.refusal, errors.HoldNotActive)
+    assert subject.accounts[TENANT, "a"].held == 60
+    for step in (Expire(TENANT, key(1)), Release(TENANT, key(1)), Expire(TENANT, key(1))):
+        (ended,) = ledger.apply(subject, [step], later)
+        assert isinstance(ended, Held)
+        assert (ended.hold.state, ended.hold.version) == (HoldState.EXPIRED, 2)
+    assert subject.accounts[TENANT, "a"].held == 0
 
 
 def test_a_released_hold_gives_back_and_stays_released() -> None:

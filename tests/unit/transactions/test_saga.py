@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import pytest
 from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.transactions.making import transfer
-from transactions import saga
+from tests.unit.transactions.making import NOW, transfer
+from transactions import originals, saga
 from transactions.model import FINAL, State, Transfer, Verdict
 from transactions.saga import Action, Answer, ImpossibleAnswer
 
@@ -19,6 +20,8 @@ _ANSWERS = {
     Action.POST: {Answer.POSTED, Answer.REFUSED},
     Action.POST_HELD: {Answer.POSTED, Answer.REFUSED},
     Action.RELEASE: {Answer.REFUSED},
+    Action.AUTHORIZE: {Answer.AUTHORIZED, Answer.REFUSED},
+    Action.END: {Answer.ENDED, Answer.VOIDED, Answer.EXPIRED},
 }
 """What a pass can learn from each action."""
 
@@ -30,10 +33,13 @@ def _in_state(state: State, verdict: Verdict | None = None) -> Transfer:
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("verdict", [None, *Verdict])
-def test_every_answer_that_an_action_can_give_leads_to_a_state(state: State, verdict: Verdict | None) -> None:
+@pytest.mark.parametrize("expire_time", [None, NOW, NOW + timedelta(days=1)])
+def test_every_answer_that_an_action_can_give_leads_to_a_state(
+    state: State, verdict: Verdict | None, expire_time: datetime | None
+) -> None:
     """No pass can learn something that the table has no row for."""
-    subject = _in_state(state, verdict)
-    for answer in _ANSWERS.get(saga.next_action(subject), set()):
+    subject = replace(_in_state(state, verdict), expire_time=expire_time)
+    for answer in _ANSWERS.get(saga.next_action(subject, NOW), set()):
         assert saga.after(subject, answer) in State
 
 
@@ -53,7 +59,7 @@ def test_a_pair_is_in_the_table_or_is_refused_loudly(state: State, answer: Answe
 @pytest.mark.parametrize("verdict", [None, *Verdict])
 def test_final_states_ask_for_nothing(state: State, verdict: Verdict | None) -> None:
     """A final transfer gets no step, whatever is told about it later."""
-    assert saga.next_action(_in_state(state, verdict)) is Action.WAIT
+    assert saga.next_action(_in_state(state, verdict), NOW) is Action.WAIT
 
 
 def test_only_a_reversal_leads_out_of_a_final_state() -> None:
@@ -74,20 +80,61 @@ def test_every_state_is_reached_and_every_open_state_can_end() -> None:
     assert reached == set(State)
     for state in set(State) - FINAL:
         ends = {to for (start, _), to in saga.TRANSITIONS.items() if start is state}
-        assert {State.COMPLETED, State.DECLINED} <= ends
+        if state is State.AUTHORIZED:
+            assert ends & FINAL == {State.CAPTURED, State.VOIDED, State.EXPIRED}
+        else:
+            assert {State.COMPLETED, State.DECLINED, State.AUTHORIZED} <= ends
 
 
 def test_a_review_is_posted_only_after_its_approval() -> None:
     """Without a verdict nothing is done; with a rejecting one the hold goes back."""
-    assert saga.next_action(_in_state(State.IN_REVIEW)) is Action.WAIT
-    assert saga.next_action(_in_state(State.IN_REVIEW, Verdict.APPROVED)) is Action.POST_HELD
-    assert saga.next_action(_in_state(State.IN_REVIEW, Verdict.REJECTED)) is Action.RELEASE
-    assert saga.next_action(_in_state(State.IN_REVIEW, Verdict.EXPIRED)) is Action.RELEASE
+    assert saga.next_action(_in_state(State.IN_REVIEW), NOW) is Action.WAIT
+    assert saga.next_action(_in_state(State.IN_REVIEW, Verdict.APPROVED), NOW) is Action.POST_HELD
+    assert saga.next_action(_in_state(State.IN_REVIEW, Verdict.REJECTED), NOW) is Action.RELEASE
+    assert saga.next_action(_in_state(State.IN_REVIEW, Verdict.EXPIRED), NOW) is Action.RELEASE
 
 
 def test_a_reversal_is_not_screened() -> None:
     """Staff moves back what was screened when it went."""
-    assert saga.next_action(transfer(reversal_of="x")) is Action.POST
+    assert saga.next_action(transfer(reversal_of="x"), NOW) is Action.POST
+
+
+def test_an_authorization_is_screened_held_and_waits_for_its_end() -> None:
+    """Its amount is held where a transfer's is posted; then nothing is done until it is voided or its time is over."""
+    authorization = transfer(expire_time=NOW + timedelta(seconds=1))
+    assert saga.next_action(authorization, NOW) is Action.SCREEN
+    assert saga.when_allowed(authorization) is Action.AUTHORIZE
+    assert saga.next_action(replace(authorization, state=State.SCREENED), NOW) is Action.AUTHORIZE
+    approved = replace(authorization, state=State.IN_REVIEW, verdict=Verdict.APPROVED)
+    assert saga.next_action(approved, NOW) is Action.AUTHORIZE
+    standing = replace(authorization, state=State.AUTHORIZED)
+    assert saga.next_action(standing, NOW) is Action.WAIT
+    assert saga.next_action(replace(standing, voided=True), NOW) is Action.END
+    assert saga.next_action(standing, NOW + timedelta(seconds=1)) is Action.END
+    assert saga.next_action(transfer(capture_of="x"), NOW) is Action.POST  # it was screened as a whole
+
+
+@given(st.lists(st.integers(1, 60), max_size=6), st.booleans(), st.booleans())
+def test_captures_sum_up_and_the_last_one_ends(amounts: list[int], last_is_final: bool, voided: bool) -> None:
+    """INV-6: what is captured is the sum of the captures, never more than was authorized; nothing ends with something
+    left but by a final capture, a void, or its time."""
+    authorization = transfer(amount=100, state=State.AUTHORIZED, expire_time=NOW)
+    moved = 0
+    for number, amount in enumerate(amounts):
+        if amount > authorization.left:
+            break
+        final = last_is_final and number == len(amounts) - 1
+        changed = originals.after(authorization, transfer(amount=amount, capture_of="x", final_capture=final))
+        assert changed is not None
+        moved += amount
+        assert (changed.captured, changed.version) == (moved, authorization.version + 1)
+        assert changed.is_final == (final or moved == 100)
+        authorization = changed
+        if authorization.is_final:
+            assert authorization.state is State.CAPTURED
+            return
+    end = saga.after(authorization, saga.end_of(replace(authorization, voided=voided)))
+    assert end is (State.CAPTURED if moved else State.VOIDED if voided else State.EXPIRED)
 
 
 @dataclass
@@ -116,7 +163,7 @@ def test_any_run_moves_money_at_most_once_and_leaves_no_hold(data: st.DataObject
     subject, world = transfer(), World()
     settled: dict[Action, Answer] = {}  # the other side stores its first outcome under the step's key
     for _ in range(12):
-        action = saga.next_action(subject)
+        action = saga.next_action(subject, NOW)
         if action is Action.WAIT:
             if subject.state is State.IN_REVIEW:
                 subject = replace(subject, verdict=data.draw(st.sampled_from(Verdict)))
