@@ -6,6 +6,7 @@ from accounts.model import Account, Balance, Customer, Entry, Identifier, Journa
 from accounts.outcomes import customers, timestamp
 from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2
 from florin.common.v1 import money_pb2
+from meshkit.identity import Principal
 
 
 def tenant(model: Tenant) -> customer_pb2.Tenant:
@@ -30,8 +31,8 @@ def customer(model: Customer) -> customer_pb2.Customer:
     )
 
 
-def account(model: Account) -> account_pb2.Account:
-    """An account as users see it."""
+def account(model: Account, who: Principal) -> account_pb2.Account:
+    """An account as a caller sees it: staff is told why it is frozen, since a case of compliance may be behind it."""
     return account_pb2.Account(
         name=f"accounts/{model.id}",
         customers=customers(model.owners),
@@ -47,7 +48,7 @@ def account(model: Account) -> account_pb2.Account:
         overdraft_limit_minor_units=model.balance.overdraft_limit,
         display_name=model.display_name,
         balance=balance(model.balance),
-        freeze_reason=model.freeze_reason,
+        freeze_reason=model.freeze_reason if who.is_staff else "",
         create_time=timestamp(model.create_time),
         update_time=timestamp(model.update_time),
         etag=str(model.version),

@@ -132,7 +132,7 @@ class AccountService(pb_grpc.AccountServiceServicer):
                 overdraft_limit=request.overdraft_limit_minor_units,
                 display_name=request.display_name,
             )
-            return pb.CreateAccountResponse(account=messages.account(account))
+            return pb.CreateAccountResponse(account=messages.account(account, call.who))
 
         return await idempotency.answer(self._db, call, pb.CreateAccountResponse, work)
 
@@ -142,7 +142,7 @@ class AccountService(pb_grpc.AccountServiceServicer):
 
         async def work(conn: AsyncConnection) -> pb.GetAccountResponse:
             account = await operations.get_account(conn, call, request.name)
-            return pb.GetAccountResponse(account=messages.account(account))
+            return pb.GetAccountResponse(account=messages.account(account, call.who))
 
         return await self._db.run(call.tenant, work, read_only=True)
 
@@ -171,7 +171,7 @@ class AccountService(pb_grpc.AccountServiceServicer):
             )
             token = pages.encode("accounts", filter_text, [found[size - 1].id]) if len(found) > size else ""
             return pb.ListAccountsResponse(
-                accounts=[messages.account(one) for one in found[:size]], next_page_token=token
+                accounts=[messages.account(one, call.who) for one in found[:size]], next_page_token=token
             )
 
         return await self._db.run(call.tenant, work, read_only=True)
@@ -195,7 +195,7 @@ class AccountService(pb_grpc.AccountServiceServicer):
                     account.overdraft_limit_minor_units if "overdraft_limit_minor_units" in paths else None
                 ),
             )
-            return pb.UpdateAccountResponse(account=messages.account(changed))
+            return pb.UpdateAccountResponse(account=messages.account(changed, call.who))
 
         return await idempotency.answer(self._db, call, pb.UpdateAccountResponse, work)
 
@@ -205,7 +205,7 @@ class AccountService(pb_grpc.AccountServiceServicer):
 
         async def work(conn: AsyncConnection) -> pb.FreezeAccountResponse:
             account = await operations.freeze_account(conn, call, name=request.name, why=request.reason)
-            return pb.FreezeAccountResponse(account=messages.account(account))
+            return pb.FreezeAccountResponse(account=messages.account(account, call.who))
 
         return await idempotency.answer(self._db, call, pb.FreezeAccountResponse, work)
 
@@ -215,7 +215,7 @@ class AccountService(pb_grpc.AccountServiceServicer):
 
         async def work(conn: AsyncConnection) -> pb.UnfreezeAccountResponse:
             account = await operations.unfreeze_account(conn, call, name=request.name, why=request.reason)
-            return pb.UnfreezeAccountResponse(account=messages.account(account))
+            return pb.UnfreezeAccountResponse(account=messages.account(account, call.who))
 
         return await idempotency.answer(self._db, call, pb.UnfreezeAccountResponse, work)
 
@@ -225,7 +225,7 @@ class AccountService(pb_grpc.AccountServiceServicer):
 
         async def work(conn: AsyncConnection) -> pb.CloseAccountResponse:
             account = await operations.close_account(conn, call, name=request.name)
-            return pb.CloseAccountResponse(account=messages.account(account))
+            return pb.CloseAccountResponse(account=messages.account(account, call.who))
 
         return await idempotency.answer(self._db, call, pb.CloseAccountResponse, work)
 

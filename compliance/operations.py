@@ -5,11 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from compliance import case_store, events, kyc_store, policy_store, screening_store
+from compliance.countries import CODES
 from compliance.errors import (
     CaseNotFound,
     CaseResolved,
@@ -36,7 +37,7 @@ from compliance.model import (
 )
 from meshkit import audit, clock, outbox
 from meshkit.cipher import Cipher
-from meshkit.errors import EtagMismatch
+from meshkit.errors import EtagMismatch, RequestInvalid
 from meshkit.identity import Call
 
 
@@ -48,6 +49,25 @@ class Submission:
     legal_name: str
     country_code: str
     birth_date: str
+
+
+def check_submission(submission: Submission) -> None:
+    """What the contract's patterns cannot say. Raises RequestInvalid."""
+    violations = []
+    if submission.country_code not in CODES:
+        violations.append(("country_code", "must be a code of ISO 3166-1 alpha-2"))
+    if submission.birth_date and not _is_past_day(submission.birth_date):
+        violations.append(("birth_date", "must be a day of the past"))
+    if violations:
+        raise RequestInvalid(violations)
+
+
+def _is_past_day(text: str) -> bool:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:  # the 30th of February
+        return False
+    return day <= clock.now().date()
 
 
 def may_see_customer(call: Call, customer: str) -> bool:

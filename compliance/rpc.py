@@ -41,6 +41,7 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
         submission = Submission(
             request.customer.removeprefix("customers/"), request.legal_name, request.country_code, request.birth_date
         )
+        operations.check_submission(submission)
         await self._await_customer(call, submission.customer)
         matches = await self._matches(call.tenant, request.legal_name)
 

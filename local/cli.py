@@ -202,29 +202,32 @@ def rules_get(
     state: StateOption = None,
 ) -> None:
     """Show one rule, or all."""
-    _show(state, f"/v1/rules/{rule}" if rule else "/v1/rules", tenant)
+    _show(state, f"/v1/rules/{rule.removeprefix('rules/')}" if rule else "/v1/rules", tenant)
 
 
 @rules.command("set", epilog="Example:  florin rules set large 'payment.amount_minor_units > 1000000' --outcome review")
 def rules_set(
     rule: Annotated[str, typer.Argument(help="The rule's id.")],
     expression: Annotated[str, typer.Argument(help="A condition in CEL over `payment` and `debtor`.")],
-    outcome: Annotated[str, typer.Option(help="decline or review.")] = "review",
-    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    outcome: Annotated[
+        str | None, typer.Option(help="decline or review; as it was if absent, review for a new rule.")
+    ] = None,
+    description: Annotated[str | None, typer.Option(help="What it is for; as it was if absent.")] = None,
     disabled: Annotated[bool, typer.Option("--disabled", help="Keep it without applying it.")] = False,
     tenant: TenantOption = "demo",
     state: StateOption = None,
 ) -> None:
     """Make a rule, or a new version of it."""
-    if outcome not in {"decline", "review"}:
+    if outcome not in {None, "decline", "review"}:
         raise MeshError(f"--outcome {outcome}: write decline or review.")
     from local import rest
 
+    before = rest.find(_state(state), f"/v1/rules/{rule}", "RULE_NOT_FOUND", tenant=tenant).get("rule", {})
     content = {
         "expression": expression,
-        "outcome": f"RULE_OUTCOME_{outcome.upper()}",
+        "outcome": f"RULE_OUTCOME_{outcome.upper()}" if outcome else before.get("outcome", "RULE_OUTCOME_REVIEW"),
         "enabled": not disabled,
-        "description": description,
+        "description": before.get("description", "") if description is None else description,
     }
     _print(rest.call(_state(state), "POST", "/v1/rules", {"ruleId": rule, "rule": content}, tenant=tenant))
 
@@ -236,7 +239,7 @@ def limits_get(
     state: StateOption = None,
 ) -> None:
     """Show one limit, or all."""
-    _show(state, f"/v1/limits/{limit}" if limit else "/v1/limits", tenant)
+    _show(state, f"/v1/limits/{limit.removeprefix('limits/')}" if limit else "/v1/limits", tenant)
 
 
 @limits.command("set", epilog="Example:  florin limits set per-day EUR 50000.00 --customer acme")

@@ -46,7 +46,7 @@ def mint(
     if (role == "customer") != (customer is not None):
         raise MeshError("A customer's token names its customer (--customer), any other token none.")
     if not 0 < lifetime_seconds <= 3600:
-        raise MeshError("A token lives at most 3600 seconds; the edge refuses longer ones.")
+        raise MeshError("A token lives from 1 to 3600 seconds; the edge refuses longer ones.")
     now = int(time.time())
     claims: dict[str, object] = {
         "iss": ISSUER,

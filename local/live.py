@@ -29,7 +29,7 @@ def run(state: State, wishes: Wishes) -> None:
 def detach(folder: State, wishes: Wishes) -> str:
     """Starts a mesh that goes on without this process; gives a sentence once it is ready. Raises MeshError."""
     if is_locked(folder):
-        raise MeshError(f"A mesh runs in {folder.root} already; stop it with `florin down` or use another --state.")
+        raise MeshError(f"A mesh runs in {folder.root} already; `florin down --state {folder.root}` stops it.")
     command = [sys.argv[0], "up", "--port", str(wishes.port), "--state", str(folder.root)]
     for service, count in wishes.scale.items():
         command += ["--scale", f"{service}={count}"]

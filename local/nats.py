@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from local.binaries import Binaries
-from local.processes import Child, listens
+from local.processes import Child, http_ok
 from local.state import MeshError, State
 from meshkit.policy import ServicePolicy
 
@@ -70,7 +70,8 @@ def child(
     path.write_text(configuration(state, port, monitor_port, policies))
 
     async def answers() -> bool:
-        return await listens(port)
+        # Over the port for watching it: at the other it would log each look as a failed handshake.
+        return await http_ok(monitor_port, "/healthz")
 
     return Child(
         name="nats",

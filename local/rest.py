@@ -63,6 +63,16 @@ def call(
     return answer
 
 
+def find(state: State, path: str, missing: str, *, tenant: str | None = None) -> dict[str, Any]:
+    """What stands at a path; empty where it is refused with the reason `missing`. Raises Refused, MeshError."""
+    try:
+        return call(state, "GET", path, tenant=tenant)
+    except Refused as refused:
+        if refused.reason == missing:
+            return {}
+        raise
+
+
 def ensure_tenant(
     state: State, tenant: str, *, time_zone: str = "UTC", port: int | None = None, home: str = "demo"
 ) -> bool:

@@ -161,7 +161,7 @@ def lock(state: State, seconds: float = 1.0) -> IO[str]:
             if time.monotonic() > deadline:
                 handle.close()
                 raise MeshError(
-                    f"A mesh runs in {state.root} already; stop it with `florin down` or use another --state."
+                    f"A mesh runs in {state.root} already; `florin down --state {state.root}` stops it."
                 ) from None
             time.sleep(0.02)
     handle.truncate(0)

@@ -40,7 +40,7 @@ def add(server: grpc.aio.Server) -> None:
     for file in contracts.file:
         pool.Add(file)
     names = [f"{file.package}.{service.name}" for file in contracts.file for service in file.service]
-    names += ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME]
+    names += ["grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME]
     servicer: Any = reflection.aio.ReflectionServicer(service_names=names, pool=_Contracts(pool))
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

@@ -134,6 +134,17 @@ def transfer(model: Transfer, principal: Principal) -> transfer_pb2.Transfer:
     return message
 
 
+def previewed(
+    model: Transfer, principal: Principal, preview: transfer_service_pb2.TransferPreview
+) -> transfer_pb2.Transfer:
+    """The transfer that was not made: without what only one that is recorded has."""
+    message = transfer(model, principal)
+    message.state = preview.state
+    for field in ("name", "version", "create_time", "update_time", "expire_time"):
+        message.ClearField(field)
+    return message
+
+
 def refusal(model: Transfer) -> errors_pb2.Refusal:
     """Why a transfer was declined, as it is kept with it."""
     message = errors_pb2.Refusal()

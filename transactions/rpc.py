@@ -32,7 +32,7 @@ class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
         check(order)
         if request.validate_only:
             shown = await preview(order, self._ledger, self._screening)
-            return pb.CreateTransferResponse(transfer=messages.transfer(order, call.who), preview=shown)
+            return pb.CreateTransferResponse(transfer=messages.previewed(order, call.who, shown), preview=shown)
         transfer = await self._transfers.orders.create(order, call.deadline)
         return pb.CreateTransferResponse(transfer=messages.transfer(transfer, call.who))
 

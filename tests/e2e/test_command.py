@@ -108,6 +108,9 @@ def test_a_tenant_is_made_once_and_its_limits_rules_and_lists_are_set(mesh: Mesh
     ]
     assert (rule["expression"], rule["outcome"], rule["version"]) == (expression, "RULE_OUTCOME_DECLINE", "1")
     assert json.loads(shows(mesh, "rules", "get", "--tenant", tenant))["rules"] == [rule]
+    off = json.loads(shows(mesh, "rules", "set", "large", expression, "--disabled", "--tenant", tenant))["rule"]
+    assert (off.get("enabled", False), off["outcome"]) == (False, "RULE_OUTCOME_DECLINE")  # as it was
+    assert json.loads(shows(mesh, "rules", "get", "rules/large", "--tenant", tenant))["rule"] == off
     imported = shows(mesh, "watchlist", "import", str(EXAMPLES / "watchlist"), "--tenant", tenant)
     assert re.fullmatch(r"watchlists/sdn version 1: \d+ entries, \d+ names\n", imported)
 

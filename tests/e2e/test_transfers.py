@@ -143,6 +143,8 @@ def test_a_preview_says_what_would_happen_and_nothing_does(mesh: Mesh) -> None:
     assert [(leg.account, leg.amount.minor_units) for leg in preview.legs] == [(debit, -4_00), (credit, 4_00)]
     assert [leg.balance_after.minor_units for leg in preview.legs] == [6_00, 4_00]
     assert "florin.transactions.transfer_completed.v1" in preview.events
+    unmade = mesh.call(CREATE, request).transfer
+    assert (unmade.name, unmade.version, unmade.state) == ("", 0, COMPLETED)
     too_much = mesh.call(CREATE, mesh.transfer(debit, credit, 10_01, validate_only=True)).preview
     info = error_info(too_much.refusal)
     assert info is not None

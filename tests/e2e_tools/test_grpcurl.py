@@ -41,7 +41,6 @@ def test_list_shows_the_public_services_and_no_internal_one(terminal: Terminal) 
     listed = set(terminal.grpcurl("list").out.split())
     assert {name for name in listed if name.startswith("florin.")} == PUBLIC_SERVICES
     assert {name for name in listed if not name.startswith("florin.")} <= {
-        "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
     }

@@ -127,8 +127,8 @@ def test_a_damaged_issuers_key_is_a_sentence(state: State, content: str) -> None
         ("root", {}, "no role root; the roles are customer, teller"),
         ("customer", {}, "names its customer"),
         ("teller", {"customer": "ada"}, "names its customer"),
-        ("teller", {"lifetime_seconds": 3601}, "at most 3600"),
-        ("teller", {"lifetime_seconds": 0}, "at most 3600"),
+        ("teller", {"lifetime_seconds": 3601}, "from 1 to 3600"),
+        ("teller", {"lifetime_seconds": 0}, "from 1 to 3600"),
     ],
 )
 def test_a_token_that_nobody_would_take_is_not_made(

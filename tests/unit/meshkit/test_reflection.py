@@ -46,3 +46,29 @@ async def test_services_methods_and_messages_are_found_by_name(symbol: str) -> N
 async def test_what_is_internal_or_unknown_is_not_found(symbol: str) -> None:
     """The published contract has no internal service, and asking for nothing is an answer."""
     assert await file_with(f"florin.{symbol}") == ""
+
+
+async def test_only_what_the_edge_serves_is_listed() -> None:
+    """`grpcurl list` offers nothing that cannot be called: no internal service, no health checks."""
+    server = grpc.aio.server()
+    reflection.add(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+
+    async def ask() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            (answer,) = [answer async for answer in stub.ServerReflectionInfo(ask(), timeout=5)]
+    finally:
+        await server.stop(0)
+    assert {service.name for service in answer.list_services_response.service} == {
+        "florin.accounts.v1.AccountService",
+        "florin.transactions.v1.TransferService",
+        "florin.compliance.v1.ComplianceService",
+        "florin.notifications.v1.NotificationService",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
