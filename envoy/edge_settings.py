@@ -212,7 +212,10 @@ def access_log(path: str) -> dict[str, Any]:
         "route": "%ROUTE_NAME%",
         "protocol": "%PROTOCOL%",
         "status": "%RESPONSE_CODE%",
+        # Over REST `grpc_status` is Envoy's guess from the HTTP status; `reason` is the refusal's own.
+        "api": "%DYNAMIC_METADATA(envoy.filters.http.lua:kind)%",
         "grpc_status": "%GRPC_STATUS%",
+        "reason": "%DYNAMIC_METADATA(envoy.filters.http.lua:reason)%",
         "details": "%RESPONSE_CODE_DETAILS%",
         "flags": "%RESPONSE_FLAGS%",
         "duration_ms": "%DURATION%",

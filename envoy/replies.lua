@@ -235,6 +235,7 @@ local function answer_problem(handle, status)
     made = problem(status, reason, detail)
     retry = retry or refusal.retry_seconds
   end
+  handle:streamInfo():dynamicMetadata():set(FILTER, "reason", made.reason)
   if retry and not headers:get("retry-after") then headers:add("retry-after", tostring(retry)) end
   for _, name in ipairs(GRPC_ONLY) do headers:remove(name) end
   local bytes = encode(made)
@@ -245,7 +246,9 @@ end
 
 -- Refused before the gRPC-Web filter saw it: what a page's library gets must be gRPC-Web all the same.
 local function answer_web(handle, status)
-  local refusal = REFUSALS[own_reason(status, "")]
+  local reason = own_reason(status, "")
+  local refusal = REFUSALS[reason]
+  handle:streamInfo():dynamicMetadata():set(FILTER, "reason", reason)
   local body = handle:body(true)
   if body then body:setBytes("") end
   local headers = handle:headers()
@@ -280,6 +283,7 @@ function envoy_on_response(handle)
   if reason == "UNAVAILABLE" and deadline and handle:timestamp() + 2 >= deadline then reason = "DEADLINE_EXCEEDED" end
   local refusal = reason and REFUSALS[reason]
   if not refusal then return end
+  handle:streamInfo():dynamicMetadata():set(FILTER, "reason", reason)
   if kind == "grpc-web" then headers:replace(":status", "200") end
   headers:replace("grpc-status", tostring(refusal.code))
   headers:replace("grpc-message", refusal.message)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.support.edge import ORIGIN, Edge
+from tests.support.parts import wait_until
 
 JSON = {"content-type": "application/json"}
 
@@ -60,6 +63,23 @@ def test_a_services_refusal_is_a_problem_with_its_reason(stand_in_edge: Edge) ->
         "reason": "ACCOUNT_NOT_FOUND",
         "metadata": {"account": "accounts/missing"},
     }
+
+
+def test_the_access_log_tells_the_reason_of_a_refusal(stand_in_edge: Edge) -> None:
+    """Of a service's, and of the edge's own: over REST the gRPC status says nothing of it."""
+    answer = stand_in_edge.http("GET", "/v1/accounts/missing", token=stand_in_edge.token())
+    refused = stand_in_edge.http("GET", "/v1/accounts/missing")
+    wanted = {
+        answer.headers["x-request-id"]: ("rest", 404, "ACCOUNT_NOT_FOUND"),
+        refused.headers["x-request-id"]: ("rest", 401, "TOKEN_INVALID"),
+    }
+
+    def logged() -> bool:
+        lines = [json.loads(line) for line in (stand_in_edge.state.logs / "access.log").read_text().splitlines()]
+        found = {line["request_id"]: (line["api"], line["status"], line["reason"]) for line in lines}
+        return wanted.items() <= found.items()
+
+    wait_until(logged, 20)
 
 
 def test_every_violation_is_in_the_problem(stand_in_edge: Edge) -> None:

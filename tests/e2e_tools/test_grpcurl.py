@@ -37,7 +37,7 @@ def transfer(debit: str, credit: str, minor_units: int, **changes: Any) -> dict[
 
 
 def test_list_shows_the_public_services_and_no_internal_one(terminal: Terminal) -> None:
-    """Reflection knows the four public services, health and itself."""
+    """Reflection knows the four public services and itself."""
     listed = set(terminal.grpcurl("list").out.split())
     assert {name for name in listed if name.startswith("florin.")} == PUBLIC_SERVICES
     assert {name for name in listed if not name.startswith("florin.")} <= {
