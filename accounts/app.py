@@ -17,7 +17,7 @@ from accounts.posting import Item
 from accounts.rpc import AccountService, BalanceKey
 from accounts.settings import Settings
 from florin.accounts.v1 import account_service_pb2_grpc, ledger_service_pb2, ledger_service_pb2_grpc
-from meshkit import logs, parts
+from meshkit import clock, logs, parts
 from meshkit.batching import Batcher
 from meshkit.bus import Bus
 from meshkit.database import ALL_TENANTS, Database, allow_long_statements
@@ -92,8 +92,14 @@ async def _expire_holds(
     db: Database, ledger: Batcher[Item, ledger_service_pb2.StepOutcome], every_seconds: float
 ) -> None:
     """Ends the holds whose time is over. They are no longer consumed from then on, whether or not this was quick."""
+
+    async def expired(conn: AsyncConnection) -> list[tuple[str, str]]:
+        return await ledger_store.expired_holds(conn, clock.now(), _EXPIRED_AT_ONCE)
+
     while True:
-        due = await db.run(ALL_TENANTS, lambda conn: ledger_store.expired_holds(conn, _EXPIRED_AT_ONCE), read_only=True)
+        due = await db.run(
+            ALL_TENANTS, lambda conn: ledger_store.expired_holds(conn, clock.now(), _EXPIRED_AT_ONCE), read_only=True
+        )
         outcomes = await ledger.submit_all([Item(Expire(tenant, key)) for tenant, key in due], bulk=True)
         for failure in (outcome for outcome in outcomes if isinstance(outcome, BaseException)):
             raise failure  # the worker is started again

@@ -47,7 +47,7 @@ _HOLDS = (
     " expire_time FROM holds JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, hold) USING (tenant, hold)"
 )
 _EXPIRED_HOLDS = (
-    "SELECT tenant, hold::text FROM holds WHERE state = 1 AND expire_time <= now() ORDER BY expire_time LIMIT %s"
+    "SELECT tenant, hold::text FROM holds WHERE state = 1 AND expire_time <= %s ORDER BY expire_time LIMIT %s"
 )
 _FACTS = (
     "SELECT a.tenant, a.account, a.currency, a.type, ARRAY(SELECT o.customer FROM account_owners AS o"
@@ -311,9 +311,9 @@ def _hold(row: Sequence[Any]) -> Hold:
     return Hold(tenant, key, account, currency, amount, HoldState(state), *rest)
 
 
-async def expired_holds(conn: AsyncConnection, limit: int) -> list[Pair]:
+async def expired_holds(conn: AsyncConnection, now: datetime, limit: int) -> list[Pair]:
     """(tenant, key) of holds that nobody ended yet and whose time is over, the longest overdue first."""
-    rows = await fetch(conn, _EXPIRED_HOLDS, (limit,))
+    rows = await fetch(conn, _EXPIRED_HOLDS, (now, limit))
     return [(row[0], row[1]) for row in rows]
 
 

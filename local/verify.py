@@ -316,7 +316,24 @@ def _journals_of_transfers(connections: dict[str, Connection]) -> tuple[int, set
             suspects.add(f"{tenant}/{name} is {state}: journals {found}, expected {wanted}")
         if (tenant, name) in holds:
             suspects.add(f"{tenant}/{name} is {state} and still has a hold")
-    return len(transfers), suspects
+    return len(transfers), suspects | _holds_of_authorizations(connections)
+
+
+def _holds_of_authorizations(connections: dict[str, Connection]) -> set[str]:
+    """Whether what is left of each standing authorization is held."""
+    held = {
+        (row[0], row[1]): row[2]
+        for row in connections["accounts"].execute("SELECT tenant, origin, amount FROM holds WHERE state = 1")
+    }
+    standing = connections["transactions"].execute(
+        "SELECT tenant, id, amount - captured FROM transfers"
+        " WHERE state = 'AUTHORIZED' AND NOT voided AND expire_time > now() + interval '1 second'"
+    )
+    return {
+        f"{tenant}/transfers/{id_} is AUTHORIZED with {left} left, and {held.get((tenant, f'transfers/{id_}'), 0)} held"
+        for tenant, id_, left in standing
+        if held.get((tenant, f"transfers/{id_}")) != left
+    }
 
 
 def _events_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str]]:
@@ -332,17 +349,26 @@ def _events_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[s
 
 def _reservations_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str]]:
     transfers = _final(connections)
-    states = {
-        (row[0], row[1]): row[2]
-        for row in connections["compliance"].execute("SELECT tenant, transfer, state FROM reservations")
+    reservations = {
+        (row[0], row[1]): (row[2], row[3])
+        for row in connections["compliance"].execute("SELECT tenant, transfer, state, amount FROM reservations")
     }
+    captured = (
+        connections["transactions"]
+        .execute("SELECT tenant, id, captured FROM transfers WHERE state = 'CAPTURED'")
+        .fetchall()
+    )
     suspects: set[str] = set()
     for tenant, id_, state, _ in transfers:
-        reservation = states.get((tenant, f"transfers/{id_}"))
+        reservation, _ = reservations.get((tenant, f"transfers/{id_}"), (None, 0))
         if state in _NOTHING_MOVED and reservation in _COUNTED:
             suspects.add(f"{tenant}/transfers/{id_} is {state} and its reservation still counts")
         if state not in _NOTHING_MOVED and reservation == _RELEASED:
             suspects.add(f"{tenant}/transfers/{id_} is {state} and its reservation was given back")
+    for tenant, id_, moved in captured:
+        state, amount = reservations.get((tenant, f"transfers/{id_}"), (None, 0))
+        if state in _COUNTED and amount != moved:
+            suspects.add(f"{tenant}/transfers/{id_} captured {moved}, its reservation counts {amount}")
     return len(transfers), suspects
 
 

@@ -222,6 +222,20 @@ class CaptureUnderWay(DomainError):
         )
 
 
+class ReversalExceeded(DomainError):
+    """More is to be moved back than was moved."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_REVERSAL_EXCEEDED
+
+    def __init__(self, name: str, currency: str, *, moved: int, requested: int) -> None:
+        super().__init__(
+            f"{name} moved {money.format_minor(moved, currency)} {currency},"
+            f" not {money.format_minor(requested, currency)} {currency}.",
+            metadata={"name": name, "moved_minor_units": str(moved), "requested_minor_units": str(requested)},
+        )
+
+
 def naming(status: status_pb2.Status, transfer: str) -> status_pb2.Status:
     """The status with the transfer's name among its metadata, so that a refused caller can look it up."""
     named = status_pb2.Status(code=status.code, message=status.message)

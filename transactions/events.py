@@ -95,6 +95,7 @@ def _message(transfer: Transfer) -> Message:
                 transfer=transfer.name,
                 customers=customers,
                 reversed_by=f"transfers/{transfer.reversed_by}",
+                amount=money_pb2.Money(currency_code=transfer.currency, minor_units=transfer.reversed),
                 update_time=updated,
             )
         case State.AUTHORIZED | State.CAPTURED | State.VOIDED | State.EXPIRED:

@@ -51,7 +51,7 @@ def order(
 def _valid_for(request: transfer_service_pb2.CreateTransferRequest) -> timedelta:
     if not request.HasField("valid_for"):
         return _VALID_FOR
-    return timedelta(seconds=request.valid_for.seconds)
+    return request.valid_for.ToTimedelta()
 
 
 def capture(request: transfer_service_pb2.CaptureTransferRequest, call: Call, authorization: str) -> Transfer:
@@ -71,6 +71,8 @@ def reversal(request: transfer_service_pb2.ReverseTransferRequest, call: Call, o
         _follower(call, request.request_id),
         remittance=request.reason,
         reversal_of=original,
+        currency=request.amount.currency_code,
+        amount=request.amount.minor_units,
         effective_time=(request.effective_time.ToDatetime(tzinfo=UTC) if request.HasField("effective_time") else None),
     )
 
@@ -124,6 +126,9 @@ def transfer(model: Transfer, principal: Principal) -> transfer_pb2.Transfer:
         message.expire_time.CopyFrom(clock.timestamp(model.expire_time))
         message.captured_amount.currency_code = model.currency
         message.captured_amount.minor_units = model.captured
+    if model.reversed_by:
+        message.reversed_amount.currency_code = model.currency
+        message.reversed_amount.minor_units = model.reversed
     if model.capture_of:
         message.capture_of = f"transfers/{model.capture_of}"
         message.final_capture = model.final_capture

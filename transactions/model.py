@@ -80,6 +80,8 @@ class Transfer:
     effective_time: datetime | None = None
     expire_time: datetime | None = None
     """When an authorization ends by itself; None where the transfer is none."""
+    reversed: int = 0
+    """How much of it was moved back."""
     captured: int = 0
     """How much of an authorization its captures moved."""
     voided: bool = False

@@ -39,9 +39,10 @@ class Transfers:
         self.authorizations = Authorizations(db, passes, self.orders, settings)
 
     async def reverse(self, original_id: str, reversal: Transfer, call: Call) -> Transfer:
-        """Moves a completed transfer's money back by a transfer of its own; audited.
+        """Moves a completed transfer's money back, all of it or `reversal.amount`, by a transfer of its own; audited.
 
-        Raises RequestIdReused, TransferNotFound, TransferNotCompleted, TransferReversed.
+        Raises RequestIdReused, TransferNotFound, TransferNotCompleted, TransferReversed, CurrencyMismatch,
+        ReversalExceeded.
         """
 
         async def record(conn: AsyncConnection) -> Transfer:
@@ -63,7 +64,7 @@ class Transfers:
                 debit_account=original.credit_account,
                 credit_account=original.debit_account,
                 currency=original.currency,
-                amount=original.amount,
+                amount=_reversible(original, reversal),
                 end_to_end_id=original.end_to_end_id,
                 customers=original.customers,
             )
@@ -76,7 +77,7 @@ class Transfers:
                 action="reverse_transfer",
                 resource=original.name,
                 before={"state": original.state},
-                after={"reversal": order.name},
+                after={"reversal": order.name, "reversed_minor_units": order.amount},
                 why=reversal.remittance,
             )
             return order
@@ -105,6 +106,8 @@ class Transfers:
         transfer = await self.get(call.who, id_)
         if transfer.reversal_of and not call.who.is_staff:
             raise StaffOnly  # who may not reverse may not stop a reversal
+        if transfer.capture_of and not call.who.is_staff and transfer.principal.customer != call.who.customer:
+            raise StaffOnly  # what somebody else captures is not this customer's to stop
         if transfer.state is State.DECLINED and _was_cancelled(transfer):
             return transfer
         if transfer.is_final or transfer.state is State.AUTHORIZED:
@@ -209,6 +212,17 @@ def _position(values: Sequence[str | int]) -> tuple[datetime, str]:
     if moment.tzinfo is None:
         raise PageTokenInvalid
     return moment, str(values[1])
+
+
+def _reversible(original: Transfer, reversal: Transfer) -> int:
+    """How much a reversal moves back. Raises CurrencyMismatch, ReversalExceeded."""
+    if reversal.currency and reversal.currency != original.currency:
+        raise errors.CurrencyMismatch(original.debit_account, original.currency, reversal.currency)
+    if reversal.amount > original.amount:
+        raise errors.ReversalExceeded(
+            original.name, original.currency, moved=original.amount, requested=reversal.amount
+        )
+    return reversal.amount or original.amount
 
 
 def _was_cancelled(transfer: Transfer) -> bool:

@@ -45,6 +45,7 @@ def after(original: Transfer, follower: Transfer) -> Transfer | None:
             state=saga.after(original, Answer.REVERSED),
             version=original.version + 1,
             reversed_by=follower.id,
+            reversed=follower.amount,
             update_time=follower.update_time,
         )
     answer = saga.capture_leads_to(original, follower)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -18,11 +18,10 @@ import grpc
 from google.rpc import status_pb2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from florin.common.v1 import errors_pb2
 from meshkit import clock, logs
 from meshkit.database import Database
-from meshkit.errors import DomainError, Failed, RecordedRefusal, Unavailable, reason_of
-from transactions import errors, originals, saga, store
+from meshkit.errors import DomainError, Failed, RecordedRefusal, Unavailable
+from transactions import answers, errors, originals, saga, store
 from transactions.model import State, Transfer, Verdict
 from transactions.ports import Account, Decision, Ledger, Outcome, Screening
 from transactions.saga import Action, Answer
@@ -152,24 +151,26 @@ class Passes:
     async def decline_cancelled(self, transfer: Transfer) -> Transfer:
         """Ends a transfer whose posting was made impossible; gives it as it is then."""
         refusal = errors.naming(errors.TransferCancelled().to_status(), transfer.name)
+        if transfer.is_authorization:
+            # A pass may be about to hold its amount: noted first, so that it ends whatever becomes of this process.
+            await self._note_end(transfer)
         while not transfer.is_final:
             # A pass may record something between our read and our write; it cannot post any more.
             (released,) = await self._ledger.release([transfer])
-            if not given_back(transfer, released):
+            if not answers.given_back(transfer, released):
                 return transfer
             if transfer.state is State.AUTHORIZED:  # a pass was faster; nothing is held now, so that is what ends
-                return await self._end_cancelled(transfer)
+                return (await self.advance([replace(transfer, voided=True)]))[0]
             progress = Progress()
             progress.settle(transfer, Answer.REFUSED, refusal=refusal)
             (transfer,) = await self._record([transfer], progress)
         return transfer
 
-    async def _end_cancelled(self, authorization: Transfer) -> Transfer:
+    async def _note_end(self, authorization: Transfer) -> None:
         async def void(conn: AsyncConnection) -> None:
             await store.void(conn, *authorization.place)
 
         await self._db.run(authorization.tenant, void)
-        return (await self.advance([replace(authorization, voided=True)]))[0]
 
     async def _screen(self, transfers: list[Transfer], progress: Progress) -> list[Transfer]:
         """Resolves and screens; gives those that are allowed, and may go on at once."""
@@ -180,11 +181,11 @@ class Passes:
         )
         screened: list[tuple[Transfer, Account, Account]] = []
         for transfer in transfers:
-            refusal, sides = admit(transfer, accounts)
+            refusal, sides = answers.admit(transfer, accounts)
             if refusal is not None:
                 progress.settle(transfer, Answer.REFUSED, refusal=errors.naming(refusal, transfer.name))
             elif sides is not None:
-                screened.append((_resolved(transfer, *sides), *sides))
+                screened.append((answers.resolved(transfer, *sides), *sides))
         crash(self._settings, "before-screening")
         outcomes = await self._decide(screened)
         crash(self._settings, "after-screening")
@@ -232,9 +233,9 @@ class Passes:
             return
         for transfer, outcome in zip(transfers, await self._ledger.hold(transfers), strict=True):
             if outcome.refusal is not None:
-                progress.settle(transfer, Answer.REFUSED, refusal=_refusal(outcome.refusal, transfer))
+                progress.settle(transfer, Answer.REFUSED, refusal=answers.refusal(outcome.refusal, transfer))
             else:
-                progress.settle(transfer, answer, customers=_viewers(transfer, outcome))
+                progress.settle(transfer, answer, customers=answers.viewers(transfer, outcome))
 
     async def _authorize(self, transfers: list[Transfer], progress: Progress) -> None:
         crash(self._settings, "before-authorizing")
@@ -262,7 +263,10 @@ class Passes:
         present = {t.place: t for t in await self._db.run(tenants, read_present, read_only=True)}
         for transfer, outcome in zip(transfers, released, strict=True):
             now = present[transfer.place]
-            if now.state is State.AUTHORIZED and now.place not in open_ and given_back(now, outcome):
+            if now.state is not State.AUTHORIZED or now.place in open_:
+                continue
+            # A hold that was consumed by captures that say that they left some of it: told, and ended all the same.
+            if answers.given_back(now, outcome) or now.captured:
                 progress.settle(now, saga.end_of(now))
 
     async def _post(self, transfers: list[Transfer], progress: Progress) -> None:
@@ -283,28 +287,31 @@ class Passes:
                     journal=outcome.journal,
                     debit_account=outcome.accounts[0],
                     credit_account=outcome.accounts[1],
-                    customers=_viewers(transfer, outcome),
+                    customers=answers.viewers(transfer, outcome),
                     # The ledger's own time: told again after a crash, the event is the same.
                     update_time=outcome.create_time,
                     effective_time=outcome.effective_time,
                 )
             elif transfer.state is State.IN_REVIEW:
-                refused.append((transfer, _refusal(outcome.refusal, transfer)))
+                refused.append((transfer, answers.refusal(outcome.refusal, transfer)))
             else:
-                progress.settle(transfer, Answer.REFUSED, refusal=_refusal(outcome.refusal, transfer))
+                progress.settle(transfer, Answer.REFUSED, refusal=answers.refusal(outcome.refusal, transfer))
         if refused:
             released = await self._ledger.release([transfer for transfer, _ in refused])
             for (transfer, refusal), outcome in zip(refused, released, strict=True):
-                if given_back(transfer, outcome):
+                if answers.given_back(transfer, outcome):
                     progress.settle(transfer, Answer.REFUSED, refusal=refusal)
 
     async def _release(self, transfers: list[Transfer], progress: Progress) -> None:
         for transfer, outcome in zip(transfers, await self._ledger.release(transfers), strict=True):
-            if not given_back(transfer, outcome):
+            if not answers.given_back(transfer, outcome):
                 continue
-            expired = transfer.verdict is Verdict.EXPIRED
-            refusal = (errors.ReviewExpired() if expired else errors.PaymentDeclined()).to_status()
-            progress.settle(transfer, Answer.REFUSED, refusal=errors.naming(refusal, transfer.name))
+            refusal: DomainError = errors.PaymentDeclined()
+            if transfer.verdict is Verdict.EXPIRED:
+                refusal = errors.ReviewExpired()
+            elif transfer.verdict is not Verdict.REJECTED:
+                refusal = errors.AuthorizationEnded(transfer.name, State.EXPIRED)
+            progress.settle(transfer, Answer.REFUSED, refusal=errors.naming(refusal.to_status(), transfer.name))
 
     async def _record(self, transfers: Sequence[Transfer], progress: Progress) -> list[Transfer]:
         """Writes the outcomes; where somebody was faster, theirs is the present state."""
@@ -340,58 +347,7 @@ STAND_IN = "stand-in"
 """Stands for the decision's name while compliance did not make one."""
 
 
-def admit(
-    transfer: Transfer, accounts: Mapping[tuple[str, str], Account]
-) -> tuple[status_pb2.Status | None, tuple[Account, Account] | None]:
-    """What can be refused from what does not change of the accounts: a refusal, or the two accounts."""
-    debit = accounts.get((transfer.tenant, transfer.debit_account))
-    credit = accounts.get((transfer.tenant, transfer.credit_account))
-    customer = transfer.principal.customer
-    if debit is None or (customer is not None and customer not in debit.customers):
-        return errors.AccountNotFound(transfer.debit_account).to_status(), None
-    if credit is None:
-        return errors.AccountNotFound(transfer.credit_account).to_status(), None
-    if debit.name == credit.name:
-        return errors.AccountsIdentical().to_status(), None
-    for account in (debit, credit):
-        if account.currency != transfer.currency:
-            # The payer named the payee's account, and may know its currency; nothing else of it is told.
-            return errors.CurrencyMismatch(account.name, account.currency, transfer.currency).to_status(), None
-    return None, (debit, credit)
-
-
-def given_back(transfer: Transfer, released: Outcome) -> bool:
-    """Whether nothing is held for a transfer any more. A hold that a journal consumed means that money moved: INV-6
-    would be broken by declining, so the transfer stays open and a person has to look."""
-    if released.refusal is None or reason_of(released.refusal) != errors_pb2.REASON_HOLD_NOT_ACTIVE:
-        return True
-    _log.error("INV-6: a transfer that is to be declined was posted", transfer=transfer.name)
-    return False
-
-
 def crash(settings: Settings, point: str) -> None:
     """Kills this process if the tests asked for it at this point; nothing runs any more, as with kill -9."""
     if settings.crash_point == point:
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _resolved(transfer: Transfer, debit: Account, credit: Account) -> Transfer:
-    viewers = tuple(dict.fromkeys((*transfer.customers, *debit.customers)))
-    if (transfer.debit_account, transfer.credit_account, transfer.customers) == (debit.name, credit.name, viewers):
-        return transfer
-    return replace(transfer, debit_account=debit.name, credit_account=credit.name, customers=viewers)
-
-
-def _viewers(transfer: Transfer, outcome: Outcome) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*transfer.customers, *outcome.customers)))
-
-
-def _refusal(status: status_pb2.Status, transfer: Transfer) -> status_pb2.Status:
-    """A ledger's refusal as the transfer's: a step that was cancelled is a transfer that was cancelled, a hold that was
-    given back is an authorization that has ended."""
-    reason = reason_of(status)
-    if reason == errors_pb2.REASON_STEP_CANCELLED:
-        status = errors.TransferCancelled().to_status()
-    elif transfer.capture_of and reason in (errors_pb2.REASON_HOLD_NOT_ACTIVE, errors_pb2.REASON_HOLD_NOT_FOUND):
-        status = errors.AuthorizationEnded(f"transfers/{transfer.capture_of}").to_status()
-    return errors.naming(status, transfer.name)

@@ -10,9 +10,9 @@ from florin.common.v1 import money_pb2
 from florin.transactions.v1 import transfer_service_pb2
 from meshkit import idempotency
 from transactions import errors, events
+from transactions.answers import admit
 from transactions.messages import STATES
 from transactions.model import State, Transfer
-from transactions.passes import admit
 from transactions.ports import Account, Decision, Ledger, Outcome, Screening
 
 

@@ -17,7 +17,7 @@ COLUMNS = (
     "tenant, id, version, state, subject, customer, scopes, request_key, request_id, fingerprint, debit_account,"
     " credit_account, currency, amount, creditor_name, end_to_end_id, remittance, verdict, refusal, journal, decision,"
     " case_name, stand_in, reversal_of, reversed_by, customers, create_time, update_time, effective_time,"
-    " expire_time, captured, voided, capture_of, final_capture"
+    " expire_time, captured, voided, capture_of, final_capture, reversed"
 )
 
 
@@ -27,7 +27,7 @@ def transfer_from(row: Sequence[Any], cipher: Cipher) -> Transfer:
         tenant, id_, version, state, subject, customer, scopes, request_key, request_id, fingerprint, debit_account,
         credit_account, currency, amount, creditor_name, end_to_end_id, remittance, verdict, refusal, journal, decision,
         case_name, stand_in, reversal_of, reversed_by, customers, create_time, update_time, effective_time,
-        expire_time, captured, voided, capture_of, final_capture,
+        expire_time, captured, voided, capture_of, final_capture, reversed_,
     ) = row  # fmt: skip
     return Transfer(
         id=id_,
@@ -61,6 +61,7 @@ def transfer_from(row: Sequence[Any], cipher: Cipher) -> Transfer:
         voided=voided,
         capture_of=capture_of,
         final_capture=final_capture,
+        reversed=reversed_,
     )
 
 
@@ -111,4 +112,5 @@ def outcome_columns(transfers: Sequence[Transfer]) -> tuple[list[Any], ...]:
         [t.update_time for t in transfers],
         [t.effective_time for t in transfers],
         [t.captured for t in transfers],
+        [t.reversed for t in transfers],
     )

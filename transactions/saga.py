@@ -87,6 +87,8 @@ def next_action(transfer: Transfer, now: datetime) -> Action:
     if transfer.state is State.AUTHORIZED:
         return Action.END if transfer.voided or is_over(transfer, now) else Action.WAIT
     if transfer.state is State.IN_REVIEW:
+        if is_over(transfer, now):
+            return Action.RELEASE  # accounts ended its hold, and a verdict comes too late
         if transfer.verdict is None:
             return Action.WAIT
         if transfer.verdict is not Verdict.APPROVED:

@@ -40,16 +40,16 @@ _OUTCOME = (
     " credit_account = o.credit_account, refusal = o.refusal, journal = o.journal, decision = o.decision,"
     " case_name = o.case_name, stand_in = o.stand_in, reversed_by = o.reversed_by,"
     " customers = string_to_array(o.customers, ','), update_time = o.update_time, effective_time = o.effective_time,"
-    " captured = o.captured, attempts = 0, due_time = CASE"
+    " captured = o.captured, reversed = o.reversed, attempts = 0, due_time = CASE"
     "  WHEN o.state IN ('COMPLETED', 'DECLINED', 'REVERSED', 'CAPTURED', 'VOIDED', 'EXPIRED') THEN NULL"
     "  WHEN o.state = 'AUTHORIZED' AND NOT t.voided THEN t.expire_time"
-    "  WHEN o.state = 'IN_REVIEW' AND t.verdict IS NULL THEN NULL"
+    "  WHEN o.state = 'IN_REVIEW' AND t.verdict IS NULL THEN t.expire_time"
     "  ELSE now() END"
     " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s::text[],"
     " %s::text[], %s::text[], %s::boolean[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[],"
-    " %s::bigint[])"
+    " %s::bigint[], %s::bigint[])"
     " AS o(tenant, id, version, state, debit_account, credit_account, refusal, journal, decision, case_name, stand_in,"
-    " reversed_by, customers, update_time, effective_time, captured)"
+    " reversed_by, customers, update_time, effective_time, captured, reversed)"
     " WHERE t.tenant = o.tenant AND t.id = o.id AND t.version = o.version RETURNING t.tenant, t.id"
 )
 _LOCK = (
@@ -100,16 +100,19 @@ async def record_outcomes(conn: AsyncConnection, transfers: Sequence[Transfer]) 
 
 
 async def record_verdict(conn: AsyncConnection, verdicts: Sequence[tuple[str, str, Verdict]]) -> None:
-    """Notes what became of cases, (tenant, transfer id, verdict), and makes their transfers due."""
+    """Notes what became of cases, (tenant, transfer id, verdict), and makes their transfers due. An authorization that
+    a stand-in decision let stand meanwhile ends where the verdict is no."""
     ordered = sorted(verdicts)
     keys = ([item[0] for item in ordered], [item[1] for item in ordered])
     await execute(conn, _LOCK, keys)
     await execute(
         conn,
-        "UPDATE transfers AS t SET verdict = v.verdict, due_time = now(), attempts = 0"
+        "UPDATE transfers AS t SET verdict = v.verdict, attempts = 0,"
+        " voided = t.voided OR (t.state = 'AUTHORIZED' AND v.verdict <> 'APPROVED'),"
+        " due_time = CASE WHEN t.state = 'AUTHORIZED' AND v.verdict = 'APPROVED' THEN t.due_time ELSE now() END"
         " FROM unnest(%s::text[], %s::text[], %s::text[]) AS v(tenant, id, verdict)"
         " WHERE t.tenant = v.tenant AND t.id = v.id AND t.verdict IS NULL"
-        " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW')",
+        " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW', 'AUTHORIZED')",
         (*keys, [item[2].value for item in ordered]),
     )
 
@@ -156,11 +159,11 @@ async def get(conn: AsyncConnection, cipher: Cipher, tenant: str, id_: str, *, l
 
 
 async def void(conn: AsyncConnection, tenant: str, id_: str) -> None:
-    """Notes that somebody wants an authorization to end, and makes it due."""
+    """Notes that somebody wants an authorization to end, also before it stands, and makes it due."""
     await conn.execute(
         text(
             "UPDATE transfers SET voided = true, due_time = now(), attempts = 0"
-            " WHERE tenant = :tenant AND id = :id AND state = 'AUTHORIZED'"
+            " WHERE tenant = :tenant AND id = :id AND state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW', 'AUTHORIZED')"
         ),
         {"tenant": tenant, "id": id_},
     )
@@ -249,13 +252,14 @@ async def list_page(
 
 
 async def open_ages(conn: AsyncConnection) -> dict[str, tuple[int, float]]:
-    """State → (count, age of the oldest in seconds) of transfers that are not final."""
+    """State → (count, age of the oldest in seconds) of transfers that are under way. Authorizations are not: many stand
+    for weeks."""
     rows = await conn.execute(
         text(
             "SELECT s.state, count(t.id), coalesce(extract(epoch FROM now() - min(t.create_time)), 0)"
-            " FROM (VALUES ('ACCEPTED'), ('SCREENED'), ('IN_REVIEW'), ('AUTHORIZED')) AS s(state)"
+            " FROM (VALUES ('ACCEPTED'), ('SCREENED'), ('IN_REVIEW')) AS s(state)"
             " LEFT JOIN transfers AS t ON t.state = s.state"
-            " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW', 'AUTHORIZED') GROUP BY s.state"
+            " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW') GROUP BY s.state"
         )
     )
     return {row[0]: (row[1], float(row[2])) for row in rows}

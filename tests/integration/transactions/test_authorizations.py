@@ -30,15 +30,12 @@ from transactions.errors import (
 from transactions.model import State, Transfer, Verdict, request_key
 
 CAPTURE = "/florin.transactions.v1.TransferService/CaptureTransfer"
-POINTS = (
-    "before-posting",
-    "after-posting",
-    "before-authorizing",
-    "after-authorizing",
-    "after-ending",
-    "before-outcome",
-    "after-outcome",
-)
+POINTS = {
+    "captured": ("before-posting", "after-posting", "before-authorizing", "after-authorizing"),
+    "voided": ("before-posting", "after-posting", "before-authorizing", "after-authorizing", "after-ending"),
+    "expired": ("before-authorizing", "after-authorizing", "after-ending"),
+}
+"""Of each life, beside those that every pass has."""
 VOID = "/florin.transactions.v1.TransferService/VoidTransfer"
 _numbers = itertools.count()
 
@@ -337,6 +334,79 @@ async def test_a_cancel_that_meets_a_hold_under_way_ends_it(replica: Replica) ->
     assert replica.ledger.active_holds() == 0
 
 
+async def test_a_cancel_that_gets_half_way_still_ends_the_authorization(replica: Replica) -> None:
+    """A pass authorizes it meanwhile, and accounts is away after the first release: it is noted that it is to end."""
+    replica.screening.faults.down = True
+    wanted = order(1000)
+    await replica.create(wanted)
+    replica.screening.faults.down = False
+    release, calls = replica.ledger.release, Counter[str]()
+
+    async def once(transfers: Any) -> Any:
+        calls["release"] += 1
+        if calls["release"] > 1:
+            raise Unavailable("accounts")
+        await replica.passes.advance(transfers)  # the pass that is faster
+        return await release(transfers)
+
+    replica.ledger.release = once  # type: ignore[method-assign]
+    with suppress(Unavailable, TransferFinal):
+        await replica.transfers.cancel(call_of(), wanted.id)
+    replica.ledger.release = release  # type: ignore[method-assign]
+    await _recovered(replica)
+    assert (await replica.row(wanted)).state is State.VOIDED
+    assert replica.ledger.active_holds() == 0
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state"),
+    [(Verdict.APPROVED, State.AUTHORIZED), (Verdict.REJECTED, State.VOIDED), (Verdict.EXPIRED, State.VOIDED)],
+)
+async def test_a_verdict_that_comes_after_a_stand_in_authorization_counts(
+    replica: Replica, verdict: Verdict, state: State
+) -> None:
+    """Compliance wanted a review, its answer was lost, a stand-in decision let it stand: the officer's no ends it."""
+    made = await replica.create(order(1000))
+    await replica.verdict(made, verdict)
+    await replica.recovery.before_ready()
+    assert (await replica.row(made)).state is state
+    assert replica.ledger.active_holds() == (1 if state is State.AUTHORIZED else 0)
+
+
+async def test_a_review_that_takes_longer_than_the_authorization_may_stand_declines_it(replica: Replica) -> None:
+    """Its hold ended with its time; it does not wait for a verdict that could do nothing."""
+    held = await replica.create(order(replica.screening.REVIEW_FROM, 0.4))
+    assert held.state is State.IN_REVIEW
+    await asyncio.sleep(0.5)  # what is waited for is the time itself
+    await replica.recovery.before_ready()
+    row = await replica.row(held)
+    assert row.state is State.DECLINED
+    assert row.refusal is not None
+    assert RecordedRefusal(row.refusal).recorded_reason == errors_pb2.REASON_AUTHORIZATION_ENDED
+    assert replica.ledger.active_holds() == 0
+
+
+async def test_a_customer_cannot_stop_what_staff_captures(replica: Replica) -> None:
+    """It is on the own account, and under way; who asked for it may stop it, or staff."""
+    made = await replica.create(order(1000, debit_account="accounts/anna"))
+    replica.ledger.faults.down = True
+    taken = capturing(made, 300)
+    await capture(replica, taken)
+    replica.ledger.faults.down = False
+    with pytest.raises(StaffOnly):
+        await replica.transfers.cancel(call_of(ANNA), taken.id)
+    assert (await replica.transfers.cancel(call_of(), taken.id)).state is State.DECLINED
+
+
+async def test_a_hold_that_captures_used_up_against_their_word_ends_the_authorization(replica: Replica) -> None:
+    """Accounts says consumed where something should be left: it is logged, and does not stay open for ever."""
+    made = await replica.create(order(1000))
+    await capture(replica, capturing(made, 300))
+    account, _, _ = replica.ledger.holds[made.step_key("hold")]
+    replica.ledger.holds[made.step_key("hold")] = (account, 700, "consumed")
+    assert (await void(replica, made)).state is State.CAPTURED
+
+
 async def test_no_more_than_one_capture_of_an_authorization_can_be_under_way(replica: Replica) -> None:
     """Also the database would refuse a second one."""
     made = await replica.create(order(1000))
@@ -349,35 +419,43 @@ async def test_no_more_than_one_capture_of_an_authorization_can_be_under_way(rep
     assert inserted == set()
 
 
-@pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("life", ["captured", "voided", "expired"])
+@pytest.mark.parametrize(
+    ("life", "point"),
+    [(life, point) for life, points in POINTS.items() for point in (*points, "before-outcome", "after-outcome")],
+)
 async def test_a_crash_at_any_step_of_an_authorization_ends_in_one_effect(
     replica: Replica, life: str, point: str
 ) -> None:
     """Killed while it is authorized, captured or ended: after recovery it is where it would have been, told once."""
     wanted = order(1000, 0.2 if life == "expired" else 3600)
-    with killed_at(point), suppress(Killed):
+    hits: list[str] = []
+    with killed_at(point) as hit, suppress(Killed):
         (recorded,) = await replica.transfers.orders._record_intents([wanted])
         await replica.passes.advance([recorded])  # type: ignore[list-item]
+    hits += hit
     await _recovered(replica)
     taken = capturing(wanted, 300)
     if life != "expired":
-        with killed_at(point), suppress(Killed):
+        with killed_at(point) as hit, suppress(Killed):
             recorded = await replica.db.run(
                 wanted.tenant, lambda conn: replica.transfers.authorizations._record(conn, taken)
             )
             await replica.passes.advance([recorded])
+        hits += hit
         await _recovered(replica)
         assert (await replica.row(taken)).state is State.COMPLETED
     if life == "voided":
-        with killed_at(point), suppress(Killed):
+        with killed_at(point) as hit, suppress(Killed):
             await void(replica, wanted)
+        hits += hit
         await _recovered(replica)
     elif life == "expired":
         await asyncio.sleep(0.25)  # what is waited for is the time itself
-        with killed_at(point), suppress(Killed):
+        with killed_at(point) as hit, suppress(Killed):
             await replica.recovery.before_ready()
+        hits += hit
         await _recovered(replica)
+    assert hits, "nobody was killed"
     row = await replica.row(wanted)
     moved = 300 if life != "expired" else 0
     expected = {"captured": State.AUTHORIZED, "voided": State.CAPTURED, "expired": State.EXPIRED}[life]

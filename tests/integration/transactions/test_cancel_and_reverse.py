@@ -9,18 +9,28 @@ from datetime import UTC, datetime
 import pytest
 
 from florin.common.v1 import errors_pb2
+from florin.transactions.v1 import events_pb2
 from meshkit.errors import RecordedRefusal, RequestIdReused, StaffOnly, Unavailable
 from tests.integration.transactions.conftest import Replica, call_of
 from tests.integration.transactions.fakes import StepCancelled
 from tests.unit.transactions.making import ANNA, TELLER, transfer
-from transactions.errors import TransferFinal, TransferNotCompleted, TransferNotFound, TransferReversed
+from transactions.errors import (
+    CurrencyMismatch,
+    ReversalExceeded,
+    TransferFinal,
+    TransferNotCompleted,
+    TransferNotFound,
+    TransferReversed,
+)
 from transactions.model import State, Transfer, Verdict, request_key
 from transactions.ports import Outcome
 
 REVERSE = "/florin.transactions.v1.TransferService/ReverseTransfer"
 
 
-def _reversal(original: Transfer, request_id: str = "back", fingerprint: bytes = b"r" * 32) -> Transfer:
+def _reversal(
+    original: Transfer, request_id: str = "back", fingerprint: bytes = b"r" * 32, amount: int = 0, currency: str = ""
+) -> Transfer:
     key = request_key(TELLER, REVERSE, request_id)
     return transfer(
         id=str(key),
@@ -30,8 +40,8 @@ def _reversal(original: Transfer, request_id: str = "back", fingerprint: bytes =
         reversal_of=original.id,
         debit_account="",
         credit_account="",
-        currency="",
-        amount=0,
+        currency=currency,
+        amount=amount,
         remittance="a mistake",
     )
 
@@ -235,6 +245,29 @@ async def test_a_completed_transfer_is_reversed_once(replica: Replica) -> None:
     assert [tuple(row) for row in await replica.query("SELECT action, why FROM audit")] == [
         ("reverse_transfer", "a mistake")
     ]
+
+
+async def test_a_part_is_moved_back_once_and_never_more_than_was_moved(replica: Replica) -> None:
+    """The transfer is REVERSED with the part, and told so; nothing is left to reverse, and too much never moves."""
+    done = await replica.create(transfer(amount=700))
+    call = call_of(request_id="back", method=REVERSE)
+    for wanted, refusal in (
+        (_reversal(done, amount=701), ReversalExceeded),
+        (_reversal(done, amount=701, currency="USD"), CurrencyMismatch),
+    ):
+        with pytest.raises(refusal):
+            await replica.transfers.reverse(done.id, wanted, call)
+    back = await replica.transfers.reverse(done.id, _reversal(done, amount=200, currency="EUR"), call)
+    assert (back.state, back.amount) == (State.COMPLETED, 200)
+    original = await replica.row(done)
+    assert (original.state, original.reversed) == (State.REVERSED, 200)
+    with pytest.raises(TransferReversed):
+        await replica.transfers.reverse(done.id, _reversal(done, "rest", amount=500), call_of(request_id="rest"))
+    assert replica.ledger.balances["accounts/a"] == 1_000_000 - 500
+    ((data,),) = await replica.query(
+        f"SELECT data FROM outbox WHERE aggregate = '{done.name}' ORDER BY version DESC LIMIT 1"
+    )
+    assert events_pb2.TransferReversed.FromString(bytes(data)).amount.minor_units == 200
 
 
 async def test_a_reversal_goes_on_without_its_caller(replica: Replica) -> None:
