@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from florin.accounts.v1 import audit_service_pb2_grpc as pb_grpc
 from florin.accounts.v1 import sealed_pb2
 from meshkit import identity
 from meshkit.database import Database
-from meshkit.errors import Overloaded
+from meshkit.errors import DeadlineExceeded, Overloaded
 
 PAGE = 500
 """Positions of the log that are read at once; a slow reader holds no connection, and not more than this in memory."""
@@ -85,7 +86,8 @@ class AuditService(pb_grpc.AuditServiceServicer):
             raise Overloaded
         self._exports += 1
         try:
-            tenant, start = identity.current().tenant, request.start_position
+            call = identity.current()
+            tenant, start = call.tenant, request.start_position
             newest = await self._head(tenant, 0)
             if start > newest.tree_size:
                 # Somebody has more than there is: a head of that size is what it has to be asked for.
@@ -93,6 +95,8 @@ class AuditService(pb_grpc.AuditServiceServicer):
             if start == newest.tree_size:
                 yield pb.ExportJournalsResponse(tree_head=messages.tree_head(newest))
             while start < newest.tree_size:
+                if time.monotonic() > call.deadline:
+                    raise DeadlineExceeded
                 end = min(start + PAGE, newest.tree_size)
                 journals, heads = await self._page(tenant, start, end)
                 for item in _merged(journals, heads):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -120,14 +121,17 @@ async def own(conn: AsyncConnection) -> bool:
     return bool(rows[0][0])
 
 
-async def cursor(conn: AsyncConnection) -> Cursor:
-    """Where the last pass that sealed anything ended."""
+async def cursor(conn: AsyncConnection) -> tuple[Cursor, datetime | None]:
+    """Where the last pass that sealed anything ended, and when it signed; None for never."""
     rows = await fetch(
         conn,
-        "SELECT era, last_xid::text, last_journal::text FROM tree_heads"
+        "SELECT era, last_xid::text, last_journal::text, time FROM tree_heads"
         " ORDER BY era DESC, last_xid DESC, last_journal DESC LIMIT 1",
     )
-    return Cursor(*rows[0]) if rows else BEGINNING
+    if not rows:
+        return BEGINNING, None
+    era, xid, journal, time = rows[0]
+    return Cursor(era, xid, journal), time
 
 
 async def next_journals(conn: AsyncConnection, after: Cursor, *, limit: int) -> Page:

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from prometheus_client import Counter, Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -64,15 +65,19 @@ class Sealer:
         """Seals until it is cancelled; the caller starts it again when it fails."""
         # What was seen is forgotten with whatever ended the run before: the database may have been restored since.
         self._seen = BEGINNING
+        more = False
         while True:
-            if not (await self.seal()).more:
+            more = (await self.seal(rest_seconds=0 if more else self._every_seconds)).more
+            if not more:
                 await asyncio.sleep(self._every_seconds)
 
-    async def seal(self) -> Pass:
-        """One pass. Raises LogDamaged."""
+    async def seal(self, *, rest_seconds: float = 0) -> Pass:
+        """One pass; none if a head is younger than `rest_seconds`. Raises LogDamaged."""
 
         async def work(conn: AsyncConnection) -> Pass:
-            return await seal_next(conn, self._signer, after=self._seen, limit=self._batch)
+            return await seal_next(
+                conn, self._signer, after=self._seen, limit=self._batch, rest=timedelta(seconds=rest_seconds)
+            )
 
         done = await self._db.run(ALL_TENANTS, work)
         self._seen = done.cursor
@@ -80,14 +85,19 @@ class Sealer:
         return done
 
 
-async def seal_next(conn: AsyncConnection, signer: Signer, *, after: Cursor, limit: int) -> Pass:
-    """Seals the journals that come next, with a head for each tenant that has some. Raises LogDamaged.
+async def seal_next(
+    conn: AsyncConnection, signer: Signer, *, after: Cursor, limit: int, rest: timedelta = timedelta(0)
+) -> Pass:
+    """Seals the journals that come next, with a head for each tenant that has some; nothing while another replica's
+    heads are younger than `rest`. Raises LogDamaged.
 
     `after` is where the caller knows that it may begin, beyond what was sealed last: it may have seen sealed ones.
     """
     if not await seal_store.own(conn):
         return Pass(0, after, more=False)
-    stored = await seal_store.cursor(conn)
+    stored, signed = await seal_store.cursor(conn)
+    if signed is not None and timedelta(0) <= clock.now() - signed < rest:
+        return Pass(0, after, more=False)
     start = max(stored, after, key=_order)
     page = await seal_store.next_journals(conn, start, limit=limit)
     end = page.last or start

@@ -166,7 +166,8 @@ def verify(
             raise MeshError("--offline needs --public-key: an export must not be believed by a key of its own.")
         findings = [verify_export.verify(offline, public_key)]
     elif urls := checks.given_databases(os.environ):
-        findings = checks.verify_databases(urls, public_key or checks.given_key(os.environ))
+        known = checks.known_key(State(state if state is not None else default_root()), os.environ)
+        findings = checks.verify_databases(urls, public_key or known)
     else:
         findings = checks.verify(_state(state), public_key)
     typer.echo(json.dumps(checks.as_json(findings), indent=2) if as_json else checks.as_text(findings))

@@ -66,7 +66,7 @@ def verify(state: State, public_key: Path | None = None) -> list[Finding]:
     state.read_description()
     postgres = Postgres(state, find())
     urls = {service: postgres.url(service, f"{service}_owner", with_password=True) for service in SERVICES}
-    return verify_databases(urls, public_key if public_key is not None else state.sealing_keys)
+    return verify_databases(urls, public_key or known_key(state, {}))
 
 
 def verify_databases(urls: Mapping[str, URL], public_key: Path | None = None) -> list[Finding]:
@@ -76,7 +76,7 @@ def verify_databases(urls: Mapping[str, URL], public_key: Path | None = None) ->
     from local import verify_history
 
     try:
-        keys = signing.verifying_keys(public_key) if public_key is not None and public_key.exists() else None
+        keys = signing.verifying_keys(public_key) if public_key is not None else None
     except ValueError as error:
         raise MeshError(f"{public_key}: {error}.") from None
     findings = {name: Finding(name, claim) for name, claim in CLAIMS.items()}
@@ -114,10 +114,12 @@ def given_databases(environment: Mapping[str, str]) -> dict[str, URL]:
     return urls
 
 
-def given_key(environment: Mapping[str, str]) -> Path | None:
-    """The file with the sealing key that accounts is told of, which has the public ones too."""
+def known_key(state: State, environment: Mapping[str, str]) -> Path | None:
+    """The file with the public keys of tree heads that accounts is told of, or else that of the mesh; None for none."""
     named = environment.get("ACCOUNTS_SEALING_KEY_FILE")
-    return Path(named) if named else None
+    if named:
+        return Path(named)
+    return state.sealing_keys if state.sealing_keys.exists() else None
 
 
 def _connect(url: URL) -> Connection:

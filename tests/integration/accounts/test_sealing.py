@@ -258,6 +258,21 @@ async def _is_sealed(books: Ledger, count: int) -> bool:
     return await books.rows("SELECT count(*) FROM sealed_journals") == [(count,)]
 
 
+async def test_two_replicas_sign_no_more_often_than_one(books: Ledger, sealed_db: Database, signer: Signer) -> None:
+    """What a replica signed a moment ago is enough for the others; after a while the next one goes on."""
+    await post(books, 1)
+    await seal_all(sealed_db, signer)
+    await post(books, 1)
+    second = Sealer(sealed_db, signer, every_seconds=1)
+    assert (await second.seal(rest_seconds=60)).sealed == 0
+    await real.eventually(lambda: _sealed_by(second, 0.2))
+    assert await _is_sealed(books, 2)
+
+
+async def _sealed_by(sealer: Sealer, rest_seconds: float) -> bool:
+    return (await sealer.seal(rest_seconds=rest_seconds)).sealed == 1
+
+
 async def test_nothing_is_signed_over_a_tree_that_was_changed(
     books: Ledger, parts: real.Parts, own_database: str, sealed_db: Database, signer: Signer
 ) -> None:

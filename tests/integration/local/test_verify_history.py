@@ -249,8 +249,8 @@ async def test_a_leaf_that_was_changed_with_its_journal_is_found_by_the_nodes_ab
     assert f"{books.tenant}: positions 0 to 1: the tree's node over them is gone" in found
     assert [one for one in found if "head of size" in one] == [
         (
-            f"{books.tenant}: head of size 4: its root is not that of the journals; the change is in one of the positions"
-            " 0 to 3, or in the head"
+            f"{books.tenant}: head of size 4: its root is not that of the journals; the change is in one of"
+            " the positions 0 to 3, or in the head"
         )
     ]
 
