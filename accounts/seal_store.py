@@ -125,8 +125,9 @@ async def cursor(conn: AsyncConnection) -> tuple[Cursor, datetime | None]:
     """Where the last pass that sealed anything ended, and when it signed; None for never."""
     rows = await fetch(
         conn,
-        "SELECT era, last_xid::text, last_journal::text, time FROM tree_heads"
-        " ORDER BY era DESC, last_xid DESC, last_journal DESC LIMIT 1",
+        # By the columns, which the texts in front of them hide: 999 is not after 1000.
+        "SELECT era, last_xid::text, last_journal::text, time FROM tree_heads AS h"
+        " ORDER BY h.era DESC, h.last_xid DESC, h.last_journal DESC LIMIT 1",
     )
     if not rows:
         return BEGINNING, None

@@ -329,6 +329,21 @@ class _Until:
         return getattr(self._directory, name)
 
 
+async def test_the_last_sealed_transaction_is_the_one_with_the_greatest_number(parts: real.Parts) -> None:
+    """As numbers are ordered, not texts: what was sealed at 999 is before what was at 1000."""
+    database = real.fresh_database(parts, "accounts")
+    async with Database.open(real.settings_for(parts, Settings, database)) as db:
+        with owner(parts, database) as connection:
+            for number, (era, xid) in enumerate(((1, 999), (1, 1000), (2, 9), (2, 10)), 1):
+                connection.execute(
+                    "INSERT INTO tree_heads VALUES ('demo', %s, %s, %s, now(), '', %s, %s, %s::text::xid8, %s)",
+                    (number, number, bytes(32), bytes(64), era, xid, uuid.uuid4()),
+                )
+                connection.commit()
+                found, _ = await db.run("*", seal_store.cursor, read_only=True)
+                assert (found.era, found.xid) == (era, str(xid))
+
+
 async def test_a_database_restored_on_a_server_that_counts_from_the_beginning_is_sealed_on(
     parts: real.Parts, signer: Signer
 ) -> None:
