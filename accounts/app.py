@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import consumers, ledger_store, posting, store
+from accounts import consumers, ledger_store, posting, signing, store
+from accounts.audit_rpc import AuditService
 from accounts.book import Expire
 from accounts.ledger_rpc import LedgerService
 from accounts.model import Balance
 from accounts.posting import Item
 from accounts.rpc import AccountService, BalanceKey
+from accounts.sealing import Sealer
 from accounts.settings import Settings
-from florin.accounts.v1 import account_service_pb2_grpc, ledger_service_pb2, ledger_service_pb2_grpc
+from accounts.signing import Signer
+from florin.accounts.v1 import (
+    account_service_pb2_grpc,
+    audit_service_pb2_grpc,
+    ledger_service_pb2,
+    ledger_service_pb2_grpc,
+)
 from meshkit import clock, logs, parts
 from meshkit.batching import Batcher
 from meshkit.bus import Bus
@@ -45,11 +53,16 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             handle=consumers.compliance_handler(db.cipher),
             gap_seconds=None,
         )
+        signer = None if settings.sealing_key_file is None else signing.signer(settings.sealing_key_file)
         accounts, steps = AccountService(db, ledger, balances), LedgerService(db, ledger)
+        audit = AuditService(db, signer)
         yield Parts(
             services={
                 "florin.accounts.v1.AccountService": lambda server: (
                     account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, server)
+                ),
+                "florin.accounts.v1.AuditService": lambda server: (
+                    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)
                 ),
                 "florin.accounts.v1.LedgerService": lambda server: (
                     ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(steps, server)
@@ -62,9 +75,18 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 "compliance-events": consumer.run,
                 "hold-expiry": lambda: _expire_holds(db, ledger, settings.hold_expiry_seconds),
                 "imbalance": lambda: _watch_balance(db, settings.imbalance_check_seconds),
+                **_sealing(settings, db, signer),
             },
             checks=parts.checks(settings, db),
         )
+
+
+def _sealing(settings: Settings, db: Database, signer: Signer | None) -> dict[str, Callable[[], Awaitable[None]]]:
+    """The worker that seals; none without a key."""
+    if signer is None:
+        _log.warning("journals are not sealed, since ACCOUNTS_SEALING_KEY_FILE is not set")
+        return {}
+    return {"sealer": Sealer(db, signer, every_seconds=settings.seal_seconds).run}
 
 
 def _ledger(settings: Settings, db: Database) -> Batcher[Item, ledger_service_pb2.StepOutcome]:

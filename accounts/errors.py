@@ -98,6 +98,29 @@ class JournalNotFound(DomainError):
         super().__init__(f"There is no {name}.", metadata={"name": name})
 
 
+class TreeHeadNotFound(DomainError):
+    """No signed head of that size, or none at all yet, for which `tree_size` is 0."""
+
+    code = _CODE.NOT_FOUND
+    reason = errors_pb2.REASON_TREE_HEAD_NOT_FOUND
+
+    def __init__(self, tree_size: int) -> None:
+        what = f"There is no tree head of size {tree_size}." if tree_size else "Nothing is sealed yet."
+        super().__init__(what, metadata={"tree_size": str(tree_size)})
+
+
+class JournalNotSealed(DomainError):
+    """The journal is there, and not among the first `tree_size` sealed ones."""
+
+    code = _CODE.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_JOURNAL_NOT_SEALED
+
+    def __init__(self, name: str, tree_size: int) -> None:
+        super().__init__(
+            f"{name} is not in the tree of size {tree_size}.", metadata={"name": name, "tree_size": str(tree_size)}
+        )
+
+
 class CustomerRejected(DomainError):
     """Accounts are not opened for a customer whom compliance rejected."""
 

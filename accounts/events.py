@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
+from accounts import messages
 from accounts.book import Book, Hold, Posted
+from accounts.history import Head, moment
 from accounts.model import Account, Customer, HoldState, Tenant
 from accounts.outcomes import customers, timestamp
 from florin.accounts.v1 import events_pb2 as pb
 from florin.common.v1 import money_pb2
 from meshkit.outbox import Event
+
+LOG = "logs/journals"
+"""The aggregate whose changes are signed heads: a tenant's log of journals."""
 
 
 def tenant_created(tenant: Tenant) -> Event:
@@ -58,6 +63,11 @@ def account_updated(account: Account) -> Event:
         update_time=timestamp(account.update_time),
     )
     return Event(account.tenant, name, account.version, message, account.update_time)
+
+
+def tree_head_signed(head: Head, number: int) -> Event:
+    """Journals were sealed; `number` counts the tenant's heads."""
+    return Event(head.tenant, LOG, number, pb.TreeHeadSigned(tree_head=messages.tree_head(head)), moment(head.time))
 
 
 def of_batch(book: Book) -> list[Event]:

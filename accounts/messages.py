@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from google.protobuf import timestamp_pb2
+
+from accounts.history import Head, JournalContent
 from accounts.model import Account, Balance, Customer, Entry, Identifier, Journal, Tenant
 from accounts.outcomes import customers, timestamp
-from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2
+from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2, sealed_pb2
 from florin.common.v1 import money_pb2
 from meshkit.identity import Principal
 
@@ -99,6 +102,51 @@ def journal(model: Journal) -> journal_pb2.Journal:
     )
 
 
+def tree_head(model: Head) -> sealed_pb2.TreeHead:
+    """A signed head."""
+    return sealed_pb2.TreeHead(
+        tenant=f"tenants/{model.tenant}",
+        tree_size=model.tree_size,
+        root_hash=model.root_hash,
+        create_time=_timestamp(model.time),
+        key_id=model.key_id,
+        signature=model.signature,
+    )
+
+
+def sealed_journal(position: int, id_: str, leaf: bytes, content: JournalContent | None) -> sealed_pb2.SealedJournal:
+    """A sealed journal with what the ledger has under its name now; None for nothing that could be one."""
+    sealed = sealed_pb2.SealedJournal(position=position, name=f"journals/{id_}", leaf_hash=leaf)
+    if content is None or None in (content.create_time, content.effective_time):
+        return sealed
+    created, effective = _timestamp(content.create_time), _timestamp(content.effective_time)
+    kind: journal_pb2.JournalKind.ValueType = content.kind  # type: ignore[assignment]
+    sealed.journal.CopyFrom(
+        journal_pb2.Journal(
+            name=sealed.name, kind=kind, origin=content.origin, create_time=created, effective_time=effective
+        )
+    )
+    for entry in content.entries:
+        sealed.journal.entries.add(
+            account=f"accounts/{entry.account}",
+            journal=sealed.name,
+            amount=money(entry.currency, entry.amount),
+            balance_after=money(entry.currency, entry.balance_after),
+            sequence=entry.sequence,
+            create_time=created,
+            effective_time=effective,
+            origin=content.origin,
+            kind=kind,
+        )
+    return sealed
+
+
 def money(currency: str, minor_units: int) -> money_pb2.Money:
     """An exact amount."""
     return money_pb2.Money(currency_code=currency, minor_units=minor_units)
+
+
+def _timestamp(microseconds: int) -> timestamp_pb2.Timestamp:
+    """A time since 1970, also one that no calendar of Python's has."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return timestamp_pb2.Timestamp(seconds=seconds, nanos=rest * 1000)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, FilePath, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from accounts import signing
 from meshkit.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """The common settings, and the bounds of the ledger's batches."""
+    """The common settings, the bounds of the ledger's batches, and the sealing of history."""
 
     model_config = SettingsConfigDict(env_prefix="ACCOUNTS_", frozen=True, extra="ignore")
 
@@ -21,3 +23,14 @@ class Settings(ServiceSettings):
     ledger_queue_max: int = Field(20_000, ge=1000, description="Steps that may wait; more are refused as OVERLOADED.")
     hold_expiry_seconds: float = Field(1, gt=0, description="How often holds are ended whose time is over.")
     imbalance_check_seconds: float = Field(60, gt=0, description="How often the sum of all balances is checked.")
+    sealing_key_file: FilePath | None = Field(
+        None, description="PEM file with the Ed25519 key that signs tree heads; without it nothing is sealed."
+    )
+    seal_seconds: float = Field(1.0, gt=0, description="A tenant's new journals get a signed head this often at most.")
+
+    @field_validator("sealing_key_file")
+    @classmethod
+    def _a_key_that_signs(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            signing.signer(value)
+        return value

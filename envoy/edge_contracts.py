@@ -51,8 +51,11 @@ class Contracts:
 
     @property
     def health_names(self) -> dict[str, str]:
-        """Service → the name that its health is asked by."""
-        return {method.service: method.full_service for method in self.methods}
+        """Service → the name that its health is asked by: its first, which replicas of before know too."""
+        names: dict[str, str] = {}
+        for method in self.methods:
+            names.setdefault(method.service, method.full_service)
+        return names
 
 
 def load_contracts(generated: Path = GENERATED) -> Contracts:

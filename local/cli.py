@@ -25,6 +25,8 @@ watchlist = typer.Typer(help="Lists of names that payments and customers are mat
 rules = typer.Typer(help="Conditions that decline a payment or have it reviewed.", no_args_is_help=True)
 limits = typer.Typer(help="The most that may be paid, per payment and per day.", no_args_is_help=True)
 events = typer.Typer(help="Events told again, and those that a consumer gave up.", no_args_is_help=True)
+export = typer.Typer(help="Copies of what an auditor keeps.", no_args_is_help=True)
+app.add_typer(export, name="export")
 app.add_typer(tenants, name="tenants")
 app.add_typer(watchlist, name="watchlist")
 app.add_typer(rules, name="rules")
@@ -140,22 +142,50 @@ def ca(state: StateOption = None) -> None:
     typer.echo(str(_state(state).ca))
 
 
-@app.command()
+@app.command(epilog="Example:  florin verify --offline journals.jsonl --public-key sealing-public.pem")
 def verify(
     state: StateOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    offline: Annotated[
+        Path | None, typer.Option(help="Check an export's file (INV-9) instead: no server is asked.")
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="Keys in PEM that tree heads are believed by; the mesh's own if absent.")
+    ] = None,
 ) -> None:
-    """Check the invariants INV-1 to INV-8 on a running mesh; exit 1 when one does not hold.
+    """Check the invariants INV-1 to INV-9 on a running mesh; exit 1 when one does not hold.
 
     Where ACCOUNTS_OWNER_DATABASE_URL and the others are set, it checks the databases that they name instead.
     """
     from local import verify as checks
 
-    urls = checks.given_databases(os.environ)
-    findings = checks.verify_databases(urls) if urls else checks.verify(_state(state))
+    if offline is not None:
+        from local import verify_export
+
+        if public_key is None:
+            raise MeshError("--offline needs --public-key: an export must not be believed by a key of its own.")
+        findings = [verify_export.verify(offline, public_key)]
+    elif urls := checks.given_databases(os.environ):
+        known = checks.known_key(State(state if state is not None else default_root()), os.environ)
+        findings = checks.verify_databases(urls, public_key or known)
+    else:
+        findings = checks.verify(_state(state), public_key)
     typer.echo(json.dumps(checks.as_json(findings), indent=2) if as_json else checks.as_text(findings))
     if any(finding.violations for finding in findings):
         raise typer.Exit(1)
+
+
+@export.command("journals")
+def export_journals(
+    file: Annotated[Path, typer.Argument(help="A new file, or one that was begun: it is gone on with.")],
+    tenant: TenantOption = "demo",
+    state: StateOption = None,
+) -> None:
+    """Write a tenant's sealed journals with their signed heads into a file that verifies without a server."""
+    from local import export as work
+
+    done = work.journals(_state(state), file, tenant)
+    typer.echo(f"{done.added} journals added to {file}; signed up to {done.tree_size}")
 
 
 @app.command()

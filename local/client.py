@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from florin.accounts.v1 import account_service_pb2, account_service_pb2_grpc
+from florin.accounts.v1 import account_service_pb2, account_service_pb2_grpc, audit_service_pb2_grpc
 from florin.compliance.v1 import compliance_service_pb2_grpc
 from florin.notifications.v1 import notification_service_pb2_grpc
 from florin.transactions.v1 import transfer_service_pb2_grpc
@@ -102,6 +102,7 @@ class Session:
         self._token = ""
         self._minted = 0.0
         self.accounts = account_service_pb2_grpc.AccountServiceStub(channel)
+        self.audit = audit_service_pb2_grpc.AuditServiceStub(channel)
         self.transfers = transfer_service_pb2_grpc.TransferServiceStub(channel)
         self.compliance = compliance_service_pb2_grpc.ComplianceServiceStub(channel)
         self.notifications = notification_service_pb2_grpc.NotificationServiceStub(channel)

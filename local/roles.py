@@ -42,6 +42,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "kyc:read",
         "events:read",
         "webhooks:read",
+        "ledger:audit",
     ),
     "operator": (
         "customers:read",

@@ -10,11 +10,12 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from local import issuer
 from local.postgres import Postgres
 from local.processes import Child, free_port, http_ok
-from local.state import SERVICES, MeshError, State
+from local.state import SERVICES, MeshError, State, write_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class Surroundings:
             "ENCRYPTION_KEY_FILE": encryption_key(self.state, replica.service),
             "DRAIN_SECONDS": "0.3",
         }
+        if replica.service == "accounts":
+            values["SEALING_KEY_FILE"] = self.state.secrets / _SEALING_KEY
         if replica.service == "transactions":
             values["ACCOUNTS_TARGET"] = "ipv4:" + ",".join(addresses(self.replicas, "accounts"))
             values["COMPLIANCE_TARGET"] = "ipv4:" + ",".join(addresses(self.replicas, "compliance"))
@@ -114,6 +117,9 @@ class Surroundings:
 _POOL_SIZE = 8  # as in meshkit/settings.py, which costs half a second to import
 
 
+_SEALING_KEY = "sealing-accounts"
+
+
 def _key_name(service: str) -> str:
     return f"encryption-{service}"
 
@@ -134,6 +140,28 @@ def ensure_keys(state: State, *, first_start: bool) -> None:
         if not first_start and not path.exists():
             raise MeshError(f"{path} is gone, and nothing else opens the personal data of {service}; restore the file.")
         encryption_key(state, service)
+    ensure_sealing_key(state)
+
+
+def ensure_sealing_key(state: State) -> Path:
+    """The file with the key that signs tree heads; made at first use, and anew when it is gone.
+
+    The public keys stay in a file that users copy, the present one first: what an earlier one signed can still be
+    verified.
+    """
+    from accounts import signing
+
+    path = state.secrets / _SEALING_KEY
+    if not path.exists():
+        before = state.sealing_keys.read_text() if state.sealing_keys.exists() else ""
+        write_private(path, signing.new_private_pem() + before)
+    try:
+        public = signing.signer(path).known.pem()
+    except ValueError as error:
+        raise MeshError(f"{path}: {error}; restore it, or delete it and a new one is made.") from None
+    if not state.sealing_keys.exists() or state.sealing_keys.read_text() != public:
+        state.sealing_keys.write_text(public)
+    return path
 
 
 def connections(replicas: Sequence[Replica]) -> int:

@@ -37,6 +37,11 @@ class State:
         return self.root / "ca.pem"
 
     @property
+    def sealing_keys(self) -> Path:
+        """The public keys that the heads of sealed history are signed with, for whoever verifies it."""
+        return self.root / "sealing-public.pem"
+
+    @property
     def secrets(self) -> Path:
         """Passwords and keys, readable by the owner alone."""
         return self.root / "secrets"

@@ -59,20 +59,28 @@ CLAIMS = {
     "INV-6": "a transfer has its journal exactly when it completed, and no hold outlives it",
     "INV-7": "every change of state has exactly one event",
     "INV-8": "a limit's use is the sum of its live and captured reservations",
+    "INV-9": "every journal is what was sealed, in a signed log that was only added to",
 }
 
 
-def verify(state: State) -> list[Finding]:
+def verify(state: State, public_key: Path | None = None) -> list[Finding]:
     """Checks all of them on a running mesh. Raises MeshError when none runs in the folder."""
     state.read_description()
     postgres = Postgres(state, find())
-    return verify_databases(
-        {service: postgres.url(service, f"{service}_owner", with_password=True) for service in SERVICES}
-    )
+    urls = {service: postgres.url(service, f"{service}_owner", with_password=True) for service in SERVICES}
+    return verify_databases(urls, public_key or known_key(state, {}))
 
 
-def verify_databases(urls: Mapping[str, URL]) -> list[Finding]:
-    """Checks all of them on the services' databases, as their owners. Raises MeshError when one cannot be reached."""
+def verify_databases(urls: Mapping[str, URL], public_key: Path | None = None) -> list[Finding]:
+    """Checks all of them on the services' databases, as their owners; `public_key` is the file that heads are believed
+    by. Raises MeshError when a database cannot be reached or the file has no key."""
+    from accounts import signing
+    from local import verify_history
+
+    try:
+        keys = signing.verifying_keys(public_key) if public_key is not None else None
+    except ValueError as error:
+        raise MeshError(f"{public_key}: {error}.") from None
     findings = {name: Finding(name, claim) for name, claim in CLAIMS.items()}
     connections = {service: _connect(url) for service, url in urls.items()}
     try:
@@ -85,6 +93,7 @@ def verify_databases(urls: Mapping[str, URL]) -> list[Finding]:
         for service, connection in connections.items():
             findings["INV-4"].add(*_append_only(connection, service))
             findings["INV-7"].add(*_event_ids(connection, service))
+        findings["INV-9"].add(*verify_history.check(connections["accounts"], keys))
         _across(connections, findings)
     finally:
         for connection in connections.values():
@@ -105,6 +114,14 @@ def given_databases(environment: Mapping[str, str]) -> dict[str, URL]:
     if urls and missing:
         raise MeshError(f"The databases are named for some services; set {missing[0].upper()}_OWNER_DATABASE_URL too.")
     return urls
+
+
+def known_key(state: State, environment: Mapping[str, str]) -> Path | None:
+    """The file with the public keys of tree heads that accounts is told of, or else that of the mesh; None for none."""
+    named = environment.get("ACCOUNTS_SEALING_KEY_FILE")
+    if named:
+        return Path(named)
+    return state.sealing_keys if state.sealing_keys.exists() else None
 
 
 def _connect(url: URL) -> Connection:
@@ -262,10 +279,13 @@ def _event_ids(connection: Connection, service: str) -> tuple[int, list[str]]:
 
 def _across(connections: dict[str, Connection], findings: dict[str, Finding]) -> None:
     """The checks across services; what does not go away is a violation."""
+    from local import verify_history
+
     checks: tuple[tuple[str, Callable[[dict[str, Connection]], tuple[int, set[str]]]], ...] = (
         ("INV-6", _journals_of_transfers),
         ("INV-7", _events_of_transfers),
         ("INV-8", _reservations_of_transfers),
+        ("INV-9", lambda open_ones: verify_history.unsealed(open_ones["accounts"])),
     )
     for name, check in checks:
         checked, suspects = _afresh(connections, check)

@@ -17,6 +17,7 @@ from tests.support.tokens import WRONG
 TRANSFER = "transactions.v1.TransferService/CreateTransfer"
 PUBLIC_SERVICES = {
     "florin.accounts.v1.AccountService",
+    "florin.accounts.v1.AuditService",
     "florin.compliance.v1.ComplianceService",
     "florin.notifications.v1.NotificationService",
     "florin.transactions.v1.TransferService",

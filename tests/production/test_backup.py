@@ -191,6 +191,7 @@ async def test_dumps_of_a_running_mesh_are_restored_on_another_server(external_d
         f"{service.upper()}_ENCRYPTION_KEY_FILE": str(folder / "backup" / "secrets" / f"encryption-{service}")
         for service in SERVICES
     }
+    keys["ACCOUNTS_SEALING_KEY_FILE"] = str(folder / "backup" / "secrets" / "sealing-accounts")
     told = {**external_databases.environment(), **keys}
     with whole.running(environment=told) as restored:
         since, until = datetime.now(UTC) - timedelta(days=1), datetime.now(UTC)

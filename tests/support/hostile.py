@@ -94,6 +94,18 @@ def _describe(request: Any, _: Mapping[str, str]) -> None:
     request.update_mask.paths[:] = ["description"]
 
 
+def _newest(request: Any, _: Mapping[str, str]) -> None:
+    request.tree_size = 0
+
+
+def _first_trees(request: Any, _: Mapping[str, str]) -> None:
+    request.first_size = request.second_size = 1
+
+
+def _from_the_beginning(request: Any, _: Mapping[str, str]) -> None:
+    request.start_position = 0
+
+
 def _replay_all(request: Any, _: Mapping[str, str]) -> None:
     request.delivery = ""
     request.start_time.seconds = 1
@@ -101,6 +113,10 @@ def _replay_all(request: Any, _: Mapping[str, str]) -> None:
 
 _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
     "CreateAccount": _open_account,
+    "GetTreeHead": _newest,
+    "GetInclusionProof": _newest,
+    "GetConsistencyProof": _first_trees,
+    "ExportJournals": _from_the_beginning,
     "FundAccount": _fund,
     "SubmitKyc": _submit,
     "RejectCustomer": _reject,

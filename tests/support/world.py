@@ -12,6 +12,7 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
+from florin.accounts.v1 import audit_service_pb2 as audit_pb
 from florin.accounts.v1 import ledger_service_pb2  # noqa: F401 - fills the descriptor pool
 from florin.common.v1 import money_pb2, policy_pb2
 from florin.compliance.v1 import compliance_service_pb2 as compliance_pb
@@ -19,11 +20,14 @@ from florin.compliance.v1 import policy_pb2 as compliance_policy_pb
 from florin.compliance.v1 import screening_service_pb2  # noqa: F401
 from florin.notifications.v1 import notification_service_pb2 as notifications_pb
 from tests.support.mesh import Mesh
+from tests.support.parts import wait_until
+from tests.support.protocols import Refused
 
 IDENTITIES = ("accounts", "transactions", "compliance", "notifications", "edge", "nats", "operator")
 """Who has a certificate of the mesh."""
 SERVICES = {
     "florin.accounts.v1.AccountService": "accounts",
+    "florin.accounts.v1.AuditService": "accounts",
     "florin.accounts.v1.LedgerService": "accounts",
     "florin.transactions.v1.TransferService": "transactions",
     "florin.compliance.v1.ComplianceService": "compliance",
@@ -134,10 +138,27 @@ def made(mesh: Mesh) -> Iterator[World]:
     world = World(mesh, tenant, mesh.tenant(), _belongings(mesh, tenant), _belongings(mesh, tenant))
     for one in (world.mine, world.others):
         one.names["webhookEndpoints"] = world.new_endpoint(one.customer)  # type: ignore[index]
+        _wait_sealed(mesh, tenant, one.names["journals"])
     try:
         yield world
     finally:
         world.close()
+
+
+def _wait_sealed(mesh: Mesh, tenant: str, journal: str) -> None:
+    """Journals are sealed a moment after they are posted."""
+    request = audit_pb.GetInclusionProofRequest(journal=journal)
+
+    def is_sealed() -> bool:
+        try:
+            mesh.call("AuditService.GetInclusionProof", request, "auditor", tenant=tenant)
+        except Refused as refused:
+            if refused.reason not in {"JOURNAL_NOT_SEALED", "TREE_HEAD_NOT_FOUND"}:
+                raise
+            return False
+        return True
+
+    wait_until(is_sealed)
 
 
 def _belongings(mesh: Mesh, tenant: str) -> Belongings:

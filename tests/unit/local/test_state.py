@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from local import mesh, state
+from accounts import signing
+from local import mesh, services, state
 from local.state import MeshError, State, find_state, open_state
 
 
@@ -58,6 +59,24 @@ def test_a_secret_is_made_once(made: State) -> None:
     first = made.secret("word").read_text()
     assert made.secret("word").read_text() == first
     assert len(first) >= 24
+
+
+def test_a_sealing_key_is_made_once_and_an_earlier_one_stays_known(made: State) -> None:
+    """The private key is its owner's; the public ones are for everybody, the present one first."""
+    path = services.ensure_sealing_key(made)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    first, content = signing.signer(path), path.read_text()
+    assert "PRIVATE" not in made.sealing_keys.read_text()
+    made.sealing_keys.unlink()
+    assert services.ensure_sealing_key(made).read_text() == content
+    path.unlink()
+    second = signing.signer(services.ensure_sealing_key(made))
+    assert second.key_id != first.key_id
+    kept = signing.verifying_keys(made.sealing_keys).raw()
+    assert [name for name, _ in kept] == [name for name, _ in second.known.raw()] == [second.key_id, first.key_id]
+    path.write_text("nothing")
+    with pytest.raises(MeshError, match="restore it"):
+        services.ensure_sealing_key(made)
 
 
 def test_looking_makes_no_folder(folder: Path) -> None:

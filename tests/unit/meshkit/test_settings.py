@@ -152,3 +152,19 @@ def test_a_key_that_cannot_encrypt_stops_the_start(
     wrong = tmp_path / "key"
     wrong.write_bytes(content.encode("latin-1"))
     assert "ACCOUNTS_ENCRYPTION_KEY_FILE" in said(monkeypatch, capsys, {**good, "ENCRYPTION_KEY_FILE": str(wrong)})
+
+
+@pytest.mark.parametrize("content", ["", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "\xff"])
+def test_a_key_that_cannot_sign_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    good: dict[str, str],
+    tmp_path: Path,
+    content: str,
+) -> None:
+    """It is a mistake in the list, not a sealer that fails for good; no key at all is none."""
+    wrong = tmp_path / "key"
+    wrong.write_bytes(content.encode("latin-1"))
+    assert "ACCOUNTS_SEALING_KEY_FILE" in said(monkeypatch, capsys, {**good, "SEALING_KEY_FILE": str(wrong)})
+    monkeypatch.delenv("ACCOUNTS_SEALING_KEY_FILE")
+    assert settings.load(Settings).sealing_key_file is None

@@ -1,0 +1,290 @@
+"""The sealed history's SQL: which journals come next, the log's rows, its tree and its heads; it decides nothing."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from accounts.history import Head, JournalContent, SealedEntry, moment
+from accounts.merkle import Node
+from meshkit.database import execute, fetch
+
+_LOCK_CLASS = 0x7365616C  # "seal": one sealer at a time in the whole database
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The last journal that was looked at, in the order in which journals are sealed.
+
+    Transactions count on while a database stays on its server, or on a copy of its files. Restored from a dump, they
+    may begin anew: that is another era.
+    """
+
+    era: int
+    xid: str
+    """A number of PostgreSQL's type xid8, as text."""
+    journal: str
+
+
+BEGINNING = Cursor(1, "0", str(uuid.UUID(int=0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What comes next. `is_moved` says that the cursor's transaction cannot be of this server."""
+
+    is_moved: bool
+    journals: list[tuple[JournalContent, str]]
+    """Those that are not sealed yet, each with its transaction."""
+    count: int
+    last: Cursor | None
+    """The last one looked at; None where there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """A tenant's log as its newest head tells: its size and root, and the number of heads so far."""
+
+    tree_size: int
+    root_hash: bytes
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewHead:
+    """A head that is to be stored, with the last of its journals."""
+
+    head: Head
+    number: int
+    last: Cursor
+
+
+# Microseconds since 1970; NULL for what the ledger never writes and somebody else might have: infinity.
+_MICROSECONDS = "CASE WHEN isfinite({0}) THEN (extract(epoch FROM {0}) * 1000000)::bigint END"
+_JOURNAL = (
+    f"j.kind, j.origin, {_MICROSECONDS.format('j.create_time')} AS create_time,"
+    f" {_MICROSECONDS.format('j.effective_time')} AS effective_time"
+)
+
+# Transactions end in another order than they begin in. Below the snapshot's xmin all have ended: what they left is seen
+# by this very statement, and nothing can come before it any more. A cursor at or above xmax is of another server, where
+# all that follows it has ended too.
+_NEXT = (
+    "SELECT h.is_moved, j.xid::text, j.tenant, j.journal::text, j.kind, j.origin, j.create_time, j.effective_time,"  # noqa: S608
+    " s.is_sealed FROM (SELECT %s::text::xid8 >= pg_snapshot_xmax(snapshot) AS is_moved,"
+    " CASE WHEN %s::text::xid8 >= pg_snapshot_xmax(snapshot) THEN '18446744073709551615'::xid8"
+    " ELSE pg_snapshot_xmin(snapshot) END AS horizon FROM pg_current_snapshot() AS snapshot) AS h"
+    f" LEFT JOIN LATERAL (SELECT j.xid, j.tenant, j.journal, {_JOURNAL} FROM journals AS j"
+    " WHERE (j.xid, j.journal) > (%s::text::xid8, %s::uuid) AND j.xid < h.horizon"
+    " ORDER BY j.xid, j.journal LIMIT %s) AS j ON true"
+    # The limit keeps this a look-up for each: as a plain join it might read the whole log, every second.
+    " LEFT JOIN LATERAL (SELECT true AS is_sealed FROM sealed_journals AS s"
+    " WHERE s.tenant = j.tenant AND s.journal = j.journal LIMIT 1) AS s ON true ORDER BY j.xid, j.journal"
+)
+_ENTRIES = (
+    "SELECT e.tenant, e.journal::text, e.account, e.sequence, e.currency, e.amount, e.balance_after FROM entries AS e"
+    " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, journal) USING (tenant, journal)"
+    " ORDER BY e.tenant, e.journal, e.leg"
+)
+_STATES = (
+    "SELECT k.tenant, h.tree_size, h.root_hash, h.number FROM unnest(%s::text[]) AS k(tenant) CROSS JOIN LATERAL"
+    " (SELECT tree_size, root_hash, number FROM tree_heads WHERE tenant = k.tenant"
+    " ORDER BY tree_size DESC LIMIT 1) AS h"
+)
+_NODES = (
+    "SELECT tenant, level, number, hash FROM tree_nodes"
+    " JOIN unnest(%s::text[], %s::smallint[], %s::bigint[]) AS k(tenant, level, number) USING (tenant, level, number)"
+)
+_LEAVES = (
+    "SELECT tenant, position, leaf_hash FROM sealed_journals"
+    " JOIN unnest(%s::text[], %s::bigint[]) AS k(tenant, position) USING (tenant, position)"
+)
+_HEAD = (
+    f"SELECT tree_size, root_hash, {_MICROSECONDS.format('time')}, key_id, signature FROM tree_heads"  # noqa: S608
+    " WHERE tenant = %s"
+)
+_EXPORT = (
+    "SELECT s.position, s.journal::text, s.leaf_hash, j.journal IS NOT NULL,"  # noqa: S608
+    f" {_JOURNAL} FROM sealed_journals AS s LEFT JOIN journals AS j USING (tenant, journal)"
+    " WHERE s.tenant = %s AND s.position >= %s AND s.position < %s ORDER BY s.position"
+)
+
+
+async def own(conn: AsyncConnection) -> bool:
+    """Whether this transaction is the one that seals; false while another does."""
+    rows = await fetch(conn, "SELECT pg_try_advisory_xact_lock(%s, 0)", (_LOCK_CLASS,))
+    return bool(rows[0][0])
+
+
+async def cursor(conn: AsyncConnection) -> tuple[Cursor, datetime | None]:
+    """Where the last pass that sealed anything ended, and when it signed; None for never."""
+    rows = await fetch(
+        conn,
+        # By the columns, which the texts in front of them hide: 999 is not after 1000.
+        "SELECT era, last_xid::text, last_journal::text, time FROM tree_heads AS h"
+        " ORDER BY h.era DESC, h.last_xid DESC, h.last_journal DESC LIMIT 1",
+    )
+    if not rows:
+        return BEGINNING, None
+    era, xid, journal, time = rows[0]
+    return Cursor(era, xid, journal), time
+
+
+async def next_journals(conn: AsyncConnection, after: Cursor, *, limit: int) -> Page:
+    """The journals that come after the cursor, of transactions that nothing can come before any more."""
+    rows = await fetch(conn, _NEXT, (after.xid, after.xid, after.xid, after.journal, limit))
+    found = [row for row in rows if row[1] is not None]
+    wanted = [row for row in found if not row[-1]]
+    entries = await _entries(conn, [(row[2], row[3]) for row in wanted])
+    journals = [(_content(tenant, journal, facts, entries), xid) for _, xid, tenant, journal, *facts, _ in wanted]
+    last = Cursor(after.era, found[-1][1], found[-1][3]) if found else None
+    return Page(bool(rows[0][0]), journals, len(found), last)
+
+
+async def states(conn: AsyncConnection, tenants: Collection[str]) -> dict[str, LogState]:
+    """The logs of those tenants that have one."""
+    rows = await fetch(conn, _STATES, (list(tenants),))
+    return {tenant: LogState(tree_size, bytes(root), number) for tenant, tree_size, root, number in rows}
+
+
+async def nodes(conn: AsyncConnection, wanted: Collection[tuple[str, Node]]) -> dict[tuple[str, Node], bytes]:
+    """The hashes of complete subtrees of tenants' trees, leaves too; those that are there."""
+    found: dict[tuple[str, Node], bytes] = {}
+    inner = [(tenant, level, number) for tenant, (level, number) in wanted if level]
+    if inner:
+        columns = [one[0] for one in inner], [one[1] for one in inner], [one[2] for one in inner]
+        for tenant, level, number, value in await fetch(conn, _NODES, columns):
+            found[tenant, (level, number)] = bytes(value)
+    leaves = [(tenant, number) for tenant, (level, number) in wanted if not level]
+    if leaves:
+        for tenant, position, value in await fetch(
+            conn, _LEAVES, ([one[0] for one in leaves], [one[1] for one in leaves])
+        ):
+            found[tenant, (0, position)] = bytes(value)
+    return found
+
+
+async def add(
+    conn: AsyncConnection,
+    sealed: Sequence[tuple[str, int, str, bytes]],
+    made: Sequence[tuple[str, Node, bytes]],
+    heads: Sequence[NewHead],
+) -> None:
+    """Writes sealed journals (tenant, position, journal, leaf), completed subtrees above leaves, and heads."""
+    await execute(
+        conn,
+        "INSERT INTO sealed_journals (tenant, position, journal, leaf_hash)"
+        " SELECT * FROM unnest(%s::text[], %s::bigint[], %s::uuid[], %s::bytea[])",
+        tuple([row[column] for row in sealed] for column in range(4)),
+    )
+    if made:
+        await execute(
+            conn,
+            "INSERT INTO tree_nodes (tenant, level, number, hash)"
+            " SELECT * FROM unnest(%s::text[], %s::smallint[], %s::bigint[], %s::bytea[])",
+            (
+                [tenant for tenant, _, _ in made],
+                [level for _, (level, _), _ in made],
+                [number for _, (_, number), _ in made],
+                [value for _, _, value in made],
+            ),
+        )
+    await execute(
+        conn,
+        "INSERT INTO tree_heads (tenant, tree_size, number, root_hash, time, key_id, signature, era, last_xid,"
+        " last_journal) SELECT * FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bytea[], %s::timestamptz[],"
+        " %s::text[], %s::bytea[], %s::smallint[], %s::xid8[], %s::uuid[])",
+        (
+            [new.head.tenant for new in heads],
+            [new.head.tree_size for new in heads],
+            [new.number for new in heads],
+            [new.head.root_hash for new in heads],
+            [moment(new.head.time) for new in heads],
+            [new.head.key_id for new in heads],
+            [new.head.signature for new in heads],
+            [new.last.era for new in heads],
+            [new.last.xid for new in heads],
+            [new.last.journal for new in heads],
+        ),
+    )
+
+
+async def head(conn: AsyncConnection, tenant: str, tree_size: int = 0) -> Head | None:
+    """The head of a size, or the newest."""
+    if tree_size:
+        rows = await fetch(conn, _HEAD + " AND tree_size = %s", (tenant, tree_size))
+    else:
+        rows = await fetch(conn, _HEAD + " ORDER BY tree_size DESC LIMIT 1", (tenant,))
+    return _head(tenant, rows[0]) if rows else None
+
+
+async def heads(conn: AsyncConnection, tenant: str, *, above: int, up_to: int) -> list[Head]:
+    """The heads of trees with more journals than `above`, up to a size."""
+    statement = _HEAD + " AND tree_size > %s AND tree_size <= %s ORDER BY tree_size"
+    return [_head(tenant, row) for row in await fetch(conn, statement, (tenant, above, up_to))]
+
+
+async def place(conn: AsyncConnection, tenant: str, journal: str) -> tuple[int, bytes] | None:
+    """A sealed journal's position and leaf."""
+    rows = await fetch(
+        conn,
+        "SELECT position, leaf_hash FROM sealed_journals WHERE tenant = %s AND journal = %s::uuid",
+        (tenant, journal),
+    )
+    return (rows[0][0], bytes(rows[0][1])) if rows else None
+
+
+async def exists(conn: AsyncConnection, tenant: str, journal: str) -> bool:
+    """Whether the ledger has a journal, sealed or not."""
+    statement = "SELECT 1 FROM journals WHERE tenant = %s AND journal = %s::uuid"
+    return bool(await fetch(conn, statement, (tenant, journal)))
+
+
+async def export(
+    conn: AsyncConnection, tenant: str, *, start: int, end: int
+) -> list[tuple[int, str, bytes, JournalContent | None]]:
+    """Positions [start, end) of a log: position, journal, leaf, and what the ledger has under it, None for nothing."""
+    rows = await fetch(conn, _EXPORT, (tenant, start, end))
+    entries = await _entries(conn, [(tenant, row[1]) for row in rows])
+    return [
+        (
+            position,
+            journal,
+            bytes(leaf),
+            _content(tenant, journal, facts, entries) if is_there else None,
+        )
+        for position, journal, leaf, is_there, *facts in rows
+    ]
+
+
+async def _entries(
+    conn: AsyncConnection, journals: Sequence[tuple[str, str]]
+) -> Mapping[tuple[str, str], tuple[SealedEntry, ...]]:
+    if not journals:
+        return {}
+    rows = await fetch(conn, _ENTRIES, ([tenant for tenant, _ in journals], [journal for _, journal in journals]))
+    found: dict[tuple[str, str], list[SealedEntry]] = {}
+    for tenant, journal, *values in rows:
+        found.setdefault((tenant, journal), []).append(SealedEntry(*values))
+    return {key: tuple(values) for key, values in found.items()}
+
+
+def _content(
+    tenant: str,
+    journal: str,
+    facts: Sequence[Any],
+    entries: Mapping[tuple[str, str], tuple[SealedEntry, ...]],
+) -> JournalContent:
+    kind, origin, create_time, effective_time = facts
+    legs = entries.get((tenant, journal), ())
+    return JournalContent(tenant, journal, kind, origin, create_time, effective_time, legs)
+
+
+def _head(tenant: str, row: Sequence[Any]) -> Head:
+    tree_size, root_hash, time, key_id, signature = row
+    return Head(tenant, tree_size, bytes(root_hash), time, key_id, bytes(signature))
