@@ -18,6 +18,7 @@ from psycopg import IsolationLevel
 from sqlalchemy.engine import URL, make_url
 
 from local.binaries import find
+from local.invariants import COUNTS, SINGLE
 from local.postgres import Postgres
 from local.state import SERVICES, MeshError, State
 
@@ -134,115 +135,6 @@ def _connect(url: URL) -> Connection:
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     connection.read_only = True
     return connection
-
-
-# (invariant, service, statement whose every row is a violation as text)
-SINGLE: tuple[tuple[str, str, str], ...] = (
-    (
-        "INV-1",
-        "accounts",
-        (
-            "SELECT tenant || '/journals/' || journal || ': ' || currency || ' sums to ' || sum(amount)"
-            " FROM entries GROUP BY tenant, journal, currency HAVING sum(amount) <> 0"
-        ),
-    ),
-    (
-        "INV-1",
-        "accounts",
-        (
-            "SELECT tenant || '/journals/' || journal || ' has fewer than two entries' FROM journals AS j"
-            " WHERE (SELECT count(*) FROM entries AS e WHERE e.tenant = j.tenant AND e.journal = j.journal) < 2"
-        ),
-    ),
-    (
-        "INV-2",
-        "accounts",
-        (
-            "SELECT a.tenant || '/accounts/' || a.account || ': posted ' || a.posted || ' at ' || a.sequence"
-            " || ', entries ' || coalesce(e.total, 0) || ' at ' || coalesce(e.last, 0)"
-            " FROM accounts AS a LEFT JOIN (SELECT tenant, account, sum(amount) AS total, max(sequence) AS last,"
-            " count(*) AS number FROM entries GROUP BY tenant, account) AS e USING (tenant, account)"
-            " WHERE a.posted <> coalesce(e.total, 0) OR a.sequence <> coalesce(e.last, 0)"
-            " OR coalesce(e.last, 0) <> coalesce(e.number, 0)"
-        ),
-    ),
-    (
-        "INV-2",
-        "accounts",
-        (
-            "SELECT tenant || '/accounts/' || account || ': entry ' || sequence || ' says ' || balance_after"
-            " || ', the sum is ' || running FROM (SELECT *, sum(amount) OVER"
-            " (PARTITION BY tenant, account ORDER BY sequence) AS running FROM entries) AS e"
-            " WHERE balance_after <> running"
-        ),
-    ),
-    (
-        "INV-3",
-        "accounts",
-        (
-            "SELECT a.tenant || '/accounts/' || a.account || ': held ' || a.held || ', holds ' || coalesce(h.total, 0)"
-            " FROM accounts AS a LEFT JOIN (SELECT tenant, account, sum(amount) AS total FROM holds"
-            " WHERE state = 1 GROUP BY tenant, account) AS h USING (tenant, account)"
-            " WHERE a.held <> coalesce(h.total, 0)"
-        ),
-    ),
-    (
-        "INV-3",
-        "accounts",
-        (
-            "SELECT tenant || '/accounts/' || account || ': available ' || posted - held + overdraft_limit"
-            " FROM accounts WHERE type = 1 AND posted - held + overdraft_limit < 0"
-        ),
-    ),
-    (
-        "INV-5",
-        "transactions",
-        (
-            "SELECT tenant || ': request ' || min(request_id) || ' made ' || count(*) || ' transfers' FROM transfers"
-            " GROUP BY tenant, request_key HAVING count(*) > 1"
-        ),
-    ),
-    (
-        "INV-6",
-        "transactions",
-        (
-            "SELECT tenant || '/transfers/' || id || ' is ' || state || ' with journal [' || journal || ']'"
-            " FROM transfers WHERE (state IN ('COMPLETED', 'REVERSED')) <> (journal <> '')"
-        ),
-    ),
-    (
-        "INV-6",
-        "transactions",
-        (
-            "SELECT a.tenant || '/transfers/' || a.id || ' is ' || a.state || ' and captured ' || a.captured"
-            " || ', its captures moved ' || coalesce(c.total, 0) FROM transfers AS a LEFT JOIN"
-            " (SELECT tenant, capture_of, sum(amount) AS total FROM transfers WHERE capture_of <> ''"
-            " AND state IN ('COMPLETED', 'REVERSED') GROUP BY tenant, capture_of) AS c"
-            " ON c.tenant = a.tenant AND c.capture_of = a.id WHERE a.captured <> coalesce(c.total, 0)"
-        ),
-    ),
-    (
-        "INV-8",
-        "compliance",
-        (
-            "SELECT coalesce(u.tenant, r.tenant) || '/' || coalesce(u.customer, r.customer) || ' '"
-            " || coalesce(u.currency, r.currency) || ' on ' || coalesce(u.day, r.day) || ': used '"
-            " || coalesce(u.used, 0) || ', reservations ' || coalesce(r.total, 0)"
-            " FROM limit_usage AS u FULL JOIN (SELECT tenant, customer, currency, day, sum(amount) AS total"
-            " FROM reservations, unnest(customers) AS customer WHERE state IN (1, 2)"
-            " GROUP BY tenant, customer, currency, day) AS r USING (tenant, customer, currency, day)"
-            " WHERE coalesce(u.used, 0) <> coalesce(r.total, 0)"
-        ),
-    ),
-)
-
-COUNTS: tuple[tuple[str, str, str], ...] = (
-    ("INV-1", "accounts", "SELECT count(*) FROM journals"),
-    ("INV-2", "accounts", "SELECT count(*) FROM entries"),
-    ("INV-3", "accounts", "SELECT count(*) FROM accounts"),
-    ("INV-5", "transactions", "SELECT count(*) FROM transfers WHERE request_id <> ''"),
-    ("INV-8", "compliance", "SELECT count(*) FROM reservations"),
-)
 
 
 def _append_only(connection: Connection, service: str) -> tuple[int, list[str]]:
