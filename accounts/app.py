@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import consumers, posting, store
+from accounts import consumers, history_store, posting, store
+from accounts.history import PastBalance
+from accounts.history_store import PastKey
 from accounts.ledger_rpc import LedgerService
 from accounts.model import Balance
 from accounts.posting import Item
@@ -26,6 +28,8 @@ from meshkit.lifecycle import Parts
 IMBALANCES = Gauge("florin_ledger_imbalances", "Pairs of tenant and currency whose balances do not sum to zero.")
 
 _BALANCE_READS_MAX = 4  # batches of balance reads at once; each holds a connection
+_PAST_READS_MAX = 2
+_PAST_BATCH_MAX = 100  # each takes some dozen looks at an index
 _log = logs.get(__name__)
 
 
@@ -34,7 +38,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
     """The parts of a running accounts service."""
     async with Database.open(settings) as db, Bus.open(settings) as bus:
         ledger = _ledger(settings, db)
-        balances = _balances(db)
+        balances, past_balances = _balances(db), _past_balances(db)
         consumer = Consumer(
             bus,
             db,
@@ -43,7 +47,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             handle=consumers.compliance_handler(db.cipher),
             gap_seconds=None,
         )
-        accounts, steps = AccountService(db, ledger, balances), LedgerService(db, ledger)
+        accounts, steps = AccountService(db, ledger, balances, past_balances), LedgerService(db, ledger)
         yield Parts(
             services={
                 "florin.accounts.v1.AccountService": lambda server: (
@@ -57,6 +61,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 **parts.workers(settings, db, bus),
                 "ledger": ledger.run,
                 "balances": balances.run,
+                "past-balances": past_balances.run,
                 "compliance-events": consumer.run,
                 "imbalance": lambda: _watch_balance(db, settings.imbalance_check_seconds),
             },
@@ -83,6 +88,15 @@ def _balances(db: Database) -> Batcher[BalanceKey, Balance | None]:
         return await db.run({key[0] for key in keys}, lambda conn: store.balances(conn, keys), read_only=True)
 
     return Batcher("balances", process, concurrency=_BALANCE_READS_MAX)
+
+
+def _past_balances(db: Database) -> Batcher[PastKey, PastBalance | None]:
+    """Of its own: a balance of the past takes longer, and the present one must not wait for it."""
+
+    async def process(keys: Sequence[PastKey]) -> Sequence[PastBalance | BaseException | None]:
+        return await db.run({key[0] for key in keys}, lambda conn: history_store.balances(conn, keys), read_only=True)
+
+    return Batcher("past_balances", process, batch_max=_PAST_BATCH_MAX, concurrency=_PAST_READS_MAX)
 
 
 async def _watch_balance(db: Database, every_seconds: float) -> None:

@@ -98,6 +98,19 @@ class JournalNotFound(DomainError):
         super().__init__(f"There is no {name}.", metadata={"name": name})
 
 
+class AsOfFuture(DomainError):
+    """The time or sequence that was asked for has not come yet; `present` is the one that has."""
+
+    code = _CODE.OUT_OF_RANGE
+    reason = errors_pb2.REASON_AS_OF_FUTURE
+
+    def __init__(self, account: str, axis: str, asked: str, present: str) -> None:
+        super().__init__(
+            f"accounts/{account} cannot be shown as of {axis} {asked}: it is {present} now.",
+            metadata={"account": f"accounts/{account}", "axis": axis, "asked": asked, "present": present},
+        )
+
+
 class CustomerRejected(DomainError):
     """Accounts are not opened for a customer whom compliance rejected."""
 

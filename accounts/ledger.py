@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from accounts import errors
 from accounts.book import (
@@ -35,6 +35,8 @@ from meshkit.money import INT64_MAX, INT64_MIN
 
 POSTED_MAX = INT64_MAX - OVERDRAFT_LIMIT_MAX
 """A balance leaves room for the largest overdraft limit, so that `available` always fits 64 bits."""
+
+_MICROSECOND = timedelta(microseconds=1)
 
 FUND_SCOPE = "ledger:fund"
 """Who may let money enter: debit an account that has no balance rule."""
@@ -95,6 +97,11 @@ def _post(book: Book, step: Post, now: datetime) -> Posted:
     accounts = _journal_accounts(book, step)
     hold = _consumable(book, step, accounts) if step.hold_key else None
     legs = _legs_after(step, accounts, hold)
+    # Clocks are set back, and those of replicas differ; the rows of the accounts are what all of them see. So each
+    # account's entries are recorded in the order of their sequence, and a journal's in one moment.
+    create_time = max(now, *(account.recorded_time for account in accounts))
+    effective_time = step.effective_time or create_time
+    dating = abs(effective_time - create_time) // _MICROSECOND
     # Nothing is changed before this line, nothing is refused after it.
     if hold is not None:
         _end_hold(book, hold, HoldState.CONSUMED, now)
@@ -103,6 +110,8 @@ def _post(book: Book, step: Post, now: datetime) -> Posted:
     for account, leg in zip(accounts, legs, strict=True):
         account.posted = leg.balance_after
         account.sequence = leg.sequence
+        account.recorded_time = create_time
+        account.dating_microseconds = max(account.dating_microseconds, dating)
         account.changed = True
         owners.update(account.owners)
         if leg.amount < 0:
@@ -116,8 +125,8 @@ def _post(book: Book, step: Post, now: datetime) -> Posted:
         legs=tuple(legs),
         owners=tuple(sorted(owners)),
         debit_owners=tuple(sorted(debit_owners)),
-        create_time=now,
-        effective_time=step.effective_time or now,
+        create_time=create_time,
+        effective_time=effective_time,
     )
 
 

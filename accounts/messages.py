@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from accounts.history import PastBalance
 from accounts.model import Account, Balance, Customer, Entry, Identifier, Journal, Tenant
 from accounts.outcomes import customers, timestamp
 from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2
@@ -69,6 +70,11 @@ def balance(model: Balance) -> account_pb2.Balance:
         available=money(model.currency, model.available),
         sequence=model.sequence,
     )
+
+
+def past_balance(model: PastBalance) -> account_pb2.Balance:
+    """What stood on an account; what was held and available is not known of the past."""
+    return account_pb2.Balance(posted=money(model.currency, model.posted), sequence=model.sequence)
 
 
 def entry(model: Entry) -> journal_pb2.Entry:
