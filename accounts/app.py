@@ -17,7 +17,13 @@ from accounts.model import Balance
 from accounts.posting import Item
 from accounts.rpc import AccountService, BalanceKey
 from accounts.settings import Settings
-from florin.accounts.v1 import account_service_pb2_grpc, ledger_service_pb2, ledger_service_pb2_grpc
+from accounts.statement_rpc import StatementService
+from florin.accounts.v1 import (
+    account_service_pb2_grpc,
+    ledger_service_pb2,
+    ledger_service_pb2_grpc,
+    statement_service_pb2_grpc,
+)
 from meshkit import logs, parts
 from meshkit.batching import Batcher
 from meshkit.bus import Bus
@@ -48,6 +54,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             gap_seconds=None,
         )
         accounts, steps = AccountService(db, ledger, balances, past_balances), LedgerService(db, ledger)
+        statements = StatementService(db, entries_max=settings.statement_entries_max)
         yield Parts(
             services={
                 "florin.accounts.v1.AccountService": lambda server: (
@@ -55,6 +62,9 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 ),
                 "florin.accounts.v1.LedgerService": lambda server: (
                     ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(steps, server)
+                ),
+                "florin.accounts.v1.StatementService": lambda server: (
+                    statement_service_pb2_grpc.add_StatementServiceServicer_to_server(statements, server)
                 ),
             },
             workers={

@@ -5,7 +5,8 @@ from __future__ import annotations
 from accounts.history import PastBalance
 from accounts.model import Account, Balance, Customer, Entry, Identifier, Journal, Tenant
 from accounts.outcomes import customers, timestamp
-from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2
+from accounts.statements import Statement
+from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2, statement_pb2
 from florin.common.v1 import money_pb2
 
 
@@ -101,6 +102,26 @@ def journal(model: Journal) -> journal_pb2.Journal:
         entries=[entry(one) for one in model.entries],
         create_time=timestamp(model.create_time),
         effective_time=timestamp(model.effective_time),
+    )
+
+
+def statement(model: Statement) -> statement_pb2.Statement:
+    """A statement as users see it."""
+    return statement_pb2.Statement(
+        name=model.name,
+        account=f"accounts/{model.account}",
+        number=model.number,
+        period_start=model.period.first.isoformat(),
+        period_end=model.period.last.isoformat(),
+        time_zone=model.period.time_zone,
+        start_time=timestamp(model.period.start_time),
+        end_time=timestamp(model.period.end_time),
+        opening_balance=money(model.currency, model.opening),
+        closing_balance=money(model.currency, model.closing),
+        opening_sequence=model.opening_sequence,
+        closing_sequence=model.closing_sequence,
+        entry_count=model.entry_count,
+        create_time=timestamp(model.create_time),
     )
 
 

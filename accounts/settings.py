@@ -20,3 +20,4 @@ class Settings(ServiceSettings):
     ledger_batch_max: int = Field(1000, ge=1, le=5000, description="Steps in one ledger transaction at most.")
     ledger_queue_max: int = Field(20_000, ge=1000, description="Steps that may wait; more are refused as OVERLOADED.")
     imbalance_check_seconds: float = Field(60, gt=0, description="How often the sum of all balances is checked.")
+    statement_entries_max: int = Field(100_000, ge=1, le=1_000_000, description="Entries in one statement at most.")

@@ -17,6 +17,7 @@ from tests.support.tokens import WRONG
 TRANSFER = "transactions.v1.TransferService/CreateTransfer"
 PUBLIC_SERVICES = {
     "florin.accounts.v1.AccountService",
+    "florin.accounts.v1.StatementService",
     "florin.compliance.v1.ComplianceService",
     "florin.notifications.v1.NotificationService",
     "florin.transactions.v1.TransferService",
@@ -37,7 +38,7 @@ def transfer(debit: str, credit: str, minor_units: int, **changes: Any) -> dict[
 
 
 def test_list_shows_the_public_services_and_no_internal_one(terminal: Terminal) -> None:
-    """Reflection knows the four public services, health and itself."""
+    """Reflection knows the public services, health and itself."""
     listed = set(terminal.grpcurl("list").out.split())
     assert {name for name in listed if name.startswith("florin.")} == PUBLIC_SERVICES
     assert {name for name in listed if not name.startswith("florin.")} <= {

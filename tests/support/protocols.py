@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from florin.accounts.v1 import account_service_pb2  # noqa: F401 - fills the descriptor pool
+from florin.accounts.v1 import account_service_pb2, statement_service_pb2  # noqa: F401 - fills the descriptor pool
 from florin.compliance.v1 import compliance_service_pb2  # noqa: F401
 from florin.notifications.v1 import notification_service_pb2  # noqa: F401
 from florin.transactions.v1 import transfer_service_pb2  # noqa: F401
@@ -32,6 +32,7 @@ PROTOCOLS = ("gRPC", "REST", "gRPC-Web")
 
 SERVICES = {
     "AccountService": "florin.accounts.v1.AccountService",
+    "StatementService": "florin.accounts.v1.StatementService",
     "TransferService": "florin.transactions.v1.TransferService",
     "ComplianceService": "florin.compliance.v1.ComplianceService",
     "NotificationService": "florin.notifications.v1.NotificationService",
