@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from accounts.book import Book, Hold, Posted
 from accounts.model import Account, Customer, Tenant
 from accounts.outcomes import customers, timestamp
+from accounts.statements import Statement
 from florin.accounts.v1 import events_pb2 as pb
 from florin.common.v1 import money_pb2
 from meshkit.outbox import Event
@@ -56,6 +59,20 @@ def account_updated(account: Account) -> Event:
         update_time=timestamp(account.update_time),
     )
     return Event(account.tenant, name, account.version, message, account.update_time)
+
+
+def statement_issued(statement: Statement, owners: Iterable[str]) -> Event:
+    """A statement of an account was issued."""
+    message = pb.StatementIssued(
+        statement=statement.name,
+        customers=customers(owners),
+        account=f"accounts/{statement.account}",
+        number=statement.number,
+        period_start=statement.period.first.isoformat(),
+        period_end=statement.period.last.isoformat(),
+        create_time=timestamp(statement.create_time),
+    )
+    return Event(statement.tenant, statement.name, 1, message, statement.create_time)
 
 
 def of_batch(book: Book) -> list[Event]:

@@ -7,12 +7,12 @@ from datetime import date, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, history_store, statement_store, statements, store
+from accounts import errors, events, history_store, statement_store, statements, store
 from accounts.history import AsOf, Axis, PastBalance
 from accounts.model import Account
 from accounts.operations import customer_of, last_part
 from accounts.statements import LAYOUT, Statement
-from meshkit import audit, clock, idempotency
+from meshkit import audit, clock, idempotency, outbox
 from meshkit.errors import RequestIdReused
 from meshkit.identity import Call
 
@@ -59,6 +59,7 @@ async def create_statement(
     await audit.record(
         conn, call, action="create_statement", resource=statement.name, before=None, after=_audited(statement)
     )
+    await outbox.append(conn, [events.statement_issued(statement, found[0].owners)])
     return statement
 
 

@@ -14,6 +14,7 @@ from lxml import etree
 from florin.accounts.v1 import statement_pb2
 from florin.accounts.v1 import statement_service_pb2 as pb
 from florin.accounts.v1.statement_service_pb2_grpc import StatementServiceStub
+from florin.notifications.v1 import notification_service_pb2
 from tests.support.mesh import Mesh
 from tests.support.protocols import PROTOCOLS, of, refused
 
@@ -103,3 +104,18 @@ def test_a_statement_of_days_to_come_is_refused(mesh: Mesh) -> None:
         wrong = pb.CreateStatementRequest(account=account, period_start="2026-02-30", period_end="2026-03-01")
         refusal = refused(lambda wrong=wrong, protocol=protocol: mesh.call(CREATE, wrong, protocol=protocol))
         assert refusal.is_for("INVALID_ARGUMENT", "REQUEST_INVALID")
+
+
+def test_owners_are_told_of_a_statement(mesh: Mesh) -> None:
+    """An event for the account's owner, on the stream of events, once it is issued."""
+    me = mesh.customer()
+    account = mesh.account(me)
+    wanted = notification_service_pb2.StreamEventsRequest(event_types=["florin.accounts.statement_issued.v1"])
+    stream = mesh.stubs().notifications.StreamEvents(
+        wanted, metadata=mesh.metadata("customer", customer=me), timeout=60
+    )
+    stream.initial_metadata()  # the stream's beginning is fixed from here on
+    statement = mesh.call(CREATE, pb.CreateStatementRequest(account=account, **JANUARY)).statement
+    event = next(iter(stream)).event
+    stream.cancel()
+    assert (event.subject, event.type) == (statement.name, "florin.accounts.statement_issued.v1")

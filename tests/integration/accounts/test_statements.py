@@ -220,6 +220,8 @@ async def test_one_request_id_is_one_statement(hands: Clock, ledger: Ledger, sta
     assert all(copy == copies[0] for copy in copies)
     others = await asyncio.gather(*(statements.create("main", f"other-{number}") for number in range(20)))
     assert sorted(one.number for one in others) == list(range(2, 22))
+    told = await ledger.rows("SELECT aggregate FROM outbox WHERE subject = 'florin.accounts.statement_issued.v1'")
+    assert sorted(name for (name,) in told) == sorted(one.name for one in [copies[0], *others])
     changed = {"period_start": "2026-03-02"}
     assert await refusal(statements.create("main", "same", subject="a", **changed)) == "REQUEST_ID_REUSED"
 
