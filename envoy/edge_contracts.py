@@ -51,8 +51,9 @@ class Contracts:
 
     @property
     def health_names(self) -> dict[str, str]:
-        """Service → the name that its health is asked by."""
-        return {method.service: method.full_service for method in self.methods}
+        """Service → the name that its health is asked by: of its public ones the first, which every version has had. A
+        replica of the version before does not know one that was added since."""
+        return {method.service: method.full_service for method in reversed(self.methods)}
 
 
 def load_contracts(generated: Path = GENERATED) -> Contracts:

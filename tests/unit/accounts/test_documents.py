@@ -215,11 +215,18 @@ def test_days_are_those_of_the_time_zone() -> None:
     assert before.end_time == day.start_time
 
 
-def test_days_that_no_calendar_has_are_refused() -> None:
-    """The thirtieth of February, the year zero, and the days beyond which no clock shows a time."""
-    for text in ("2026-02-30", "0000-01-01", "2026-13-01"):
-        with pytest.raises(RequestInvalid):
-            statements.day(text, "period_start")
-    for first, last in ((date.min, date.min), (date.max, date.max)):
-        with pytest.raises(RequestInvalid):
-            statements.period(first, last, "Asia/Tokyo")
+@pytest.mark.parametrize("text", ["2026-02-30", "0000-01-01", "2026-13-01", "0001-12-31", "9999-01-01"])
+def test_days_that_cannot_be_reckoned_with_are_refused(text: str) -> None:
+    """The thirtieth of February, the year zero, and years at whose ends no clock shows a time."""
+    with pytest.raises(RequestInvalid):
+        statements.day(text, "period_start")
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Etc/GMT+12", "UTC"])
+def test_the_first_and_the_last_day_have_moments_in_every_time_zone(zone: str) -> None:
+    """14 hours before UTC and 12 after it: nothing overflows, a microsecond before the beginning included."""
+    made = statements.period(
+        statements.day("0002-01-01", "period_start"), statements.day("9998-12-31", "period_end"), zone
+    )
+    assert made.start_time - timedelta(microseconds=1) < made.end_time
+    assert statements.local_day(datetime.min.replace(tzinfo=UTC), zone).year == 1
