@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import consumers, history_store, posting, store
-from accounts.history import PastBalance
-from accounts.history_store import PastKey
+from accounts import consumers, moments_store, posting, store
 from accounts.ledger_rpc import LedgerService
 from accounts.model import Balance
+from accounts.moments import PastBalance
+from accounts.moments_store import PastKey
 from accounts.posting import Item
 from accounts.rpc import AccountService, BalanceKey
 from accounts.settings import Settings
@@ -104,7 +104,7 @@ def _past_balances(db: Database) -> Batcher[PastKey, PastBalance | None]:
     """Of its own: a balance of the past takes longer, and the present one must not wait for it."""
 
     async def process(keys: Sequence[PastKey]) -> Sequence[PastBalance | BaseException | None]:
-        return await db.run({key[0] for key in keys}, lambda conn: history_store.balances(conn, keys), read_only=True)
+        return await db.run({key[0] for key in keys}, lambda conn: moments_store.balances(conn, keys), read_only=True)
 
     return Batcher("past_balances", process, batch_max=_PAST_BATCH_MAX, concurrency=_PAST_READS_MAX)
 

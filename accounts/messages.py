@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from accounts.history import PastBalance
 from accounts.model import Account, Balance, Customer, Entry, Identifier, Journal, Tenant
+from accounts.moments import PastBalance
 from accounts.outcomes import customers, timestamp
 from accounts.statements import Statement
 from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2, statement_pb2

@@ -10,8 +10,7 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, events, history, history_store, store
-from accounts.history import AsOf, Axis
+from accounts import errors, events, moments, moments_store, store
 from accounts.model import (
     Account,
     AccountState,
@@ -26,6 +25,7 @@ from accounts.model import (
     opening_state,
     without_balances,
 )
+from accounts.moments import AsOf, Axis
 from meshkit import audit, clock, idempotency, outbox
 from meshkit.cipher import Cipher
 from meshkit.errors import EtagMismatch
@@ -163,11 +163,11 @@ async def recorded_by(conn: AsyncConnection, call: Call, name: str, as_of: AsOf 
     if as_of is None:
         return (await get_account(conn, call, name)).balance.sequence
     account = last_part(name)
-    found = await history_store.sequence_at(conn, (call.tenant, account, customer_of(call), as_of))
+    found = await moments_store.sequence_at(conn, (call.tenant, account, customer_of(call), as_of))
     if found is None:
         raise errors.AccountNotFound(name)
     sequence, last = found
-    history.check(as_of, account, last_sequence=last, now=clock.now())
+    moments.check(as_of, account, last_sequence=last, now=clock.now())
     return sequence
 
 
@@ -177,7 +177,7 @@ async def list_entries(
     """Entries as of a moment, or all, with sequences below `before`; `recorded` is what `recorded_by` gave."""
     account = last_part(name)
     if as_of is not None and as_of.axis is Axis.EFFECTIVE:
-        return await history_store.entries_effective_by(
+        return await moments_store.entries_effective_by(
             conn, call.tenant, account, as_of, recorded=recorded, before=before, limit=limit
         )
     if as_of is not None:

@@ -10,10 +10,10 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, history, messages, operations, posting, store
-from accounts.history import AsOf, Axis, PastBalance
-from accounts.history_store import PastKey
+from accounts import errors, messages, moments, operations, posting, store
 from accounts.model import OVERDRAFT_LIMIT_MAX, AccountType, Balance, identifier_is_valid
+from accounts.moments import AsOf, Axis, PastBalance
+from accounts.moments_store import PastKey
 from accounts.posting import Item
 from florin.accounts.v1 import account_service_pb2 as pb
 from florin.accounts.v1 import account_service_pb2_grpc as pb_grpc
@@ -164,8 +164,8 @@ class AccountService(pb_grpc.AccountServiceServicer):
             past = await self._past_balances.submit((*key, as_of), deadline=call.deadline)
             if past is None:
                 raise errors.AccountNotFound(request.name)
-            history.check(as_of, key[1], last_sequence=past.last_sequence, now=clock.now())
-            history.check_range(key[1], past.posted)
+            moments.check(as_of, key[1], last_sequence=past.last_sequence, now=clock.now())
+            moments.check_range(key[1], past.posted)
             return pb.GetBalanceResponse(balance=messages.past_balance(past))
         balance = await self._balances.submit(key, deadline=call.deadline)
         if balance is None:
@@ -307,9 +307,9 @@ class AccountService(pb_grpc.AccountServiceServicer):
 def _as_of(request: pb.GetBalanceRequest | pb.ListEntriesRequest) -> AsOf | None:
     """The moment that a request asks for; the contract lets it name one at most. Raises RequestInvalid."""
     if request.HasField("as_of_recorded_time"):
-        return AsOf(Axis.RECORDED, history.moment(request.as_of_recorded_time, "as_of_recorded_time"))
+        return AsOf(Axis.RECORDED, moments.moment(request.as_of_recorded_time, "as_of_recorded_time"))
     if request.HasField("as_of_effective_time"):
-        return AsOf(Axis.EFFECTIVE, history.moment(request.as_of_effective_time, "as_of_effective_time"))
+        return AsOf(Axis.EFFECTIVE, moments.moment(request.as_of_effective_time, "as_of_effective_time"))
     return AsOf(Axis.SEQUENCE, sequence=request.as_of_sequence) if request.HasField("as_of_sequence") else None
 
 

@@ -7,9 +7,9 @@ from datetime import date, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, events, history_store, statement_store, statements, store
-from accounts.history import AsOf, Axis, PastBalance
+from accounts import errors, events, moments_store, statement_store, statements, store
 from accounts.model import Account
+from accounts.moments import AsOf, Axis, PastBalance
 from accounts.operations import customer_of, last_part
 from accounts.statements import LAYOUT, Statement
 from meshkit import audit, clock, idempotency, outbox
@@ -83,7 +83,7 @@ async def _balances(
         (account.tenant, account.id, None, AsOf(Axis.RECORDED, moment - _MICROSECOND))
         for moment in (period.start_time, period.end_time)
     ]
-    opening, closing = await history_store.balances(conn, keys)
+    opening, closing = await moments_store.balances(conn, keys)
     if opening is None or closing is None:
         raise errors.AccountNotFound(f"accounts/{account.id}")
     return opening, closing

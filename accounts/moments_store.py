@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts.history import AsOf, Axis, PastBalance
 from accounts.model import Entry
+from accounts.moments import AsOf, Axis, PastBalance
 from accounts.store import ENTRY, to_entry
 from meshkit.database import fetch
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from accounts import history_store, operations
+from accounts import moments_store, operations
 from accounts.book import NEVER
-from accounts.history import AsOf, Axis, PastBalance
 from accounts.model import Entry
+from accounts.moments import AsOf, Axis, PastBalance
 from meshkit import clock
 from meshkit.database import fetch
 from meshkit.identity import Call, Principal
@@ -33,7 +33,7 @@ def staff(ledger: Ledger) -> Call:
 async def past(ledger: Ledger, *keys: tuple[str, AsOf], customer: str | None = None) -> list[PastBalance | None]:
     """Balances as of moments, in one query."""
     wanted = [(ledger.tenant, name, customer, as_of) for name, as_of in keys]
-    return await ledger.db.run(ledger.tenant, lambda conn: history_store.balances(conn, wanted), read_only=True)
+    return await ledger.db.run(ledger.tenant, lambda conn: moments_store.balances(conn, wanted), read_only=True)
 
 
 async def listed(ledger: Ledger, name: str, as_of: AsOf | None, page: int) -> list[Entry]:
@@ -224,8 +224,8 @@ async def test_no_history_is_read_for_a_balance_of_the_past(ledger: Ledger) -> N
         key = (ledger.tenant, "busy", None, AsOf(axis, middle))
 
         async def explain(conn: Any, key: Any = key) -> Any:
-            columns = history_store._columns([key])
-            return await fetch(conn, "EXPLAIN (ANALYZE, FORMAT JSON) " + history_store._BALANCES, columns)
+            columns = moments_store._columns([key])
+            return await fetch(conn, "EXPLAIN (ANALYZE, FORMAT JSON) " + moments_store._BALANCES, columns)
 
         plan = (await ledger.db.run(ledger.tenant, explain))[0][0]
         plan = json.loads(plan) if isinstance(plan, str) else plan

@@ -10,11 +10,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accounts import errors, history, ledger
+from accounts import errors, ledger, moments
 from accounts.book import Book, Posted
-from accounts.history import AsOf, Axis
 from accounts.ledger import POSTED_MAX
 from accounts.model import JournalKind
+from accounts.moments import AsOf, Axis
 from meshkit.errors import RequestInvalid
 from meshkit.money import INT64_MAX
 from tests.unit.accounts.test_ledger import NOW, TENANT, account, bank, book, post
@@ -61,14 +61,14 @@ def test_an_account_knows_how_far_its_entries_are_dated() -> None:
 def test_what_is_no_time_is_refused(seconds: int, nanos: int) -> None:
     """Timestamps beyond the years 1 to 9999, or with impossible nanoseconds, name their field."""
     with pytest.raises(RequestInvalid) as caught:
-        history.moment(Timestamp(seconds=seconds, nanos=nanos), "as_of_recorded_time")
+        moments.moment(Timestamp(seconds=seconds, nanos=nanos), "as_of_recorded_time")
     assert "as_of_recorded_time" in str(caught.value)
 
 
 def test_a_time_is_cut_to_microseconds() -> None:
     """Times are kept in microseconds: what is at or before a time is at or before the time cut, and no other."""
-    assert history.moment(Timestamp(seconds=1, nanos=1999), "f") == datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC)
-    assert history.moment(Timestamp(seconds=-62_135_596_800), "f") == datetime(1, 1, 1, tzinfo=UTC)
+    assert moments.moment(Timestamp(seconds=1, nanos=1999), "f") == datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC)
+    assert moments.moment(Timestamp(seconds=-62_135_596_800), "f") == datetime(1, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_a_time_is_cut_to_microseconds() -> None:
 def test_the_future_is_refused(as_of: AsOf, is_refused: bool) -> None:
     """The present moment and the last sequence are shown; one more is not."""
     if not is_refused:
-        history.check(as_of, "a", last_sequence=7, now=NOW)
+        moments.check(as_of, "a", last_sequence=7, now=NOW)
         return
     with pytest.raises(errors.AsOfFuture):
-        history.check(as_of, "a", last_sequence=7, now=NOW)
+        moments.check(as_of, "a", last_sequence=7, now=NOW)
 
 
 def test_a_sum_beyond_64_bits_is_refused() -> None:
     """Some of an account's entries can add up to more than all of them."""
-    assert history.check_range("a", POSTED_MAX) == POSTED_MAX
+    assert moments.check_range("a", POSTED_MAX) == POSTED_MAX
     with pytest.raises(errors.AmountOverflow):
-        history.check_range("a", INT64_MAX + 1)
+        moments.check_range("a", INT64_MAX + 1)
