@@ -9,21 +9,25 @@ from contextlib import asynccontextmanager
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import consumers, ledger_store, posting, signing, store
+from accounts import consumers, ledger_store, moments_store, posting, signing, store
 from accounts.audit_rpc import AuditService
 from accounts.book import Expire
 from accounts.ledger_rpc import LedgerService
 from accounts.model import Balance
+from accounts.moments import PastBalance
+from accounts.moments_store import PastKey
 from accounts.posting import Item
 from accounts.rpc import AccountService, BalanceKey
 from accounts.sealing import Sealer
 from accounts.settings import Settings
 from accounts.signing import Signer
+from accounts.statement_rpc import StatementService
 from florin.accounts.v1 import (
     account_service_pb2_grpc,
     audit_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
+    statement_service_pb2_grpc,
 )
 from meshkit import clock, logs, parts
 from meshkit.batching import Batcher
@@ -36,6 +40,8 @@ IMBALANCES = Gauge("florin_ledger_imbalances", "Pairs of tenant and currency who
 
 _EXPIRED_AT_ONCE = 500
 _BALANCE_READS_MAX = 4  # batches of balance reads at once; each holds a connection
+_PAST_READS_MAX = 2
+_PAST_BATCH_MAX = 100  # each takes some dozen looks at an index
 _log = logs.get(__name__)
 
 
@@ -44,7 +50,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
     """The parts of a running accounts service."""
     async with Database.open(settings) as db, Bus.open(settings) as bus:
         ledger = _ledger(settings, db)
-        balances = _balances(db)
+        balances, past_balances = _balances(db), _past_balances(db)
         consumer = Consumer(
             bus,
             db,
@@ -54,7 +60,8 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             gap_seconds=None,
         )
         signer = None if settings.sealing_key_file is None else signing.signer(settings.sealing_key_file)
-        accounts, steps = AccountService(db, ledger, balances), LedgerService(db, ledger)
+        accounts, steps = AccountService(db, ledger, balances, past_balances), LedgerService(db, ledger)
+        statements = StatementService(db, entries_max=settings.statement_entries_max)
         audit = AuditService(db, signer)
         yield Parts(
             services={
@@ -67,11 +74,15 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 "florin.accounts.v1.LedgerService": lambda server: (
                     ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(steps, server)
                 ),
+                "florin.accounts.v1.StatementService": lambda server: (
+                    statement_service_pb2_grpc.add_StatementServiceServicer_to_server(statements, server)
+                ),
             },
             workers={
                 **parts.workers(settings, db, bus),
                 "ledger": ledger.run,
                 "balances": balances.run,
+                "past-balances": past_balances.run,
                 "compliance-events": consumer.run,
                 "hold-expiry": lambda: _expire_holds(db, ledger, settings.hold_expiry_seconds),
                 "imbalance": lambda: _watch_balance(db, settings.imbalance_check_seconds),
@@ -119,14 +130,21 @@ async def _expire_holds(
         return await ledger_store.expired_holds(conn, clock.now(), _EXPIRED_AT_ONCE)
 
     while True:
-        due = await db.run(
-            ALL_TENANTS, lambda conn: ledger_store.expired_holds(conn, clock.now(), _EXPIRED_AT_ONCE), read_only=True
-        )
+        due = await db.run(ALL_TENANTS, expired, read_only=True)
         outcomes = await ledger.submit_all([Item(Expire(tenant, key)) for tenant, key in due], bulk=True)
         for failure in (outcome for outcome in outcomes if isinstance(outcome, BaseException)):
             raise failure  # the worker is started again
         if len(due) < _EXPIRED_AT_ONCE:
             await asyncio.sleep(every_seconds)
+
+
+def _past_balances(db: Database) -> Batcher[PastKey, PastBalance | None]:
+    """Of its own: a balance of the past takes longer, and the present one must not wait for it."""
+
+    async def process(keys: Sequence[PastKey]) -> Sequence[PastBalance | BaseException | None]:
+        return await db.run({key[0] for key in keys}, lambda conn: moments_store.balances(conn, keys), read_only=True)
+
+    return Batcher("past_balances", process, batch_max=_PAST_BATCH_MAX, concurrency=_PAST_READS_MAX)
 
 
 async def _watch_balance(db: Database, every_seconds: float) -> None:

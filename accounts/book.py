@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from accounts.model import AccountState, AccountType, HoldState, JournalKind
 from meshkit.errors import DomainError
@@ -83,6 +83,10 @@ class Cancel:
 Step = Post | Place | Release | Expire | Cancel
 
 
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""The recorded time of an account without entries; the schema's default too."""
+
+
 @dataclass(slots=True)
 class BookAccount:
     """A locked account row while steps are applied to it."""
@@ -97,6 +101,10 @@ class BookAccount:
     overdraft_limit: int
     sequence: int
     owners: tuple[str, ...]
+    recorded_time: datetime = NEVER
+    """No entry to come is recorded before it: that of the last entry, or the end of the last statement's period."""
+    dating_microseconds: int = 0
+    """How far an entry's effective time is from its recorded one, at most."""
     changed: bool = False
 
     @property

@@ -1,4 +1,4 @@
-"""Every refusal of this service, in the order of precedence; each has its code and reason.
+"""Every refusal of this service but those about statements, in the order of precedence; each has its code and reason.
 
 Where a method can refuse for several reasons it gives the one that stands first here, as its contract lists them.
 """
@@ -118,6 +118,19 @@ class JournalNotSealed(DomainError):
     def __init__(self, name: str, tree_size: int) -> None:
         super().__init__(
             f"{name} is not in the tree of size {tree_size}.", metadata={"name": name, "tree_size": str(tree_size)}
+        )
+
+
+class AsOfFuture(DomainError):
+    """The time or sequence that was asked for has not come yet; `present` is the one that has."""
+
+    code = _CODE.OUT_OF_RANGE
+    reason = errors_pb2.REASON_AS_OF_FUTURE
+
+    def __init__(self, account: str, axis: str, asked: str, present: str) -> None:
+        super().__init__(
+            f"accounts/{account} cannot be shown as of {axis} {asked}: it is {present} now.",
+            metadata={"account": f"accounts/{account}", "axis": axis, "asked": asked, "present": present},
         )
 
 

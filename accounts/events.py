@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from google.protobuf.message import Message
 
 from accounts import messages
@@ -9,6 +11,7 @@ from accounts.book import Book, Hold, Posted
 from accounts.history import Head, moment
 from accounts.model import Account, Customer, HoldState, Tenant
 from accounts.outcomes import customers, timestamp
+from accounts.statements import Statement
 from florin.accounts.v1 import events_pb2 as pb
 from florin.common.v1 import money_pb2
 from meshkit.outbox import Event
@@ -68,6 +71,20 @@ def account_updated(account: Account) -> Event:
 def tree_head_signed(head: Head, number: int) -> Event:
     """Journals were sealed; `number` counts the tenant's heads."""
     return Event(head.tenant, LOG, number, pb.TreeHeadSigned(tree_head=messages.tree_head(head)), moment(head.time))
+
+
+def statement_issued(statement: Statement, owners: Iterable[str]) -> Event:
+    """A statement of an account was issued."""
+    message = pb.StatementIssued(
+        statement=statement.name,
+        customers=customers(owners),
+        account=f"accounts/{statement.account}",
+        number=statement.number,
+        period_start=statement.period.first.isoformat(),
+        period_end=statement.period.last.isoformat(),
+        create_time=timestamp(statement.create_time),
+    )
+    return Event(statement.tenant, statement.name, 1, message, statement.create_time)
 
 
 def of_batch(book: Book) -> list[Event]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from accounts import errors
 from accounts.book import (
@@ -36,6 +36,8 @@ from meshkit.money import INT64_MAX, INT64_MIN
 
 POSTED_MAX = INT64_MAX - OVERDRAFT_LIMIT_MAX
 """A balance leaves room for the largest overdraft limit, so that `available` always fits 64 bits."""
+
+_MICROSECOND = timedelta(microseconds=1)
 
 FUND_SCOPE = "ledger:fund"
 """Who may let money enter: debit an account that has no balance rule."""
@@ -98,6 +100,11 @@ def _post(book: Book, step: Post, now: datetime) -> Posted:
     accounts = _journal_accounts(book, step)
     hold, taken = _consumable(book, step, accounts, now) if step.hold_key else (None, 0)
     legs = _legs_after(step, accounts, hold, taken)
+    # Clocks are set back, and those of replicas differ; the rows of the accounts are what all of them see. So each
+    # account's entries are recorded in the order of their sequence, and a journal's in one moment.
+    create_time = max(now, *(account.recorded_time for account in accounts))
+    effective_time = step.effective_time or create_time
+    dating = abs(effective_time - create_time) // _MICROSECOND
     # Nothing is changed before this line, nothing is refused after it.
     if hold is not None and taken < hold.amount:
         _change_hold(book, hold, now, amount=hold.amount - taken)
@@ -108,6 +115,8 @@ def _post(book: Book, step: Post, now: datetime) -> Posted:
     for account, leg in zip(accounts, legs, strict=True):
         account.posted = leg.balance_after
         account.sequence = leg.sequence
+        account.recorded_time = create_time
+        account.dating_microseconds = max(account.dating_microseconds, dating)
         account.changed = True
         owners.update(account.owners)
         if leg.amount < 0:
@@ -121,8 +130,8 @@ def _post(book: Book, step: Post, now: datetime) -> Posted:
         legs=tuple(legs),
         owners=tuple(sorted(owners)),
         debit_owners=tuple(sorted(debit_owners)),
-        create_time=now,
-        effective_time=step.effective_time or now,
+        create_time=create_time,
+        effective_time=effective_time,
     )
 
 

@@ -28,9 +28,9 @@ _HOLD_ACCOUNTS = (
     "SELECT tenant, account FROM holds JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, hold) USING (tenant, hold)"
 )
 _ACCOUNTS = (
-    "SELECT a.tenant, a.account, a.type, a.state, a.currency, a.posted, a.held, a.overdraft_limit, a.sequence"
-    " FROM accounts AS a JOIN unnest(%s::text[], %s::text[]) AS k(tenant, account)"
-    " USING (tenant, account) ORDER BY a.tenant, a.account"
+    "SELECT a.tenant, a.account, a.type, a.state, a.currency, a.posted, a.held, a.overdraft_limit, a.sequence,"
+    " a.recorded_time, a.dating_microseconds FROM accounts AS a"
+    " JOIN unnest(%s::text[], %s::text[]) AS k(tenant, account) USING (tenant, account) ORDER BY a.tenant, a.account"
 )
 # Keys do not change here, so the rows are not locked against the foreign keys of other sessions.
 _ACCOUNTS_LOCKED = _ACCOUNTS + " FOR NO KEY UPDATE OF a"
@@ -64,14 +64,16 @@ _ADD_JOURNALS = (
     " SELECT * FROM unnest(%s::text[], %s::uuid[], %s::smallint[], %s::text[], %s::timestamptz[], %s::timestamptz[])"
 )
 _ADD_ENTRIES = (
-    "INSERT INTO entries (tenant, account, sequence, journal, leg, currency, amount, balance_after)"
-    " SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::uuid[], %s::smallint[], %s::text[], %s::bigint[],"
-    " %s::bigint[])"
+    "INSERT INTO entries (tenant, account, sequence, journal, leg, currency, amount, balance_after, create_time,"
+    " effective_time) SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::uuid[], %s::smallint[],"
+    " %s::text[], %s::bigint[], %s::bigint[], %s::timestamptz[], %s::timestamptz[])"
 )
 _SET_BALANCES = (
-    "UPDATE accounts AS a SET posted = n.posted, held = n.held, sequence = n.sequence"
-    " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])"
-    " AS n(tenant, account, posted, held, sequence) WHERE a.tenant = n.tenant AND a.account = n.account"
+    "UPDATE accounts AS a SET posted = n.posted, held = n.held, sequence = n.sequence,"
+    " recorded_time = n.recorded_time, dating_microseconds = n.dating_microseconds"
+    " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::timestamptz[], %s::bigint[])"
+    " AS n(tenant, account, posted, held, sequence, recorded_time, dating_microseconds)"
+    " WHERE a.tenant = n.tenant AND a.account = n.account"
 )
 _ADD_HOLDS = (
     "INSERT INTO holds (tenant, hold, account, currency, amount, state, origin, version, create_time, update_time,"
@@ -157,21 +159,11 @@ async def read_book(
     await flush(conn)
     book = Book(references=references)
     owners: dict[Pair, list[str]] = {}
-    for tenant, account, customer in await owned.fetchall():
-        owners.setdefault((tenant, account), []).append(customer)
-    for tenant, account, type_, state, currency, posted, in_holds, overdraft_limit, sequence in await locked.fetchall():
-        book.accounts[tenant, account] = BookAccount(
-            tenant=tenant,
-            id=account,
-            type=AccountType(type_),
-            state=AccountState(state),
-            currency=currency,
-            posted=posted,
-            held=in_holds,
-            overdraft_limit=overdraft_limit,
-            sequence=sequence,
-            owners=tuple(owners.get((tenant, account), ())),
-        )
+    for tenant, owned_account, customer in await owned.fetchall():
+        owners.setdefault((tenant, owned_account), []).append(customer)
+    for row in await locked.fetchall():
+        account = _account(row, owners)
+        book.accounts[account.tenant, account.id] = account
     for row in await held.fetchall():
         hold = _hold(row)
         book.holds[hold.tenant, hold.key] = hold
@@ -221,6 +213,8 @@ async def write_book(
                     [account.posted for account in changed],
                     [account.held for account in changed],
                     [account.sequence for account in changed],
+                    [account.recorded_time for account in changed],
+                    [account.dating_microseconds for account in changed],
                 ),
             )
         )
@@ -261,6 +255,8 @@ def _entry_columns(journals: Sequence[Posted]) -> tuple[object, ...]:
         [leg.currency for _, _, leg in rows],
         [leg.amount for _, _, leg in rows],
         [leg.balance_after for _, _, leg in rows],
+        [journal.create_time for journal, _, _ in rows],
+        [journal.effective_time for journal, _, _ in rows],
     )
 
 
@@ -304,6 +300,24 @@ def _hold_statements(book: Book) -> list[tuple[str, tuple[object, ...]]]:
             )
         )
     return statements
+
+
+def _account(row: Sequence[Any], owners: dict[Pair, list[str]]) -> BookAccount:
+    tenant, account, type_, state, currency, posted, held, overdraft_limit, sequence, recorded_time, dating = row
+    return BookAccount(
+        tenant=tenant,
+        id=account,
+        type=AccountType(type_),
+        state=AccountState(state),
+        currency=currency,
+        posted=posted,
+        held=held,
+        overdraft_limit=overdraft_limit,
+        sequence=sequence,
+        owners=tuple(owners.get((tenant, account), ())),
+        recorded_time=recorded_time,
+        dating_microseconds=dating,
+    )
 
 
 def _hold(row: Sequence[Any]) -> Hold:

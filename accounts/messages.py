@@ -6,8 +6,10 @@ from google.protobuf import timestamp_pb2
 
 from accounts.history import Head, JournalContent
 from accounts.model import Account, Balance, Customer, Entry, Identifier, Journal, Tenant
+from accounts.moments import PastBalance
 from accounts.outcomes import customers, timestamp
-from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2, sealed_pb2
+from accounts.statements import Statement
+from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2, sealed_pb2, statement_pb2
 from florin.common.v1 import money_pb2
 from meshkit.identity import Principal
 
@@ -75,6 +77,11 @@ def balance(model: Balance) -> account_pb2.Balance:
     )
 
 
+def past_balance(model: PastBalance) -> account_pb2.Balance:
+    """What stood on an account; what was held and available is not known of the past."""
+    return account_pb2.Balance(posted=money(model.currency, model.posted), sequence=model.sequence)
+
+
 def entry(model: Entry) -> journal_pb2.Entry:
     """A leg as it stands on its account."""
     return journal_pb2.Entry(
@@ -139,6 +146,26 @@ def sealed_journal(position: int, id_: str, leaf: bytes, content: JournalContent
             kind=kind,
         )
     return sealed
+
+
+def statement(model: Statement) -> statement_pb2.Statement:
+    """A statement as users see it."""
+    return statement_pb2.Statement(
+        name=model.name,
+        account=f"accounts/{model.account}",
+        number=model.number,
+        period_start=model.period.first.isoformat(),
+        period_end=model.period.last.isoformat(),
+        time_zone=model.period.time_zone,
+        start_time=timestamp(model.period.start_time),
+        end_time=timestamp(model.period.end_time),
+        opening_balance=money(model.currency, model.opening),
+        closing_balance=money(model.currency, model.closing),
+        opening_sequence=model.opening_sequence,
+        closing_sequence=model.closing_sequence,
+        entry_count=model.entry_count,
+        create_time=timestamp(model.create_time),
+    )
 
 
 def money(currency: str, minor_units: int) -> money_pb2.Money:

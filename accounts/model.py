@@ -6,7 +6,8 @@ The numbers of the enums are those of the contract, so that rows, events and mes
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 
@@ -153,6 +154,12 @@ class Journal:
     create_time: datetime
     effective_time: datetime
     entries: tuple[Entry, ...]
+
+
+def without_balances(journal: Journal, own: Collection[str]) -> Journal:
+    """The journal as the owner of `own` accounts may see it: others' balances left out."""
+    entries = tuple(entry if entry.account in own else replace(entry, balance_after=None) for entry in journal.entries)
+    return replace(journal, entries=entries)
 
 
 def opening_state(owners: list[KycState]) -> AccountState:

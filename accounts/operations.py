@@ -10,19 +10,22 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, events, store
+from accounts import errors, events, moments, moments_store, store
 from accounts.model import (
     Account,
     AccountState,
     AccountType,
     Balance,
     Customer,
+    Entry,
     Identifier,
     Journal,
     KycState,
     Tenant,
     opening_state,
+    without_balances,
 )
+from accounts.moments import AsOf, Axis
 from meshkit import audit, clock, idempotency, outbox
 from meshkit.cipher import Cipher
 from meshkit.errors import EtagMismatch
@@ -154,6 +157,34 @@ async def get_account(conn: AsyncConnection, call: Call, name: str) -> Account:
     return found[0]
 
 
+async def recorded_by(conn: AsyncConnection, call: Call, name: str, as_of: AsOf | None) -> int:
+    """The sequence of the last of an account's entries recorded by a moment, or by now. Raises AccountNotFound,
+    AsOfFuture."""
+    if as_of is None:
+        return (await get_account(conn, call, name)).balance.sequence
+    account = last_part(name)
+    found = await moments_store.sequence_at(conn, (call.tenant, account, customer_of(call), as_of))
+    if found is None:
+        raise errors.AccountNotFound(name)
+    sequence, last = found
+    moments.check(as_of, account, last_sequence=last, now=clock.now())
+    return sequence
+
+
+async def list_entries(
+    conn: AsyncConnection, call: Call, name: str, as_of: AsOf | None, *, recorded: int, before: int, limit: int
+) -> list[Entry]:
+    """Entries as of a moment, or all, with sequences below `before`; `recorded` is what `recorded_by` gave."""
+    account = last_part(name)
+    if as_of is not None and as_of.axis is Axis.EFFECTIVE:
+        return await moments_store.entries_effective_by(
+            conn, call.tenant, account, as_of, recorded=recorded, before=before, limit=limit
+        )
+    if as_of is not None:
+        before = min(before, recorded + 1)
+    return await store.list_entries(conn, call.tenant, account, before=before, limit=limit)
+
+
 async def get_journal(conn: AsyncConnection, call: Call, name: str) -> Journal:
     """A journal; a customer sees those that touch own accounts, and balances of these. Raises JournalNotFound."""
     journal = await store.journal(conn, call.tenant, last_part(name))
@@ -166,7 +197,7 @@ async def get_journal(conn: AsyncConnection, call: Call, name: str) -> Journal:
     own = await store.owned_accounts(conn, call.tenant, customer, touched)
     if not own:
         raise errors.JournalNotFound(name)
-    return store.without_balances(journal, own)
+    return without_balances(journal, own)
 
 
 async def update_account(

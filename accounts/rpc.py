@@ -10,12 +10,14 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, messages, operations, posting, store
+from accounts import errors, messages, moments, operations, posting, store
 from accounts.model import OVERDRAFT_LIMIT_MAX, AccountType, Balance, identifier_is_valid
+from accounts.moments import AsOf, Axis, PastBalance
+from accounts.moments_store import PastKey
 from accounts.posting import Item
 from florin.accounts.v1 import account_service_pb2 as pb
 from florin.accounts.v1 import account_service_pb2_grpc as pb_grpc
-from meshkit import idempotency, identity, money, pages
+from meshkit import clock, idempotency, identity, money, pages
 from meshkit.batching import Batcher
 from meshkit.database import Database
 from meshkit.errors import RequestInvalid, TenantNotFound, UpdateMaskInvalid
@@ -29,10 +31,17 @@ _SEQUENCE_MAX = 2**63 - 1
 class AccountService(pb_grpc.AccountServiceServicer):
     """The public methods of the service."""
 
-    def __init__(self, db: Database, ledger: Batcher[Item, Any], balances: Batcher[BalanceKey, Balance | None]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        ledger: Batcher[Item, Any],
+        balances: Batcher[BalanceKey, Balance | None],
+        past_balances: Batcher[PastKey, PastBalance | None],
+    ) -> None:
         self._db = db
         self._ledger = ledger
         self._balances = balances
+        self._past_balances = past_balances
         self._tenants: set[str] = set()
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, context: Any) -> pb.CreateTenantResponse:
@@ -147,9 +156,17 @@ class AccountService(pb_grpc.AccountServiceServicer):
         return await self._db.run(call.tenant, work, read_only=True)
 
     async def GetBalance(self, request: pb.GetBalanceRequest, context: Any) -> pb.GetBalanceResponse:
-        """Shows what stands on an account; reads that come together are one query."""
+        """Shows what stands or stood on an account; reads that come together are one query."""
         call = identity.current()
         key = (call.tenant, operations.last_part(request.name), operations.customer_of(call))
+        as_of = _as_of(request)
+        if as_of is not None:
+            past = await self._past_balances.submit((*key, as_of), deadline=call.deadline)
+            if past is None:
+                raise errors.AccountNotFound(request.name)
+            moments.check(as_of, key[1], last_sequence=past.last_sequence, now=clock.now())
+            moments.check_range(key[1], past.posted)
+            return pb.GetBalanceResponse(balance=messages.past_balance(past))
         balance = await self._balances.submit(key, deadline=call.deadline)
         if balance is None:
             raise errors.AccountNotFound(request.name)
@@ -233,13 +250,16 @@ class AccountService(pb_grpc.AccountServiceServicer):
         """Lists an account's entries, the newest first."""
         call = identity.current()
         size = pages.size(request.page_size)
-        filter_text = f"{call.tenant}\0{request.account}"
+        as_of = _as_of(request)
+        filter_text = f"{call.tenant}\0{request.account}" + ("" if as_of is None else f"\0{as_of}")
 
         async def work(conn: AsyncConnection) -> pb.ListEntriesResponse:
-            account = await operations.get_account(conn, call, request.account)
+            recorded = await operations.recorded_by(conn, call, request.account, as_of)
             key = pages.decode("entries", filter_text, request.page_token, [int])
-            before = int(key[0]) if key and int(key[0]) <= _SEQUENCE_MAX else _SEQUENCE_MAX
-            found = await store.list_entries(conn, call.tenant, account.id, before=before, limit=size + 1)
+            before = int(key[0]) if key else _SEQUENCE_MAX
+            found = await operations.list_entries(
+                conn, call, request.account, as_of, recorded=recorded, before=before, limit=size + 1
+            )
             token = pages.encode("entries", filter_text, [found[size - 1].sequence]) if len(found) > size else ""
             return pb.ListEntriesResponse(entries=[messages.entry(one) for one in found[:size]], next_page_token=token)
 
@@ -282,6 +302,15 @@ class AccountService(pb_grpc.AccountServiceServicer):
         if not await self._db.run(tenant, lambda conn: store.tenant_exists(conn, tenant), read_only=True):
             raise TenantNotFound(tenant)
         self._tenants.add(tenant)
+
+
+def _as_of(request: pb.GetBalanceRequest | pb.ListEntriesRequest) -> AsOf | None:
+    """The moment that a request asks for; the contract lets it name one at most. Raises RequestInvalid."""
+    if request.HasField("as_of_recorded_time"):
+        return AsOf(Axis.RECORDED, moments.moment(request.as_of_recorded_time, "as_of_recorded_time"))
+    if request.HasField("as_of_effective_time"):
+        return AsOf(Axis.EFFECTIVE, moments.moment(request.as_of_effective_time, "as_of_effective_time"))
+    return AsOf(Axis.SEQUENCE, sequence=request.as_of_sequence) if request.HasField("as_of_sequence") else None
 
 
 def _time_zone(name: str) -> str:

@@ -34,3 +34,5 @@ class Settings(ServiceSettings):
         if value is not None:
             signing.signer(value)
         return value
+
+    statement_entries_max: int = Field(100_000, ge=1, le=1_000_000, description="Entries in one statement at most.")

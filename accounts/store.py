@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import text
@@ -294,9 +293,9 @@ async def balances(conn: AsyncConnection, wanted: Sequence[tuple[str, str, str |
     return found
 
 
-_ENTRY = (
-    "e.account, e.journal::text, e.currency, e.amount, e.balance_after, e.sequence, j.kind, j.origin, j.create_time,"
-    " j.effective_time"
+ENTRY = (
+    "e.account, e.journal::text, e.currency, e.amount, e.balance_after, e.sequence, j.kind, j.origin, e.create_time,"
+    " e.effective_time"
 )
 
 
@@ -304,13 +303,13 @@ async def list_entries(conn: AsyncConnection, tenant: str, account: str, *, befo
     """An account's entries, the newest first, with sequences below `before`."""
     rows = await conn.execute(
         text(
-            f"SELECT {_ENTRY} FROM entries AS e JOIN journals AS j USING (tenant, journal)"  # noqa: S608
+            f"SELECT {ENTRY} FROM entries AS e JOIN journals AS j USING (tenant, journal)"  # noqa: S608
             " WHERE e.tenant = :tenant AND e.account = :account AND e.sequence < :before"
             " ORDER BY e.sequence DESC LIMIT :limit"
         ),
         {"tenant": tenant, "account": account, "before": before, "limit": limit},
     )
-    return [_to_entry(row) for row in rows]
+    return [to_entry(row) for row in rows]
 
 
 async def journal(conn: AsyncConnection, tenant: str, journal_id: str) -> Journal | None:
@@ -321,16 +320,18 @@ async def journal(conn: AsyncConnection, tenant: str, journal_id: str) -> Journa
         return None
     rows = await conn.execute(
         text(
-            f"SELECT {_ENTRY} FROM entries AS e JOIN journals AS j USING (tenant, journal)"  # noqa: S608
+            f"SELECT {ENTRY}, j.create_time, j.effective_time FROM entries AS e"  # noqa: S608
+            " JOIN journals AS j USING (tenant, journal)"
             " WHERE e.tenant = :tenant AND e.journal = :journal ORDER BY e.leg"
         ),
         {"tenant": tenant, "journal": key},
     )
-    entries = tuple(_to_entry(row) for row in rows)
+    found = rows.all()
+    entries = tuple(to_entry(row[:-2]) for row in found)
     if not entries or entries[0].journal != journal_id:
         return None
-    first = entries[0]
-    return Journal(first.journal, first.kind, first.origin, first.create_time, first.effective_time, entries)
+    first, (*_, create_time, effective_time) = entries[0], found[0]
+    return Journal(first.journal, first.kind, first.origin, create_time, effective_time, entries)
 
 
 async def owned_accounts(conn: AsyncConnection, tenant: str, customer: str, ids: Collection[str]) -> set[str]:
@@ -350,12 +351,6 @@ async def imbalances(conn: AsyncConnection) -> int:
         text("SELECT count(*) FROM (SELECT 1 FROM accounts GROUP BY tenant, currency HAVING sum(posted) <> 0) AS wrong")
     )
     return int(found.scalar_one())
-
-
-def without_balances(journal_: Journal, own: Collection[str]) -> Journal:
-    """The journal as the owner of `own` accounts may see it: others' balances left out."""
-    entries = tuple(entry if entry.account in own else replace(entry, balance_after=None) for entry in journal_.entries)
-    return replace(journal_, entries=entries)
 
 
 def _to_customer(row: Any, cipher: Cipher) -> Customer:
@@ -384,7 +379,8 @@ def _to_account(row: Any) -> Account:
     )
 
 
-def _to_entry(row: Any) -> Entry:
+def to_entry(row: Any) -> Entry:
+    """An entry of the columns of `ENTRY`."""
     account, journal_id, currency, amount, balance_after, sequence, kind, origin, create_time, effective_time = row
     return Entry(
         account=account,

@@ -43,6 +43,15 @@ SINGLE: tuple[tuple[str, str, str], ...] = (
         ),
     ),
     (
+        "INV-2",
+        "accounts",
+        (
+            "SELECT tenant || '/accounts/' || account || ': entry ' || sequence"
+            " || ' was recorded before the one before it' FROM (SELECT *, create_time < lag(create_time)"
+            " OVER (PARTITION BY tenant, account ORDER BY sequence) AS early FROM entries) AS e WHERE early"
+        ),
+    ),
+    (
         "INV-3",
         "accounts",
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 ROLES: dict[str, tuple[str, ...]] = {
     "customer": (
         "accounts:read",
+        "statements:write",
         "transfers:read",
         "transfers:write",
         "events:read",
@@ -17,6 +18,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "customers:write",
         "accounts:read",
         "accounts:write",
+        "statements:write",
         "transfers:read",
         "transfers:write",
         "events:read",

@@ -45,8 +45,9 @@ def documented() -> Iterator[tuple[str, str, list[str]]]:
 
 
 def raised(service: str) -> list[str]:
-    """The reasons of the refusals in a service's errors.py, in their order."""
-    return _reasons(ROOT / service / "errors.py")
+    """The reasons of the refusals in a service's errors.py, and in what was too much for it, in their order."""
+    paths = [ROOT / service / "errors.py", *sorted((ROOT / service).glob("*_errors.py"))]
+    return [reason for path in paths for reason in _reasons(path)]
 
 
 def _reasons(path: Path) -> list[str]:

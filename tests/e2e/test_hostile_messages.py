@@ -11,6 +11,7 @@ import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
+from florin.accounts.v1 import statement_service_pb2
 from florin.compliance.v1 import compliance_service_pb2, policy_pb2
 from florin.notifications.v1 import notification_service_pb2
 from florin.transactions.v1 import transfer_service_pb2
@@ -64,6 +65,9 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
     mesh.call("TransferService.CreateTransfer", asked, tenant=tenant)
     open_cases = compliance_service_pb2.ListCasesRequest()
     (case,) = mesh.call("ComplianceService.ListCases", open_cases, "compliance", tenant=tenant).cases
+    issue = statement_service_pb2.CreateStatementRequest(
+        account=debit, period_start="2026-01-01", period_end="2026-01-31"
+    )
     return {
         "customers": customer,
         "unverified": mesh.customer(verified=False, tenant=tenant),
@@ -79,6 +83,7 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
         "limits": "limits/none",
         "rules": "rules/none",
         "watchlists": "watchlists/none",
+        "statements": mesh.call("StatementService.CreateStatement", issue, tenant=tenant).statement.name,
     }
 
 

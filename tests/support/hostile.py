@@ -106,6 +106,10 @@ def _from_the_beginning(request: Any, _: Mapping[str, str]) -> None:
     request.start_position = 0
 
 
+def _at_the_beginning(request: Any, _: Mapping[str, str]) -> None:
+    request.as_of_sequence = 0
+
+
 def _replay_all(request: Any, _: Mapping[str, str]) -> None:
     request.delivery = ""
     request.start_time.seconds = 1
@@ -122,6 +126,8 @@ _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
     "RejectCustomer": _reject,
     "UpdateWebhookEndpoint": _describe,
     "ReplayDeliveries": _replay_all,
+    "GetBalance": _at_the_beginning,
+    "ListEntries": _at_the_beginning,
 }
 """What a request of a method needs beyond sound fields."""
 
@@ -163,6 +169,8 @@ _SOUND_TEXTS = {
     "resume_token": "",
     "delivery": "deliveries/none",
     "end_to_end_id": "E2E",
+    "period_start": "2026-01-01",
+    "period_end": "2026-01-31",
 }
 
 

@@ -23,6 +23,7 @@ from grpc_status import rpc_status
 from florin.accounts.v1 import (
     account_service_pb2,  # noqa: F401 - fills the descriptor pool
     audit_service_pb2,  # noqa: F401
+    statement_service_pb2,  # noqa: F401
 )
 from florin.compliance.v1 import compliance_service_pb2  # noqa: F401
 from florin.notifications.v1 import notification_service_pb2  # noqa: F401
@@ -36,6 +37,7 @@ PROTOCOLS = ("gRPC", "REST", "gRPC-Web")
 SERVICES = {
     "AccountService": "florin.accounts.v1.AccountService",
     "AuditService": "florin.accounts.v1.AuditService",
+    "StatementService": "florin.accounts.v1.StatementService",
     "TransferService": "florin.transactions.v1.TransferService",
     "ComplianceService": "florin.compliance.v1.ComplianceService",
     "NotificationService": "florin.notifications.v1.NotificationService",

@@ -13,7 +13,10 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
 from florin.accounts.v1 import audit_service_pb2 as audit_pb
-from florin.accounts.v1 import ledger_service_pb2  # noqa: F401 - fills the descriptor pool
+from florin.accounts.v1 import (
+    ledger_service_pb2,  # noqa: F401 - fills the descriptor pool
+    statement_service_pb2,
+)
 from florin.common.v1 import money_pb2, policy_pb2
 from florin.compliance.v1 import compliance_service_pb2 as compliance_pb
 from florin.compliance.v1 import policy_pb2 as compliance_policy_pb
@@ -29,6 +32,7 @@ SERVICES = {
     "florin.accounts.v1.AccountService": "accounts",
     "florin.accounts.v1.AuditService": "accounts",
     "florin.accounts.v1.LedgerService": "accounts",
+    "florin.accounts.v1.StatementService": "accounts",
     "florin.transactions.v1.TransferService": "transactions",
     "florin.compliance.v1.ComplianceService": "compliance",
     "florin.compliance.v1.ScreeningService": "compliance",
@@ -53,7 +57,7 @@ NOBODYS = {
     kind: f"{kind}/nobodys"
     for kind in (
         *("customers", "kycProfiles", "accounts", "transfers", "journals", "webhookEndpoints", "cases", "decisions"),
-        *("limits", "rules", "watchlists"),
+        *("limits", "rules", "watchlists", "statements"),
     )
 } | {"unverified": "customers/nobodys", "credit_accounts": "accounts/neither", "settlement": "accounts/no-settlement"}
 """Names of what there is not, for requests that should change nothing even where they are served."""
@@ -170,6 +174,10 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
     waiting = mesh.call("TransferService.CreateTransfer", asked, tenant=tenant).transfer
     cases = compliance_pb.ListCasesRequest(transfer=waiting.name)
     (case,) = mesh.call("ComplianceService.ListCases", cases, "compliance", tenant=tenant).cases
+    issue = statement_service_pb2.CreateStatementRequest(
+        account=debit, period_start="2026-01-01", period_end="2026-01-31"
+    )
+    issued = mesh.call("StatementService.CreateStatement", issue, tenant=tenant).statement
     names = {
         "customers": customer,
         "unverified": customer,
@@ -184,5 +192,6 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
         "limits": "limits/per-payment-eur",
         "rules": "rules/ask-first",
         "watchlists": "watchlists/hostile",
+        "statements": issued.name,
     }
     return Belongings(customer, names)

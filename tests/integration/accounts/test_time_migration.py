@@ -1,0 +1,92 @@
+"""Entries are given their times in a database at work, and while the version before is still writing."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from meshkit import migrations
+from tests.support import parts as real
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@contextmanager
+def old_database(parts: real.Parts, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database with the schema before entries had times."""
+    database = f"accounts_{uuid.uuid4().hex[:8]}"
+    parts.postgres.create_databases([database])
+    directory = migrations.scripts("accounts")
+    upgrade_to = directory._upgrade_revs
+    with monkeypatch.context() as patch:
+        patch.setattr(type(directory), "_upgrade_revs", lambda _, __, present: upgrade_to("0001", present))
+        migrations.upgrade(parts.url(database, f"{database}_owner"), "accounts", f"{database}_runtime")
+    yield database
+
+
+def connect(parts: real.Parts, database: str) -> psycopg.Connection[Any]:
+    """As the version before: the runtime role, for one tenant."""
+    url = parts.url(database, f"{database}_runtime")
+    values = url.translate_connect_args(username="user", database="dbname")
+    return psycopg.connect(**{**values, **url.query}, options="-c florin.tenants=t -c timezone=UTC", autocommit=True)
+
+
+def post(connection: psycopg.Connection[Any], sequence: int, created: datetime, effective: datetime) -> None:
+    """A journal of one from "b" to "a", as the version before writes it."""
+    journal = uuid.uuid4()
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO journals (tenant, journal, kind, origin, create_time, effective_time)"
+            " VALUES ('t', %s, 1, '', %s, %s)",
+            (journal, created, effective),
+        )
+        connection.execute(
+            "INSERT INTO entries (tenant, account, sequence, journal, leg, currency, amount, balance_after)"
+            " VALUES ('t', 'a', %s, %s, 0, 'EUR', 1, %s), ('t', 'b', %s, %s, 1, 'EUR', -1, %s)",
+            (sequence, journal, sequence, sequence, journal, -sequence),
+        )
+        connection.execute("UPDATE accounts SET sequence = %s", (sequence,))
+
+
+def test_what_stands_and_what_old_writers_add_have_times_in_order(
+    parts: real.Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times are those of the journals, but never before the entry before; a second run changes nothing; entries of the
+    version before get theirs, and the account knows them."""
+    hours = [0, 2, 1, 3]  # a clock was set back
+    with old_database(parts, monkeypatch) as database, connect(parts, database) as old:
+        old.execute("INSERT INTO tenants VALUES ('t', '', 'UTC', now())")
+        for name in ("a", "b"):
+            old.execute(
+                "INSERT INTO accounts (tenant, account, type, state, currency, display_name, version, create_time,"
+                " update_time) VALUES ('t', %s, 2, 2, 'EUR', '', 1, now(), now())",
+                (name,),
+            )
+        for sequence, hour in enumerate(hours, 1):
+            moment = START + timedelta(hours=hour)
+            post(old, sequence, moment, moment - timedelta(days=5 if sequence == 1 else 0))
+        for _ in range(2):
+            migrations.upgrade(parts.url(database, f"{database}_owner"), "accounts", f"{database}_runtime")
+        post(old, 5, START + timedelta(hours=1), START + timedelta(hours=1))
+        post(old, 6, START + timedelta(hours=9), START)
+        rows = old.execute(
+            "SELECT create_time, effective_time FROM entries WHERE account = 'a' ORDER BY sequence"
+        ).fetchall()
+        recorded = [0, 2, 2, 3, 3, 9]
+        effective = [-120, 2, 1, 3, 1, 0]
+        assert rows == [
+            (START + timedelta(hours=at), START + timedelta(hours=counts))
+            for at, counts in zip(recorded, effective, strict=True)
+        ]
+        known = old.execute("SELECT DISTINCT recorded_time, dating_microseconds FROM accounts").fetchall()
+        assert known == [(START + timedelta(hours=9), 5 * 86_400 * 1_000_000)]
+        dated = old.execute(
+            "SELECT count(*) FROM pg_index WHERE indrelid::regclass::text LIKE 'entries_%%' AND NOT indisvalid"
+        ).fetchone()
+        assert dated == (0,)
