@@ -65,6 +65,8 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
     mesh.call("TransferService.CreateTransfer", asked, tenant=tenant)
     open_cases = compliance_service_pb2.ListCasesRequest()
     (case,) = mesh.call("ComplianceService.ListCases", open_cases, "compliance", tenant=tenant).cases
+    holds = [mesh.transfer(debit, credit, 100, authorize_only=True) for _ in range(2)]
+    held = [mesh.call("TransferService.CreateTransfer", hold, tenant=tenant).transfer.name for hold in holds]
     issue = statement_service_pb2.CreateStatementRequest(
         account=debit, period_start="2026-01-01", period_end="2026-01-31"
     )
@@ -76,6 +78,8 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
         "credit_accounts": credit,
         "settlement": "accounts/settlement-eur",
         "transfers": made.name,
+        "authorizations": held[0],
+        "voidable": held[1],
         "journals": made.journal,
         "webhookEndpoints": mesh.call(create, hook, "operator", tenant=tenant).endpoint.name,
         "cases": case.name,

@@ -110,6 +110,20 @@ def _at_the_beginning(request: Any, _: Mapping[str, str]) -> None:
     request.as_of_sequence = 0
 
 
+def _a_part(request: Any, _: Mapping[str, str]) -> None:
+    request.amount.minor_units = 1
+
+
+def _capture(request: Any, names: Mapping[str, str]) -> None:
+    request.name = names.get("authorizations", request.name)
+    request.amount.minor_units = 1
+    request.final = False
+
+
+def _void(request: Any, names: Mapping[str, str]) -> None:
+    request.name = names.get("voidable", request.name)
+
+
 def _replay_all(request: Any, _: Mapping[str, str]) -> None:
     request.delivery = ""
     request.start_time.seconds = 1
@@ -128,6 +142,9 @@ _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
     "ReplayDeliveries": _replay_all,
     "GetBalance": _at_the_beginning,
     "ListEntries": _at_the_beginning,
+    "ReverseTransfer": _a_part,
+    "CaptureTransfer": _capture,
+    "VoidTransfer": _void,
 }
 """What a request of a method needs beyond sound fields."""
 
