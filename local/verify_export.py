@@ -16,6 +16,8 @@ from local.log_check import LogCheck, Report
 from local.state import MeshError
 from local.verify import CLAIMS, Finding
 
+_NAMED_MAX = 5
+
 
 @dataclass(slots=True)
 class _Account:
@@ -53,9 +55,15 @@ class _Accounts:
             account.waiting[entry.sequence] = (entry, where)
             self._follow(account)
 
-    def waiting(self) -> int:
-        """Entries that follow one that is not there, or not yet."""
-        return sum(len(account.waiting) for account in self._accounts.values())
+    def waiting(self) -> str:
+        """What to say of entries that follow one that is not there, or not yet; empty for none."""
+        late = {name: account for name, account in sorted(self._accounts.items()) if account.waiting}
+        if not late:
+            return ""
+        missing = [f"accounts/{name} number {account.sequence + 1}" for name, account in late.items()]
+        more = f" and {len(missing) - _NAMED_MAX} more" if len(missing) > _NAMED_MAX else ""
+        number = sum(len(account.waiting) for account in late.values())
+        return f"{number} entries follow some that are in no journal here: {', '.join(missing[:_NAMED_MAX])}{more}"
 
     def _follow(self, account: _Account) -> None:
         while (found := account.waiting.pop(account.sequence + 1, None)) is not None:
@@ -105,5 +113,5 @@ def verify(path: Path, public_key: Path) -> Finding:
             log.say("there is no head at its end, so nothing says that it is whole: export into it again")
     finding.violations = report.sentences()
     if accounts.waiting():
-        finding.claim += f"; {accounts.waiting()} entries follow some that are in no journal here"
+        finding.claim += f"; {accounts.waiting()}"
     return finding

@@ -62,10 +62,16 @@ CREATE TABLE tree_heads (
 CREATE INDEX tree_heads_cursor ON tree_heads (era, last_xid, last_journal);
 """
 
+# By its number a journal is sealed; one of the future never would be. The service takes the default.
+_NO_CHOICE = """
+REVOKE INSERT ON journals FROM "{role}";
+GRANT INSERT (tenant, journal, kind, origin, create_time, effective_time) ON journals TO "{role}";
+"""
+
 
 def upgrade() -> None:
     role = runtime_role()
-    for block in (_ORDER, _LOG):
+    for block in (_ORDER, _LOG, _NO_CHOICE.format(role=role)):
         for statement in block.split(";"):
             if statement.strip():
                 op.execute(statement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from accounts.settings import Settings
 from accounts.signing import Signer
 from local import export_file, verify, verify_export, verify_history
 from local.export_file import ExportEnd
+from local.invariants import SINGLE
 from local.state import MeshError
-from meshkit.database import Database
+from meshkit.database import Database, execute
 from tests.integration.accounts.conftest import FUNDER, Ledger, new_ledger
 from tests.support import parts as real
 
@@ -423,7 +425,7 @@ async def test_balances_that_do_not_follow_are_named(books: Books, tmp_path: Pat
         "accounts/a has 10 and 5 more, and 16 after it",
         "accounts/a has an entry number 2 before it",
     ]
-    assert finding.claim.endswith("; 1 entries follow some that are in no journal here")
+    assert finding.claim.endswith("; 1 entries follow some that are in no journal here: accounts/b number 3")
 
 
 def wrong_books(books: Books, folder: Path) -> Path:
@@ -444,3 +446,48 @@ def wrong_books(books: Books, folder: Path) -> Path:
     path = folder / "wrong"
     path.write_text("".join([*lines, export_file.head_line(messages.tree_head(head))]))
     return path
+
+
+async def test_entries_without_a_journal_are_named(books: Books, tmp_path: Path) -> None:
+    """Money that moves beside the log: the ledger is asked for it, and an export lacks the entry that others follow."""
+    journal = str(uuid.uuid4())
+    with books.superuser() as root:
+        for account, amount, leg in (("a", -30, 0), ("b", 30, 1)):
+            root.execute(
+                "UPDATE accounts SET posted = posted + %s, sequence = sequence + 1 WHERE tenant = %s AND account = %s",
+                (amount, books.tenant, account),
+            )
+            root.execute(
+                "INSERT INTO entries (tenant, account, sequence, journal, leg, currency, amount, balance_after,"
+                " create_time, effective_time) SELECT tenant, account, sequence, %s, %s, currency, %s, posted,"
+                " recorded_time, recorded_time FROM accounts WHERE tenant = %s AND account = %s",
+                (journal, leg, amount, books.tenant, account),
+            )
+    with verify._connect(books.url) as connection:
+        said = [str(row[0]) for _, service, sql in SINGLE if service == "accounts" for row in connection.execute(sql)]
+    assert [one for one in said if one.startswith(books.tenant)] == [
+        f"{books.tenant}/journals/{journal} has entries and does not exist"
+    ]
+    await books.ledger.apply(books.ledger.post(("a", -1), ("b", 1), actor=FUNDER))
+    await Sealer(books.ledger.db, books.signer, every_seconds=1).seal()
+    claim = verify_export.verify(await books.export(tmp_path / "x"), books.keys).claim
+    assert claim.endswith(
+        "; 2 entries follow some that are in no journal here: accounts/a number 8, accounts/b number 7"
+    )
+
+
+async def test_a_journal_of_a_transaction_to_come_is_not_sealed_and_is_named(books: Books) -> None:
+    """The service cannot choose the number, and who can does not hide a journal by it."""
+    journal = str(uuid.uuid4())
+    insert = (
+        "INSERT INTO journals (tenant, journal, kind, origin, create_time, effective_time, xid)"
+        " VALUES (%s, %s, 1, 'x', now(), now(), '9000000000000000000'::xid8)"
+    )
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        await books.ledger.db.run(books.tenant, lambda conn: execute(conn, insert, (books.tenant, journal)))
+    with books.superuser() as root:
+        root.execute(insert, (books.tenant, journal))
+    assert (await Sealer(books.ledger.db, books.signer, every_seconds=1).seal()).sealed == 0
+    assert books.found() == [f"{books.tenant}/journals/{journal} is not sealed"]
+    with books.superuser() as root:
+        root.execute("DELETE FROM journals WHERE journal = %s", (journal,))
