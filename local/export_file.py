@@ -77,6 +77,11 @@ def head_line(head: sealed_pb2.TreeHead) -> str:
     )
 
 
+def head_of(head: sealed_pb2.TreeHead, tenant: str) -> Head:
+    """A head as its line would be read again."""
+    return Head(tenant, head.tree_size, head.root_hash, _microseconds(head.create_time), head.key_id, head.signature)
+
+
 def _entry(entry: journal_pb2.Entry) -> dict[str, Any]:
     return {
         "account": entry.account.removeprefix("accounts/"),
@@ -146,8 +151,8 @@ class ExportEnd:
     """Where an export that was begun ends."""
 
     next_position: int
-    head_size: int
-    """The size of the head in its last line; 0 where that is no head."""
+    head: Head | None
+    """The last head in it."""
     length: int
     """Its whole lines, in bytes."""
 
@@ -156,7 +161,7 @@ def find_end(path: Path, tenant: str) -> ExportEnd | None:
     """Where a begun export is to go on; None for no file or an empty one. Raises MeshError for another file."""
     if not path.exists() or not path.stat().st_size:
         return None
-    end = ExportEnd(0, 0, 0)
+    end = ExportEnd(0, None, 0)
     with path.open("rb") as file:
         for line in lines(file):
             try:
@@ -168,10 +173,10 @@ def find_end(path: Path, tenant: str) -> ExportEnd | None:
                     break  # it was being written
                 else:
                     item = read_item(line, tenant)
-                    is_head = isinstance(item, Head)
-                    end.head_size = item.tree_size if isinstance(item, Head) else 0
-                    if not is_head:
-                        end.next_position = item.position + 1  # type: ignore[union-attr]
+                    if isinstance(item, Head):
+                        end.head = item
+                    else:
+                        end.next_position = item.position + 1
             except LineWrong as wrong:
                 raise MeshError(
                     f"{path} is no export that could be gone on with ({wrong}); name another file."

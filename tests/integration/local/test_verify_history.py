@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from accounts import messages, seal_store, signing
-from accounts.history import JournalContent, SealedEntry
+from accounts.history import Head, JournalContent, SealedEntry
 from accounts.merkle import Frontier
 from accounts.sealing import Sealer
 from accounts.settings import Settings
@@ -357,15 +357,23 @@ async def test_an_export_that_was_cut_is_not_whole(books: Books, tmp_path: Path)
     assert books.offline(path) == [
         "there is no head at its end, so nothing says that it is whole: export into it again"
     ]
-    assert export_file.find_end(path, books.tenant) == ExportEnd(7, 0, len(whole) - len(lines[-1]))
+    first = head_in(lines[5], books.tenant)
+    assert export_file.find_end(path, books.tenant) == ExportEnd(7, first, len(whole) - len(lines[-1]))
     path.write_bytes(whole[:-20])
     assert len(books.offline(path)) == 2
     end = export_file.find_end(path, books.tenant)
     with export_file.open_at(path, end) as file:
         file.write(lines[-1])
     assert path.read_bytes() == whole
-    assert export_file.find_end(path, books.tenant) == ExportEnd(7, 7, len(whole))
+    assert export_file.find_end(path, books.tenant) == ExportEnd(7, head_in(lines[-1], books.tenant), len(whole))
     assert export_file.find_end(tmp_path / "none", books.tenant) is None
+
+
+def head_in(line: bytes, tenant: str) -> Head:
+    """The head of a line."""
+    item = export_file.read_item(line, tenant)
+    assert isinstance(item, Head)
+    return item
 
 
 async def test_what_is_no_export_is_not_taken_for_one(books: Books, tmp_path: Path) -> None:
