@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from prometheus_client import Counter, Gauge
@@ -102,10 +102,10 @@ async def seal_next(
     page = await seal_store.next_journals(conn, start, limit=limit)
     end = page.last or start
     if page.journals:
-        await _append(conn, signer, page.journals, end.era)
+        await _append(conn, signer, page.journals, end)
     if page.is_moved and page.count < limit:
         # All that came with the dump is sealed. What follows is counted anew, and among it may be what is sealed.
-        return Pass(len(page.journals), Cursor(end.era + 1, BEGINNING.xid, BEGINNING.journal), more=True)
+        return Pass(len(page.journals), Cursor(end.era + 1, page.server, BEGINNING.xid, BEGINNING.journal), more=True)
     return Pass(len(page.journals), end, more=page.count == limit)
 
 
@@ -114,7 +114,7 @@ def _order(cursor: Cursor) -> tuple[int, int, uuid.UUID]:
 
 
 async def _append(
-    conn: AsyncConnection, signer: Signer, journals: Sequence[tuple[JournalContent, str]], era: int
+    conn: AsyncConnection, signer: Signer, journals: Sequence[tuple[JournalContent, str]], end: Cursor
 ) -> None:
     now = clock.now()
     by_tenant: dict[str, list[tuple[JournalContent, str]]] = {}
@@ -134,7 +134,7 @@ async def _append(
         number = states[tenant].number + 1 if tenant in states else 1
         head = signer.sign(tenant, frontier.size, frontier.root(), microseconds(now))
         last, xid = added[-1]
-        heads.append(NewHead(head, number, Cursor(era, xid, last.journal)))
+        heads.append(NewHead(head, number, replace(end, xid=xid, journal=last.journal)))
     await seal_store.add(conn, sealed, made, heads)
     await outbox.append(conn, [events.tree_head_signed(new.head, new.number) for new in heads])
     DELAY.set((microseconds(now) - min(content.create_time for content, _ in journals)) / 1_000_000)

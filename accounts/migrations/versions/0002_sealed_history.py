@@ -50,6 +50,7 @@ CREATE TABLE tree_heads (
     key_id text NOT NULL,
     signature bytea NOT NULL,
     era smallint NOT NULL,
+    server bigint NOT NULL,
     last_xid xid8 NOT NULL,
     last_journal uuid NOT NULL,
     CONSTRAINT inv_9_one_head_per_size PRIMARY KEY (tenant, tree_size),

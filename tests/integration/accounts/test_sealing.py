@@ -336,18 +336,20 @@ async def test_the_last_sealed_transaction_is_the_one_with_the_greatest_number(p
         with owner(parts, database) as connection:
             for number, (era, xid) in enumerate(((1, 999), (1, 1000), (2, 9), (2, 10)), 1):
                 connection.execute(
-                    "INSERT INTO tree_heads VALUES ('demo', %s, %s, %s, now(), '', %s, %s, %s::text::xid8, %s)",
+                    "INSERT INTO tree_heads VALUES ('demo', %s, %s, %s, now(), '', %s, %s, 1, %s::text::xid8, %s)",
                     (number, number, bytes(32), bytes(64), era, xid, uuid.uuid4()),
                 )
                 connection.commit()
                 found, _ = await db.run("*", seal_store.cursor, read_only=True)
-                assert (found.era, found.xid) == (era, str(xid))
+                assert (found.era, found.server, found.xid) == (era, 1, str(xid))
 
 
-async def test_a_database_restored_on_a_server_that_counts_from_the_beginning_is_sealed_on(
-    parts: real.Parts, signer: Signer
+@pytest.mark.parametrize("ahead", [10**12, 60], ids=["for long", "until it was passed unseen"])
+async def test_a_database_restored_on_a_server_that_counts_lower_is_sealed_on(
+    parts: real.Parts, signer: Signer, ahead: int
 ) -> None:
-    """A dump brings the numbers of another server's transactions, larger than those here will be for long."""
+    """A dump brings the numbers of another server's transactions. They are larger than those here will be for long, or
+    until more was posted than they were ahead while nobody sealed."""
     database = real.fresh_database(parts, "accounts")
     async with Database.open(real.settings_for(parts, Settings, database)) as db:
         books = await new_ledger(db)
@@ -355,7 +357,6 @@ async def test_a_database_restored_on_a_server_that_counts_from_the_beginning_is
         posted = await post(books, 4)
         await seal_all(db, signer)
         tail = await post(books, 3)
-        far = 10**12
         with owner(parts, database) as connection:
             # As if all of it had been posted and sealed far on, and had come here by a dump.
             moved = "(({0}::text::bigint + %s)::text)::xid8"
@@ -364,12 +365,16 @@ async def test_a_database_restored_on_a_server_that_counts_from_the_beginning_is
                     sql.SQL("UPDATE {} SET {} = " + moved.format(column)).format(  # type: ignore[arg-type]
                         sql.Identifier(table), sql.Identifier(column)
                     ),
-                    (far,),
+                    (ahead,),
                 )
-        new = await post(books, 3)
-        assert await seal_all(db, signer, batch=2) == 6
-        assert await log_of(books) == posted + tail + new
+            connection.execute("UPDATE tree_heads SET server = server - 1")
+        new = await post(books, 3 if ahead > 60 else 100)
+        assert await seal_all(db, signer, batch=2) == len(tail + new)
+        assert sorted(await log_of(books)) == sorted(posted + tail + new)
+        if ahead > 60:
+            assert await log_of(books) == posted + tail + new
+        before = await log_of(books)
         new += await post(books, 2)
         assert await seal_all(db, signer) == 2
-        assert await log_of(books) == posted + tail + new
+        assert await log_of(books) == before + new[-2:]
         assert await books.rows("SELECT max(era) FROM tree_heads") == [(2,)]
