@@ -91,6 +91,10 @@ _NEXT = (
     " LEFT JOIN LATERAL (SELECT true AS is_sealed FROM sealed_journals AS s"
     " WHERE s.tenant = j.tenant AND s.journal = j.journal LIMIT 1) AS s ON true ORDER BY j.xid, j.journal"
 )
+_OLDEST = (
+    f"SELECT coalesce({_MICROSECONDS.format('create_time')}, 0) FROM journals AS j"  # noqa: S608
+    " WHERE (j.xid, j.journal) > (%s::text::xid8, %s::uuid) ORDER BY j.xid, j.journal LIMIT 1"
+)
 _ENTRIES = (
     "SELECT e.tenant, e.journal::text, e.account, e.sequence, e.currency, e.amount, e.balance_after FROM entries AS e"
     " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, journal) USING (tenant, journal)"
@@ -151,6 +155,13 @@ async def next_journals(conn: AsyncConnection, after: Cursor, *, limit: int) -> 
     # What came from another server is numbered by that one until all of it is sealed.
     last = Cursor(after.era, after.server if is_moved else server, found[-1][0], found[-1][2]) if found else None
     return Page(is_moved, server, journals, len(found), last)
+
+
+async def oldest_waiting(conn: AsyncConnection, after: Cursor) -> int | None:
+    """When the journal that comes first after the cursor was created, whether it can be sealed yet or not, in
+    microseconds; a time that cannot be is as old as 1970. None for no journal."""
+    rows = await fetch(conn, _OLDEST, (after.xid, after.journal))
+    return rows[0][0] if rows else None
 
 
 async def states(conn: AsyncConnection, tenants: Collection[str]) -> dict[str, LogState]:

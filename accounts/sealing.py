@@ -20,7 +20,9 @@ from meshkit import clock, outbox
 from meshkit.database import ALL_TENANTS, Database
 
 SEALED = Counter("florin_sealed_journals_total", "Journals sealed by this replica.")
-DELAY = Gauge("florin_seal_delay_seconds", "How old the oldest journal of the last pass was when it was sealed.")
+DELAY = Gauge(
+    "florin_seal_delay_seconds", "How old the first journal is that the last pass began with or waits for; 0 for none."
+)
 
 BATCH = 2000
 """Journals of one pass at most: some tenths of a second."""
@@ -93,12 +95,16 @@ async def seal_next(
 
     `after` is where the caller knows that it may begin, beyond what was sealed last: it may have seen sealed ones.
     """
-    if not await seal_store.own(conn):
-        return Pass(0, after, more=False)
+    is_owner = await seal_store.own(conn)
     stored, signed = await seal_store.cursor(conn)
+    start = max(stored, after, key=_order)
+    # First of all, and in every replica: it has to be seen above all when nothing is sealed.
+    oldest = await seal_store.oldest_waiting(conn, start)
+    DELAY.set(0 if oldest is None else max(0, microseconds(clock.now()) - oldest) / 1_000_000)
+    if not is_owner:
+        return Pass(0, after, more=False)
     if signed is not None and timedelta(0) <= clock.now() - signed < rest:
         return Pass(0, after, more=False)
-    start = max(stored, after, key=_order)
     page = await seal_store.next_journals(conn, start, limit=limit)
     end = page.last or start
     if page.journals:
@@ -137,7 +143,6 @@ async def _append(
         heads.append(NewHead(head, number, replace(end, xid=xid, journal=last.journal)))
     await seal_store.add(conn, sealed, made, heads)
     await outbox.append(conn, [events.tree_head_signed(new.head, new.number) for new in heads])
-    DELAY.set((microseconds(now) - min(content.create_time for content, _ in journals)) / 1_000_000)
 
 
 async def _frontiers(conn: AsyncConnection, states: dict[str, LogState]) -> dict[str, Frontier]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from psycopg import sql
 
 from accounts import merkle, seal_store, sealing, signing
@@ -22,7 +23,7 @@ from meshkit.database import Database
 from tests.integration.accounts.conftest import FUNDER, Ledger, new_ledger
 from tests.support import parts as real
 
-STATEMENTS = 11
+STATEMENTS = 12
 """Of a pass that adds to one tree of three leaves, without BEGIN and COMMIT."""
 
 
@@ -151,6 +152,30 @@ async def test_a_journal_that_commits_late_is_neither_skipped_nor_out_of_order(
         slow.commit()
     assert await seal_all(sealed_db, signer) == 3
     assert await log_of(books) == [late, *early]
+
+
+async def test_the_delay_is_told_while_nothing_is_sealed(
+    books: Ledger, parts: real.Parts, own_database: str, sealed_db: Database, signer: Signer
+) -> None:
+    """It grows while a transaction holds all others back, and is 0 again when nothing waits."""
+
+    def delay() -> float:
+        return REGISTRY.get_sample_value("florin_seal_delay_seconds") or 0.0
+
+    with owner(parts, own_database) as slow:
+        slow.execute("SELECT pg_current_xact_id()")
+        await post(books, 1)
+        await asyncio.sleep(0.5)
+        assert await seal_all(sealed_db, signer) == 0
+        before = delay()
+        assert before >= 0.5
+        await asyncio.sleep(0.2)
+        assert await seal_all(sealed_db, signer) == 0
+        assert delay() >= before + 0.2
+        slow.rollback()
+    assert await seal_all(sealed_db, signer) == 1
+    assert await seal_all(sealed_db, signer) == 0
+    assert delay() == 0
 
 
 async def test_a_journal_that_is_rolled_back_leaves_nothing(
