@@ -317,6 +317,79 @@ async def test_nothing_is_signed_over_a_tree_that_was_changed(
     assert (await log_of(books))[-1:] == posted
 
 
+async def test_a_journal_that_cannot_be_sealed_is_named(
+    books: Ledger, parts: real.Parts, own_database: str, sealed_db: Database, signer: Signer
+) -> None:
+    """It holds all others back, so whoever is on duty has to know which it is."""
+    (journal,) = await post(books, 1)
+    change = "UPDATE journals SET create_time = %s WHERE tenant = %s AND journal = %s"
+    with owner(parts, own_database) as connection:
+        connection.execute(change, ("infinity", books.tenant, journal))
+    with pytest.raises(LogDamaged, match=f"tenant {books.tenant}, journals/{journal} cannot be sealed"):
+        await seal_all(sealed_db, signer)
+    with owner(parts, own_database) as connection:
+        connection.execute(change, ("2026-01-01 00:00:00+00", books.tenant, journal))
+    assert await seal_all(sealed_db, signer) == 1
+
+
+async def test_rows_beyond_the_last_head_are_a_damaged_log(
+    books: Ledger, parts: real.Parts, own_database: str, sealed_db: Database, signer: Signer
+) -> None:
+    """Of the log itself, or events of heads that are gone: named by the key that they are in the way of."""
+    await post(books, 2)
+    await seal_all(sealed_db, signer)
+    await post(books, 1)
+    await seal_all(sealed_db, signer)
+    with owner(parts, own_database) as connection:
+        connection.execute("DELETE FROM tree_heads WHERE tenant = %s AND number = 2", (books.tenant,))
+    await post(books, 1)
+    with pytest.raises(LogDamaged, match=f"inv_9_.*{books.tenant}"):
+        await seal_all(sealed_db, signer)
+    with owner(parts, own_database) as connection:
+        connection.execute("DELETE FROM sealed_journals WHERE tenant = %s AND position = 2", (books.tenant,))
+    with pytest.raises(LogDamaged, match=f"inv_7_.*{books.tenant}"):
+        await seal_all(sealed_db, signer)
+    with owner(parts, own_database) as connection:
+        connection.execute("DELETE FROM outbox WHERE tenant = %s AND version = 2", (books.tenant,))
+    assert await seal_all(sealed_db, signer) == 2
+
+
+async def test_a_sealer_notices_that_a_log_lost_what_it_signed(
+    books: Ledger, parts: real.Parts, own_database: str, sealed_db: Database, signer: Signer
+) -> None:
+    """Without the key a log can be cut, and whoever starts anew signs another one; who signed it does not."""
+    sealer = Sealer(sealed_db, signer, every_seconds=1)
+    for count in (2, 1):
+        await post(books, count)
+        assert (await sealer.seal()).sealed == count
+    kept = "tenant = %s AND {}"
+    with owner(parts, own_database) as connection:
+        for table, condition in (
+            ("sealed_journals", "position >= 2"),
+            ("tree_heads", "number = 2"),
+            ("outbox", "aggregate = 'logs/journals' AND version = 2"),
+        ):
+            connection.execute(f"DELETE FROM {table} WHERE {kept.format(condition)}", (books.tenant,))  # type: ignore[arg-type]
+    await post(books, 1)
+    with pytest.raises(LogDamaged, match=f"tenant {books.tenant} is of size 2, and one of size 3 "):
+        await sealer.seal()
+    await seal_all(sealed_db, signer)
+    await post(books, 1)
+    assert (await sealer.seal()).sealed == 1
+    newest = "tenant = %s AND number = (SELECT max(number) FROM tree_heads AS h WHERE h.tenant = tree_heads.tenant)"
+    with owner(parts, own_database) as connection:
+        select = f"SELECT root_hash FROM tree_heads WHERE {newest}"
+        (root,) = connection.execute(select, (books.tenant,)).fetchone()  # type: ignore[arg-type,misc]
+        change = f"UPDATE tree_heads SET root_hash = %s WHERE {newest}"
+        connection.execute(change, (b"x" * 32, books.tenant))  # type: ignore[arg-type]
+    await post(books, 1)
+    with pytest.raises(LogDamaged, match="was signed"):
+        await sealer.seal()
+    with owner(parts, own_database) as connection:
+        connection.execute(change, (root, books.tenant))  # type: ignore[arg-type]
+    assert (await sealer.seal()).sealed == 1
+
+
 async def test_a_database_with_journals_is_migrated_and_they_are_sealed(parts: real.Parts, signer: Signer) -> None:
     """Those of before the log come first, and entries of new ones after them."""
     database = f"accounts_{uuid.uuid4().hex[:8]}"
