@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from accounts import signing
-from accounts.history import Head, JournalContent, SealedEntry, unbalanced
+from accounts.history import Head, JournalContent, SealedEntry, moment, unbalanced
 from local.export_file import LineWrong, lines, read_item, read_tenant
 from local.log_check import LogCheck, Report
 from local.state import MeshError
@@ -76,6 +76,19 @@ class _Accounts:
             account.sequence, account.balance = entry.sequence, entry.balance_after
 
 
+def _signed(log: LogCheck) -> str:
+    """What is signed of a log, when and by which key: a good verdict on an old file says nothing of today."""
+    head = log.signed
+    if head is None:
+        return "none of them in a signed head"
+    try:
+        time = moment(head.time).isoformat()
+    except OverflowError:
+        time = f"{head.time} µs since 1970"
+    number = "" if head.tree_size == log.size else f"{head.tree_size} of them "
+    return f"{number}signed at {time} by key {head.key_id}"
+
+
 def verify(path: Path, public_key: Path) -> Finding:
     """Checks a whole export. Raises MeshError when there is no such file, or no key."""
     try:
@@ -112,6 +125,7 @@ def verify(path: Path, public_key: Path) -> Finding:
         if not isinstance(last, Head):
             log.say("there is no head at its end, so nothing says that it is whole: export into it again")
     finding.violations = report.sentences()
+    finding.claim += f"; tenant {tenant}: {finding.checked} journals, {_signed(log)}"
     if accounts.waiting():
         finding.claim += f"; {accounts.waiting()}"
     return finding

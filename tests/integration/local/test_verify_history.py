@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from accounts.sealing import Sealer
 from accounts.settings import Settings
 from accounts.signing import Signer
 from local import export_file, verify, verify_export, verify_history
-from local.export_file import ExportEnd
+from local.export_file import ExportEnd, LineWrong
 from local.invariants import SINGLE
+from local.log_check import Report
 from local.state import MeshError
 from meshkit.database import Database, execute
 from tests.integration.accounts.conftest import FUNDER, Ledger, new_ledger
 from tests.support import parts as real
 
+UUID_0 = b"00000000-0000-0000-0000-000000000000"
 Change = Callable[["Books", psycopg.Connection[Any]], None]
 
 
@@ -134,7 +137,11 @@ async def test_history_that_nobody_changed_is_what_was_sealed(books: Books, tmp_
     assert books.found() == []
     finding = verify_export.verify(await books.export(tmp_path / "x"), books.keys)
     assert (finding.violations, finding.checked) == ([], 7)
-    assert finding.claim == verify.CLAIMS["INV-9"]
+    (head,) = await books.ledger.rows("SELECT time FROM tree_heads ORDER BY tree_size DESC LIMIT 1")
+    assert finding.claim == (
+        f"{verify.CLAIMS['INV-9']}; tenant {books.tenant}: 7 journals, signed at"
+        f" {head[0].astimezone(UTC).isoformat()} by key {books.signer.key_id}"
+    )
 
 
 def amount(books: Books, root: psycopg.Connection[Any]) -> None:
@@ -415,6 +422,8 @@ async def test_what_is_no_export_is_not_taken_for_one(books: Books, tmp_path: Pa
             b'{"position": 7, "leaf": "00", "journal": "\\ud800", "kind": 1, "origin": "", "createTime": 1,'
             b' "effectiveTime": 1, "entries": []}\n'
         ),
+        b'{"position": 7, "position": 7, "leaf": "' + b"00" * 32 + b'", "journal": "' + UUID_0 + b'"}\n',
+        b'{"position": 7, "leaf": "' + b"00" * 32 + b'", "journal": "' + UUID_0 + b'", "note": 1}\n',
         b'{"position": 9000000000000000000, "leaf": "00", "journal": "x"}\n',
     ],
 )
@@ -423,6 +432,43 @@ async def test_a_hostile_line_is_said_to_be_wrong(books: Books, tmp_path: Path, 
     path = await books.export(tmp_path / "x")
     path.write_bytes(path.read_bytes() + line)
     assert books.offline(path)
+
+
+async def test_a_line_that_could_mean_two_things_is_no_line(books: Books, tmp_path: Path) -> None:
+    """A name twice, another kind's names beside, a hash of another length: whatever the rest is worth."""
+    path = await books.export(tmp_path / "x")
+    *lines, last = path.read_text().splitlines()
+    head, journal = last.encode(), lines[1].encode()
+    for line, why in (
+        (head[:-2] + b',"keyId":"' + books.signer.key_id.encode() + b'"}}', "twice"),
+        (head[:-1] + b',"position":7}', "do not belong"),
+        (journal[:-1] + b',"head":null}', "no object"),
+        (journal.replace(b'"sequence":1', b'"sequence":1,"note":1', 1), "do not belong"),
+        (head.replace(b'"rootHash":"', b'"rootHash":"00'), "32 bytes"),
+        (journal.replace(b'"journal":"', b'"journal":"0'), "UUID"),
+    ):
+        with pytest.raises(LineWrong, match=why):
+            export_file.read_item(line, books.tenant)
+
+
+async def test_what_a_terminal_would_act_upon_is_escaped(books: Books, tmp_path: Path) -> None:
+    """A hostile file or row does not write over the verdict on it."""
+    path = await books.export(tmp_path / "x")
+    attack = "\x1b[2K\x1b[1A\nINV-9  holds\u202e"
+    text = path.read_text()
+    named = f'"keyId":"{books.signer.key_id}","signature"'
+    path.write_text(text.replace(named, f'"keyId":{json.dumps(attack)},"signature"'))
+    said = verify.as_text([verify_export.verify(path, books.keys)])
+    assert r"\x1b[2K" in said
+    assert all(line.isprintable() for line in said.splitlines())
+    assert len([line for line in said.splitlines() if line.startswith("INV-9")]) == 1
+    path.write_text(text.replace(f'"{books.tenant}"', json.dumps(attack), 1))
+    with pytest.raises(MeshError) as caught:
+        verify_export.verify(path, books.keys)
+    assert str(caught.value).isprintable()
+    report = Report()
+    report.say(attack)
+    assert report.sentences() == [r"\x1b[2K\x1b[1A\nINV-9  holds\u202e"]
 
 
 async def test_balances_that_do_not_follow_are_named(books: Books, tmp_path: Path) -> None:
@@ -446,7 +492,7 @@ def wrong_books(books: Books, folder: Path) -> Path:
     ]
     lines = [export_file.header(books.tenant, books.signer.known.raw())]
     for position, entries in enumerate(legs):
-        content = JournalContent(books.tenant, f"j{position}", 1, "o", 1, 1, entries)
+        content = JournalContent(books.tenant, f"00000000-0000-0000-0000-{position:012}", 1, "o", 1, 1, entries)
         frontier.append(content.leaf())
         sealed = messages.sealed_journal(position, content.journal, content.leaf(), content)
         lines.append(export_file.journal_line(sealed))
