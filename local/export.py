@@ -16,6 +16,7 @@ from local import export_file
 from local.client import Patience, Refused, Session, connect, is_transient, refusal
 from local.export_file import ExportEnd
 from local.state import MeshError, State
+from local.texts import printable
 
 _TRANSIENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
@@ -46,7 +47,7 @@ class _OtherLog(Exception):
             shown = f"one of size {self._head.tree_size} with root {self._head.root_hash.hex()}: {self._line.strip()}"
         return MeshError(
             f"{path}: the log is not the one of this file. The file has {kept}; the newest head of the service is"
-            f" {shown}. Keep both."
+            f" {printable(shown)}. Keep both."
         )
 
 

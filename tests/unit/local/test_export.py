@@ -24,7 +24,7 @@ TENANT = "demo"
 
 def head(size: int, root: bytes, time: int = 1) -> Head:
     """A head; nobody checks its signature here."""
-    return Head(TENANT, size, root * 32, time, "key", b"s" * 64)
+    return Head(TENANT, size, root * 32, time, "key\x9b", b"s" * 64)
 
 
 @dataclass(slots=True)
@@ -124,6 +124,7 @@ async def test_another_log_is_an_error_that_shows_its_head(
         await go_on(path, Service(other), monkeypatch)
     assert f"size {other.tree_size} with root {other.root_hash.hex()}" in str(caught.value)
     assert other.signature.hex() in str(caught.value)
+    assert str(caught.value).isprintable()
     assert path.read_bytes() == before
 
 
