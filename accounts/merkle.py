@@ -124,7 +124,7 @@ def consistency_ranges(first: int, second: int) -> list[Range]:
 
 def includes(leaf: bytes, position: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
     """Whether the proof shows the leaf at its position in the tree with this root (RFC 9162, 2.1.3.2)."""
-    if not 0 <= position < size:
+    if not 0 <= position < size or not _are_hashes(leaf, root, *proof):
         return False
     at, last, value = position, size - 1, leaf
     for one in proof:
@@ -142,7 +142,7 @@ def includes(leaf: bytes, position: int, size: int, proof: Sequence[bytes], root
 
 def is_consistent(first: int, second: int, first_root: bytes, second_root: bytes, proof: Sequence[bytes]) -> bool:
     """Whether the proof shows that the second tree is the first with leaves added at its end (RFC 9162, 2.1.4.2)."""
-    if not 1 <= first <= second:
+    if not 1 <= first <= second or not _are_hashes(first_root, second_root, *proof):
         return False
     if first == second:
         return not proof and first_root == second_root
@@ -164,6 +164,11 @@ def is_consistent(first: int, second: int, first_root: bytes, second_root: bytes
             later = node_hash(later, one)
         at, last = at >> 1, last >> 1
     return last == 0 and earlier == first_root and later == second_root
+
+
+def _are_hashes(*values: bytes) -> bool:
+    """Whether all are as long as hashes: of other lengths two pairs could be the same bytes."""
+    return all(len(value) == HASH_BYTES for value in values)
 
 
 def _split(size: int) -> int:

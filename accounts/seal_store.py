@@ -22,23 +22,26 @@ class Cursor:
     """The last journal that was looked at, in the order in which journals are sealed.
 
     Transactions count on while a database stays on its server, or on a copy of its files. Restored from a dump, they
-    may begin anew: that is another era.
+    are counted by another server: that is another era.
     """
 
     era: int
+    server: int | None
+    """The system identifier of the server whose transactions it is about; None where nothing was sealed yet."""
     xid: str
     """A number of PostgreSQL's type xid8, as text."""
     journal: str
 
 
-BEGINNING = Cursor(1, "0", str(uuid.UUID(int=0)))
+BEGINNING = Cursor(1, None, "0", str(uuid.UUID(int=0)))
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What comes next. `is_moved` says that the cursor's transaction cannot be of this server."""
+    """What comes next. `is_moved` says that the cursor's transaction is of another server than `server`, this one."""
 
     is_moved: bool
+    server: int
     journals: list[tuple[JournalContent, str]]
     """Those that are not sealed yet, each with its transaction."""
     count: int
@@ -72,19 +75,25 @@ _JOURNAL = (
 )
 
 # Transactions end in another order than they begin in. Below the snapshot's xmin all have ended: what they left is seen
-# by this very statement, and nothing can come before it any more. A cursor at or above xmax is of another server, where
-# all that follows it has ended too.
+# by this very statement, and nothing can come before it any more. Of another server's transactions all have ended.
+# Numbers do not tell whose they are: a server that counts lower may have passed the cursor before anybody looked.
 _NEXT = (
-    "SELECT h.is_moved, j.xid::text, j.tenant, j.journal::text, j.kind, j.origin, j.create_time, j.effective_time,"  # noqa: S608
-    " s.is_sealed FROM (SELECT %s::text::xid8 >= pg_snapshot_xmax(snapshot) AS is_moved,"
-    " CASE WHEN %s::text::xid8 >= pg_snapshot_xmax(snapshot) THEN '18446744073709551615'::xid8"
-    " ELSE pg_snapshot_xmin(snapshot) END AS horizon FROM pg_current_snapshot() AS snapshot) AS h"
+    "SELECT h.is_moved, h.server, j.xid::text, j.tenant, j.journal::text, j.kind, j.origin, j.create_time,"  # noqa: S608
+    " j.effective_time, s.is_sealed FROM (SELECT o.system_identifier AS server,"
+    " c.server <> o.system_identifier AS is_moved,"
+    " CASE WHEN c.server <> o.system_identifier THEN '18446744073709551615'::xid8"
+    " ELSE pg_snapshot_xmin(pg_current_snapshot()) END AS horizon"
+    " FROM pg_control_system() AS o, (SELECT %s::bigint AS server) AS c) AS h"
     f" LEFT JOIN LATERAL (SELECT j.xid, j.tenant, j.journal, {_JOURNAL} FROM journals AS j"
     " WHERE (j.xid, j.journal) > (%s::text::xid8, %s::uuid) AND j.xid < h.horizon"
     " ORDER BY j.xid, j.journal LIMIT %s) AS j ON true"
     # The limit keeps this a look-up for each: as a plain join it might read the whole log, every second.
     " LEFT JOIN LATERAL (SELECT true AS is_sealed FROM sealed_journals AS s"
     " WHERE s.tenant = j.tenant AND s.journal = j.journal LIMIT 1) AS s ON true ORDER BY j.xid, j.journal"
+)
+_OLDEST = (
+    f"SELECT coalesce({_MICROSECONDS.format('create_time')}, 0) FROM journals AS j"  # noqa: S608
+    " WHERE (j.xid, j.journal) > (%s::text::xid8, %s::uuid) ORDER BY j.xid, j.journal LIMIT 1"
 )
 _ENTRIES = (
     "SELECT e.tenant, e.journal::text, e.account, e.sequence, e.currency, e.amount, e.balance_after FROM entries AS e"
@@ -126,24 +135,33 @@ async def cursor(conn: AsyncConnection) -> tuple[Cursor, datetime | None]:
     rows = await fetch(
         conn,
         # By the columns, which the texts in front of them hide: 999 is not after 1000.
-        "SELECT era, last_xid::text, last_journal::text, time FROM tree_heads AS h"
+        "SELECT era, server, last_xid::text, last_journal::text, time FROM tree_heads AS h"
         " ORDER BY h.era DESC, h.last_xid DESC, h.last_journal DESC LIMIT 1",
     )
     if not rows:
         return BEGINNING, None
-    era, xid, journal, time = rows[0]
-    return Cursor(era, xid, journal), time
+    era, server, xid, journal, time = rows[0]
+    return Cursor(era, server, xid, journal), time
 
 
 async def next_journals(conn: AsyncConnection, after: Cursor, *, limit: int) -> Page:
     """The journals that come after the cursor, of transactions that nothing can come before any more."""
-    rows = await fetch(conn, _NEXT, (after.xid, after.xid, after.xid, after.journal, limit))
-    found = [row for row in rows if row[1] is not None]
+    rows = await fetch(conn, _NEXT, (after.server, after.xid, after.journal, limit))
+    is_moved, server = bool(rows[0][0]), rows[0][1]
+    found = [row[2:] for row in rows if row[2] is not None]
     wanted = [row for row in found if not row[-1]]
-    entries = await _entries(conn, [(row[2], row[3]) for row in wanted])
-    journals = [(_content(tenant, journal, facts, entries), xid) for _, xid, tenant, journal, *facts, _ in wanted]
-    last = Cursor(after.era, found[-1][1], found[-1][3]) if found else None
-    return Page(bool(rows[0][0]), journals, len(found), last)
+    entries = await _entries(conn, [(row[1], row[2]) for row in wanted])
+    journals = [(_content(tenant, journal, facts, entries), xid) for xid, tenant, journal, *facts, _ in wanted]
+    # What came from another server is numbered by that one until all of it is sealed.
+    last = Cursor(after.era, after.server if is_moved else server, found[-1][0], found[-1][2]) if found else None
+    return Page(is_moved, server, journals, len(found), last)
+
+
+async def oldest_waiting(conn: AsyncConnection, after: Cursor) -> int | None:
+    """When the journal that comes first after the cursor was created, whether it can be sealed yet or not, in
+    microseconds; a time that cannot be is as old as 1970. None for no journal."""
+    rows = await fetch(conn, _OLDEST, (after.xid, after.journal))
+    return rows[0][0] if rows else None
 
 
 async def states(conn: AsyncConnection, tenants: Collection[str]) -> dict[str, LogState]:
@@ -196,9 +214,9 @@ async def add(
         )
     await execute(
         conn,
-        "INSERT INTO tree_heads (tenant, tree_size, number, root_hash, time, key_id, signature, era, last_xid,"
-        " last_journal) SELECT * FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bytea[], %s::timestamptz[],"
-        " %s::text[], %s::bytea[], %s::smallint[], %s::xid8[], %s::uuid[])",
+        "INSERT INTO tree_heads (tenant, tree_size, number, root_hash, time, key_id, signature, era, server,"
+        " last_xid, last_journal) SELECT * FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bytea[],"
+        " %s::timestamptz[], %s::text[], %s::bytea[], %s::smallint[], %s::bigint[], %s::xid8[], %s::uuid[])",
         (
             [new.head.tenant for new in heads],
             [new.head.tree_size for new in heads],
@@ -208,6 +226,7 @@ async def add(
             [new.head.key_id for new in heads],
             [new.head.signature for new in heads],
             [new.last.era for new in heads],
+            [new.last.server for new in heads],
             [new.last.xid for new in heads],
             [new.last.journal for new in heads],
         ),

@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from accounts.history import Head, JournalContent, SealedEntry
+from accounts.merkle import HASH_BYTES
 from florin.accounts.v1 import journal_pb2, sealed_pb2
 from local.state import MeshError
 
 FORMAT = "florin-journals/1"
+_HEADER = {"format", "tenant", "keys"}
+_HEAD = {"treeSize", "rootHash", "time", "keyId", "signature"}
+_PLACE = {"position", "leaf", "journal"}
+_CONTENT = {"kind", "origin", "createTime", "effectiveTime", "entries"}
+_ENTRY = {"account", "sequence", "currency", "amount", "balanceAfter"}
+_TENANT = re.compile(r"[a-z][a-z0-9-]{0,30}")  # as a token's; what is of this form can stand in a terminal
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LINE_BYTES_MAX = 16 * 1024 * 1024
 """More than the largest message of a journal."""
 
@@ -77,6 +86,11 @@ def head_line(head: sealed_pb2.TreeHead) -> str:
     )
 
 
+def head_of(head: sealed_pb2.TreeHead, tenant: str) -> Head:
+    """A head as its line would be read again."""
+    return Head(tenant, head.tree_size, head.root_hash, _microseconds(head.create_time), head.key_id, head.signature)
+
+
 def _entry(entry: journal_pb2.Entry) -> dict[str, Any]:
     return {
         "account": entry.account.removeprefix("accounts/"),
@@ -100,7 +114,11 @@ def read_tenant(line: bytes) -> str:
     value = _parsed(line)
     if value.get("format") != FORMAT:
         raise LineWrong(f'it does not begin with "format": "{FORMAT}"')
-    return _text(value, "tenant")
+    _only(value, _HEADER)
+    tenant = _text(value, "tenant")
+    if _TENANT.fullmatch(tenant) is None:
+        raise LineWrong("its tenant is none")
+    return tenant
 
 
 def read_item(line: bytes, tenant: str) -> ExportedJournal | Head:
@@ -110,16 +128,19 @@ def read_item(line: bytes, tenant: str) -> ExportedJournal | Head:
         head = value["head"]
         if not isinstance(head, dict):
             raise LineWrong("its head is no object")
+        _only(value, {"head"})
+        _only(head, _HEAD)
         return Head(
             tenant,
             _number(head, "treeSize"),
-            _bytes(head, "rootHash"),
+            _hash(head, "rootHash"),
             _number(head, "time"),
             _text(head, "keyId"),
             _bytes(head, "signature"),
         )
-    position, journal, leaf = _number(value, "position"), _text(value, "journal"), _bytes(value, "leaf")
-    if not {"kind", "origin", "createTime", "effectiveTime", "entries"}.intersection(value):
+    _only(value, _PLACE | _CONTENT)
+    position, journal, leaf = _number(value, "position"), _journal(value), _hash(value, "leaf")
+    if not _CONTENT.intersection(value):
         return ExportedJournal(position, journal, leaf, None)
     content = JournalContent(
         tenant,
@@ -146,8 +167,8 @@ class ExportEnd:
     """Where an export that was begun ends."""
 
     next_position: int
-    head_size: int
-    """The size of the head in its last line; 0 where that is no head."""
+    head: Head | None
+    """The last head in it."""
     length: int
     """Its whole lines, in bytes."""
 
@@ -156,7 +177,7 @@ def find_end(path: Path, tenant: str) -> ExportEnd | None:
     """Where a begun export is to go on; None for no file or an empty one. Raises MeshError for another file."""
     if not path.exists() or not path.stat().st_size:
         return None
-    end = ExportEnd(0, 0, 0)
+    end = ExportEnd(0, None, 0)
     with path.open("rb") as file:
         for line in lines(file):
             try:
@@ -168,10 +189,10 @@ def find_end(path: Path, tenant: str) -> ExportEnd | None:
                     break  # it was being written
                 else:
                     item = read_item(line, tenant)
-                    is_head = isinstance(item, Head)
-                    end.head_size = item.tree_size if isinstance(item, Head) else 0
-                    if not is_head:
-                        end.next_position = item.position + 1  # type: ignore[union-attr]
+                    if isinstance(item, Head):
+                        end.head = item
+                    else:
+                        end.next_position = item.position + 1
             except LineWrong as wrong:
                 raise MeshError(
                     f"{path} is no export that could be gone on with ({wrong}); name another file."
@@ -191,12 +212,25 @@ def open_at(path: Path, end: ExportEnd | None) -> IO[bytes]:
 
 def _parsed(line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         raise LineWrong("it is no JSON") from None
     if not isinstance(value, dict):
         raise LineWrong("it is no object")
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Programs differ in which of two values of one name they take: such a line could mean two things."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise LineWrong("it has a name twice")
+    return value
+
+
+def _only(value: dict[str, Any], names: Set[str]) -> None:
+    if not value.keys() <= names:
+        raise LineWrong("it has names that do not belong into it")
 
 
 def _number(value: dict[str, Any], name: str) -> int:
@@ -213,6 +247,20 @@ def _text(value: dict[str, Any], name: str) -> str:
     return found
 
 
+def _journal(value: dict[str, Any]) -> str:
+    found = _text(value, "journal")
+    if _UUID.fullmatch(found) is None:
+        raise LineWrong("its journal is no UUID in lower case")
+    return found
+
+
+def _hash(value: dict[str, Any], name: str) -> bytes:
+    found = _bytes(value, name)
+    if len(found) != HASH_BYTES:
+        raise LineWrong(f"its {name} is not of {HASH_BYTES} bytes")
+    return found
+
+
 def _bytes(value: dict[str, Any], name: str) -> bytes:
     try:
         return bytes.fromhex(_text(value, name))
@@ -224,6 +272,8 @@ def _entries(value: dict[str, Any]) -> tuple[SealedEntry, ...]:
     found = value.get("entries")
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise LineWrong("its entries are no list of objects")
+    for one in found:
+        _only(one, _ENTRY)
     return tuple(
         SealedEntry(
             _text(one, "account"),

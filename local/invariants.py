@@ -21,6 +21,15 @@ SINGLE: tuple[tuple[str, str, str], ...] = (
         ),
     ),
     (
+        "INV-1",
+        "accounts",
+        (
+            "SELECT DISTINCT e.tenant || '/journals/' || e.journal || ' has entries and does not exist'"
+            " FROM entries AS e WHERE NOT EXISTS"
+            " (SELECT 1 FROM journals AS j WHERE j.tenant = e.tenant AND j.journal = e.journal)"
+        ),
+    ),
+    (
         "INV-2",
         "accounts",
         (

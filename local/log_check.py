@@ -11,6 +11,7 @@ from accounts import merkle
 from accounts.history import Head, JournalContent
 from accounts.merkle import Node
 from accounts.signing import VerifyingKeys
+from local.texts import printable
 
 _SAID_MAX = 1000
 _GAP_MAX = 1_000_000
@@ -28,9 +29,9 @@ class Report:
         self._more = 0
 
     def say(self, sentence: str) -> None:
-        """Adds a sentence."""
+        """Adds a sentence; what is in it may be of whoever made the file or the rows."""
         if len(self._said) < _SAID_MAX:
-            self._said.append(sentence)
+            self._said.append(printable(sentence))
         else:
             self._more += 1
 
@@ -48,6 +49,8 @@ class LogCheck:
         self._report = report
         self.size = 0
         """How many positions have passed."""
+        self.signed: Head | None = None
+        """The last head that is signed, and whose root is that of what stands before it."""
         self.is_lost = False
         """Whether so much is missing that there is no going on."""
         self._hashes: list[bytes | None] = []
@@ -76,7 +79,8 @@ class LogCheck:
 
     def head(self, head: Head) -> None:
         """A head that stands here."""
-        if self._keys is not None and not self._keys.is_signed(head):
+        is_signed = self._keys is not None and self._keys.is_signed(head)
+        if self._keys is not None and not is_signed:
             self.say(f"head of size {head.tree_size}: it is not signed by key {head.key_id}, or that key is not ours")
         if self.is_lost:
             return
@@ -89,6 +93,8 @@ class LogCheck:
             return  # a position is missing, as was said
         if merkle.fold(known) == head.root_hash:
             self._proved, self._is_disproved = self.size, False
+            if is_signed:
+                self.signed = head
         elif not self._is_disproved:
             # Later heads are over the same change; the first one says the most about where it is.
             self.say(

@@ -21,6 +21,7 @@ from local.binaries import find
 from local.invariants import COUNTS, SINGLE
 from local.postgres import Postgres
 from local.state import SERVICES, MeshError, State
+from local.texts import printable
 
 NAMESPACE = uuid.UUID("5f6c0c1e-8f0f-5b1e-9c53-0d6f2b0a7a11")  # meshkit.idempotency.NAMESPACE, without its imports
 SETTLED_SECONDS = 10
@@ -291,7 +292,7 @@ def as_text(findings: Sequence[Finding]) -> str:
         verdict = "holds" if not finding.violations else f"BROKEN {len(finding.violations)}×"
         lines.append(f"{finding.name}  {verdict:<12} {finding.checked:>9,} checked   {finding.claim}")
         lines += [f"        {violation}" for violation in finding.violations[:_SHOWN_MAX]]
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from accounts import signing
-from accounts.history import Head, JournalContent, SealedEntry, unbalanced
+from accounts.history import Head, JournalContent, SealedEntry, moment, unbalanced
 from local.export_file import LineWrong, lines, read_item, read_tenant
 from local.log_check import LogCheck, Report
 from local.state import MeshError
 from local.verify import CLAIMS, Finding
+
+_NAMED_MAX = 5
 
 
 @dataclass(slots=True)
@@ -53,9 +55,15 @@ class _Accounts:
             account.waiting[entry.sequence] = (entry, where)
             self._follow(account)
 
-    def waiting(self) -> int:
-        """Entries that follow one that is not there, or not yet."""
-        return sum(len(account.waiting) for account in self._accounts.values())
+    def waiting(self) -> str:
+        """What to say of entries that follow one that is not there, or not yet; empty for none."""
+        late = {name: account for name, account in sorted(self._accounts.items()) if account.waiting}
+        if not late:
+            return ""
+        missing = [f"accounts/{name} number {account.sequence + 1}" for name, account in late.items()]
+        more = f" and {len(missing) - _NAMED_MAX} more" if len(missing) > _NAMED_MAX else ""
+        number = sum(len(account.waiting) for account in late.values())
+        return f"{number} entries follow some that are in no journal here: {', '.join(missing[:_NAMED_MAX])}{more}"
 
     def _follow(self, account: _Account) -> None:
         while (found := account.waiting.pop(account.sequence + 1, None)) is not None:
@@ -66,6 +74,19 @@ class _Accounts:
                     f" and {entry.balance_after} after it"
                 )
             account.sequence, account.balance = entry.sequence, entry.balance_after
+
+
+def _signed(log: LogCheck) -> str:
+    """What is signed of a log, when and by which key: a good verdict on an old file says nothing of today."""
+    head = log.signed
+    if head is None:
+        return "none of them in a signed head"
+    try:
+        time = moment(head.time).isoformat()
+    except OverflowError:
+        time = f"{head.time} µs since 1970"
+    number = "" if head.tree_size == log.size else f"{head.tree_size} of them "
+    return f"{number}signed at {time} by key {head.key_id}"
 
 
 def verify(path: Path, public_key: Path) -> Finding:
@@ -104,6 +125,7 @@ def verify(path: Path, public_key: Path) -> Finding:
         if not isinstance(last, Head):
             log.say("there is no head at its end, so nothing says that it is whole: export into it again")
     finding.violations = report.sentences()
+    finding.claim += f"; tenant {tenant}: {finding.checked} journals, {_signed(log)}"
     if accounts.waiting():
-        finding.claim += f"; {accounts.waiting()} entries follow some that are in no journal here"
+        finding.claim += f"; {accounts.waiting()}"
     return finding

@@ -44,8 +44,10 @@ _HEADS = (
 _TOLD = "SELECT coalesce(max(version), 0) FROM outbox WHERE tenant = %s AND aggregate = 'logs/journals'"
 _UNSEALED = (
     "SELECT j.tenant || '/journals/' || j.journal || ' is not sealed' FROM journals AS j"
-    " WHERE j.xid < pg_snapshot_xmin(pg_current_snapshot()) AND NOT EXISTS (SELECT 1 FROM sealed_journals AS s"
-    " WHERE s.tenant = j.tenant AND s.journal = j.journal) ORDER BY j.xid, j.journal LIMIT %s"
+    # No transaction that is seen has a number of the future: such a journal would be sealed in years, or never.
+    " WHERE (j.xid < pg_snapshot_xmin(pg_current_snapshot()) OR j.xid >= pg_snapshot_xmax(pg_current_snapshot()))"
+    " AND NOT EXISTS (SELECT 1 FROM sealed_journals AS s WHERE s.tenant = j.tenant AND s.journal = j.journal)"
+    " ORDER BY j.xid, j.journal LIMIT %s"
 )
 
 
@@ -61,7 +63,8 @@ def check(accounts: Connection, keys: VerifyingKeys | None) -> tuple[int, list[s
 
 
 def unsealed(accounts: Connection) -> tuple[int, set[str]]:
-    """The first journals whose transactions ended and that are not sealed; they may be a moment later."""
+    """The first journals that are not sealed, of transactions that ended or whose numbers cannot be; the former may be
+    sealed a moment later."""
     return 0, {row[0] for row in accounts.execute(_UNSEALED, (_UNSEALED_MAX,))}
 
 

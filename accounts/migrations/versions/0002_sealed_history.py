@@ -50,6 +50,7 @@ CREATE TABLE tree_heads (
     key_id text NOT NULL,
     signature bytea NOT NULL,
     era smallint NOT NULL,
+    server bigint NOT NULL,
     last_xid xid8 NOT NULL,
     last_journal uuid NOT NULL,
     CONSTRAINT inv_9_one_head_per_size PRIMARY KEY (tenant, tree_size),
@@ -62,10 +63,16 @@ CREATE TABLE tree_heads (
 CREATE INDEX tree_heads_cursor ON tree_heads (era, last_xid, last_journal);
 """
 
+# By its number a journal is sealed; one of the future never would be. The service takes the default.
+_NO_CHOICE = """
+REVOKE INSERT ON journals FROM "{role}";
+GRANT INSERT (tenant, journal, kind, origin, create_time, effective_time) ON journals TO "{role}";
+"""
+
 
 def upgrade() -> None:
     role = runtime_role()
-    for block in (_ORDER, _LOG):
+    for block in (_ORDER, _LOG, _NO_CHOICE.format(role=role)):
         for statement in block.split(";"):
             if statement.strip():
                 op.execute(statement)

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from psycopg import sql
 
 from accounts import merkle, seal_store, sealing, signing
@@ -22,7 +23,7 @@ from meshkit.database import Database
 from tests.integration.accounts.conftest import FUNDER, Ledger, new_ledger
 from tests.support import parts as real
 
-STATEMENTS = 11
+STATEMENTS = 12
 """Of a pass that adds to one tree of three leaves, without BEGIN and COMMIT."""
 
 
@@ -151,6 +152,30 @@ async def test_a_journal_that_commits_late_is_neither_skipped_nor_out_of_order(
         slow.commit()
     assert await seal_all(sealed_db, signer) == 3
     assert await log_of(books) == [late, *early]
+
+
+async def test_the_delay_is_told_while_nothing_is_sealed(
+    books: Ledger, parts: real.Parts, own_database: str, sealed_db: Database, signer: Signer
+) -> None:
+    """It grows while a transaction holds all others back, and is 0 again when nothing waits."""
+
+    def delay() -> float:
+        return REGISTRY.get_sample_value("florin_seal_delay_seconds") or 0.0
+
+    with owner(parts, own_database) as slow:
+        slow.execute("SELECT pg_current_xact_id()")
+        await post(books, 1)
+        await asyncio.sleep(0.5)
+        assert await seal_all(sealed_db, signer) == 0
+        before = delay()
+        assert before >= 0.5
+        await asyncio.sleep(0.2)
+        assert await seal_all(sealed_db, signer) == 0
+        assert delay() >= before + 0.2
+        slow.rollback()
+    assert await seal_all(sealed_db, signer) == 1
+    assert await seal_all(sealed_db, signer) == 0
+    assert delay() == 0
 
 
 async def test_a_journal_that_is_rolled_back_leaves_nothing(
@@ -292,6 +317,79 @@ async def test_nothing_is_signed_over_a_tree_that_was_changed(
     assert (await log_of(books))[-1:] == posted
 
 
+async def test_a_journal_that_cannot_be_sealed_is_named(
+    books: Ledger, parts: real.Parts, own_database: str, sealed_db: Database, signer: Signer
+) -> None:
+    """It holds all others back, so whoever is on duty has to know which it is."""
+    (journal,) = await post(books, 1)
+    change = "UPDATE journals SET create_time = %s WHERE tenant = %s AND journal = %s"
+    with owner(parts, own_database) as connection:
+        connection.execute(change, ("infinity", books.tenant, journal))
+    with pytest.raises(LogDamaged, match=f"tenant {books.tenant}, journals/{journal} cannot be sealed"):
+        await seal_all(sealed_db, signer)
+    with owner(parts, own_database) as connection:
+        connection.execute(change, ("2026-01-01 00:00:00+00", books.tenant, journal))
+    assert await seal_all(sealed_db, signer) == 1
+
+
+async def test_rows_beyond_the_last_head_are_a_damaged_log(
+    books: Ledger, parts: real.Parts, own_database: str, sealed_db: Database, signer: Signer
+) -> None:
+    """Of the log itself, or events of heads that are gone: named by the key that they are in the way of."""
+    await post(books, 2)
+    await seal_all(sealed_db, signer)
+    await post(books, 1)
+    await seal_all(sealed_db, signer)
+    with owner(parts, own_database) as connection:
+        connection.execute("DELETE FROM tree_heads WHERE tenant = %s AND number = 2", (books.tenant,))
+    await post(books, 1)
+    with pytest.raises(LogDamaged, match=f"inv_9_.*{books.tenant}"):
+        await seal_all(sealed_db, signer)
+    with owner(parts, own_database) as connection:
+        connection.execute("DELETE FROM sealed_journals WHERE tenant = %s AND position = 2", (books.tenant,))
+    with pytest.raises(LogDamaged, match=f"inv_7_.*{books.tenant}"):
+        await seal_all(sealed_db, signer)
+    with owner(parts, own_database) as connection:
+        connection.execute("DELETE FROM outbox WHERE tenant = %s AND version = 2", (books.tenant,))
+    assert await seal_all(sealed_db, signer) == 2
+
+
+async def test_a_sealer_notices_that_a_log_lost_what_it_signed(
+    books: Ledger, parts: real.Parts, own_database: str, sealed_db: Database, signer: Signer
+) -> None:
+    """Without the key a log can be cut, and whoever starts anew signs another one; who signed it does not."""
+    sealer = Sealer(sealed_db, signer, every_seconds=1)
+    for count in (2, 1):
+        await post(books, count)
+        assert (await sealer.seal()).sealed == count
+    kept = "tenant = %s AND {}"
+    with owner(parts, own_database) as connection:
+        for table, condition in (
+            ("sealed_journals", "position >= 2"),
+            ("tree_heads", "number = 2"),
+            ("outbox", "aggregate = 'logs/journals' AND version = 2"),
+        ):
+            connection.execute(f"DELETE FROM {table} WHERE {kept.format(condition)}", (books.tenant,))  # type: ignore[arg-type]
+    await post(books, 1)
+    with pytest.raises(LogDamaged, match=f"tenant {books.tenant} is of size 2, and one of size 3 "):
+        await sealer.seal()
+    await seal_all(sealed_db, signer)
+    await post(books, 1)
+    assert (await sealer.seal()).sealed == 1
+    newest = "tenant = %s AND number = (SELECT max(number) FROM tree_heads AS h WHERE h.tenant = tree_heads.tenant)"
+    with owner(parts, own_database) as connection:
+        select = f"SELECT root_hash FROM tree_heads WHERE {newest}"
+        (root,) = connection.execute(select, (books.tenant,)).fetchone()  # type: ignore[arg-type,misc]
+        change = f"UPDATE tree_heads SET root_hash = %s WHERE {newest}"
+        connection.execute(change, (b"x" * 32, books.tenant))  # type: ignore[arg-type]
+    await post(books, 1)
+    with pytest.raises(LogDamaged, match="was signed"):
+        await sealer.seal()
+    with owner(parts, own_database) as connection:
+        connection.execute(change, (root, books.tenant))  # type: ignore[arg-type]
+    assert (await sealer.seal()).sealed == 1
+
+
 async def test_a_database_with_journals_is_migrated_and_they_are_sealed(parts: real.Parts, signer: Signer) -> None:
     """Those of before the log come first, and entries of new ones after them."""
     database = f"accounts_{uuid.uuid4().hex[:8]}"
@@ -336,18 +434,20 @@ async def test_the_last_sealed_transaction_is_the_one_with_the_greatest_number(p
         with owner(parts, database) as connection:
             for number, (era, xid) in enumerate(((1, 999), (1, 1000), (2, 9), (2, 10)), 1):
                 connection.execute(
-                    "INSERT INTO tree_heads VALUES ('demo', %s, %s, %s, now(), '', %s, %s, %s::text::xid8, %s)",
+                    "INSERT INTO tree_heads VALUES ('demo', %s, %s, %s, now(), '', %s, %s, 1, %s::text::xid8, %s)",
                     (number, number, bytes(32), bytes(64), era, xid, uuid.uuid4()),
                 )
                 connection.commit()
                 found, _ = await db.run("*", seal_store.cursor, read_only=True)
-                assert (found.era, found.xid) == (era, str(xid))
+                assert (found.era, found.server, found.xid) == (era, 1, str(xid))
 
 
-async def test_a_database_restored_on_a_server_that_counts_from_the_beginning_is_sealed_on(
-    parts: real.Parts, signer: Signer
+@pytest.mark.parametrize("ahead", [10**12, 60], ids=["for long", "until it was passed unseen"])
+async def test_a_database_restored_on_a_server_that_counts_lower_is_sealed_on(
+    parts: real.Parts, signer: Signer, ahead: int
 ) -> None:
-    """A dump brings the numbers of another server's transactions, larger than those here will be for long."""
+    """A dump brings the numbers of another server's transactions. They are larger than those here will be for long, or
+    until more was posted than they were ahead while nobody sealed."""
     database = real.fresh_database(parts, "accounts")
     async with Database.open(real.settings_for(parts, Settings, database)) as db:
         books = await new_ledger(db)
@@ -355,7 +455,6 @@ async def test_a_database_restored_on_a_server_that_counts_from_the_beginning_is
         posted = await post(books, 4)
         await seal_all(db, signer)
         tail = await post(books, 3)
-        far = 10**12
         with owner(parts, database) as connection:
             # As if all of it had been posted and sealed far on, and had come here by a dump.
             moved = "(({0}::text::bigint + %s)::text)::xid8"
@@ -364,12 +463,16 @@ async def test_a_database_restored_on_a_server_that_counts_from_the_beginning_is
                     sql.SQL("UPDATE {} SET {} = " + moved.format(column)).format(  # type: ignore[arg-type]
                         sql.Identifier(table), sql.Identifier(column)
                     ),
-                    (far,),
+                    (ahead,),
                 )
-        new = await post(books, 3)
-        assert await seal_all(db, signer, batch=2) == 6
-        assert await log_of(books) == posted + tail + new
+            connection.execute("UPDATE tree_heads SET server = server - 1")
+        new = await post(books, 3 if ahead > 60 else 100)
+        assert await seal_all(db, signer, batch=2) == len(tail + new)
+        assert sorted(await log_of(books)) == sorted(posted + tail + new)
+        if ahead > 60:
+            assert await log_of(books) == posted + tail + new
+        before = await log_of(books)
         new += await post(books, 2)
         assert await seal_all(db, signer) == 2
-        assert await log_of(books) == posted + tail + new
+        assert await log_of(books) == before + new[-2:]
         assert await books.rows("SELECT max(era) FROM tree_heads") == [(2,)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,21 @@ import pytest
 from sqlalchemy.engine import URL
 
 from accounts import messages, seal_store, signing
-from accounts.history import JournalContent, SealedEntry
+from accounts.history import Head, JournalContent, SealedEntry
 from accounts.merkle import Frontier
 from accounts.sealing import Sealer
 from accounts.settings import Settings
 from accounts.signing import Signer
 from local import export_file, verify, verify_export, verify_history
-from local.export_file import ExportEnd
+from local.export_file import ExportEnd, LineWrong
+from local.invariants import SINGLE
+from local.log_check import Report
 from local.state import MeshError
-from meshkit.database import Database
+from meshkit.database import Database, execute
 from tests.integration.accounts.conftest import FUNDER, Ledger, new_ledger
 from tests.support import parts as real
 
+UUID_0 = b"00000000-0000-0000-0000-000000000000"
 Change = Callable[["Books", psycopg.Connection[Any]], None]
 
 
@@ -132,7 +137,11 @@ async def test_history_that_nobody_changed_is_what_was_sealed(books: Books, tmp_
     assert books.found() == []
     finding = verify_export.verify(await books.export(tmp_path / "x"), books.keys)
     assert (finding.violations, finding.checked) == ([], 7)
-    assert finding.claim == verify.CLAIMS["INV-9"]
+    (head,) = await books.ledger.rows("SELECT time FROM tree_heads ORDER BY tree_size DESC LIMIT 1")
+    assert finding.claim == (
+        f"{verify.CLAIMS['INV-9']}; tenant {books.tenant}: 7 journals, signed at"
+        f" {head[0].astimezone(UTC).isoformat()} by key {books.signer.key_id}"
+    )
 
 
 def amount(books: Books, root: psycopg.Connection[Any]) -> None:
@@ -355,15 +364,23 @@ async def test_an_export_that_was_cut_is_not_whole(books: Books, tmp_path: Path)
     assert books.offline(path) == [
         "there is no head at its end, so nothing says that it is whole: export into it again"
     ]
-    assert export_file.find_end(path, books.tenant) == ExportEnd(7, 0, len(whole) - len(lines[-1]))
+    first = head_in(lines[5], books.tenant)
+    assert export_file.find_end(path, books.tenant) == ExportEnd(7, first, len(whole) - len(lines[-1]))
     path.write_bytes(whole[:-20])
     assert len(books.offline(path)) == 2
     end = export_file.find_end(path, books.tenant)
     with export_file.open_at(path, end) as file:
         file.write(lines[-1])
     assert path.read_bytes() == whole
-    assert export_file.find_end(path, books.tenant) == ExportEnd(7, 7, len(whole))
+    assert export_file.find_end(path, books.tenant) == ExportEnd(7, head_in(lines[-1], books.tenant), len(whole))
     assert export_file.find_end(tmp_path / "none", books.tenant) is None
+
+
+def head_in(line: bytes, tenant: str) -> Head:
+    """The head of a line."""
+    item = export_file.read_item(line, tenant)
+    assert isinstance(item, Head)
+    return item
 
 
 async def test_what_is_no_export_is_not_taken_for_one(books: Books, tmp_path: Path) -> None:
@@ -405,6 +422,8 @@ async def test_what_is_no_export_is_not_taken_for_one(books: Books, tmp_path: Pa
             b'{"position": 7, "leaf": "00", "journal": "\\ud800", "kind": 1, "origin": "", "createTime": 1,'
             b' "effectiveTime": 1, "entries": []}\n'
         ),
+        b'{"position": 7, "position": 7, "leaf": "' + b"00" * 32 + b'", "journal": "' + UUID_0 + b'"}\n',
+        b'{"position": 7, "leaf": "' + b"00" * 32 + b'", "journal": "' + UUID_0 + b'", "note": 1}\n',
         b'{"position": 9000000000000000000, "leaf": "00", "journal": "x"}\n',
     ],
 )
@@ -415,6 +434,43 @@ async def test_a_hostile_line_is_said_to_be_wrong(books: Books, tmp_path: Path, 
     assert books.offline(path)
 
 
+async def test_a_line_that_could_mean_two_things_is_no_line(books: Books, tmp_path: Path) -> None:
+    """A name twice, another kind's names beside, a hash of another length: whatever the rest is worth."""
+    path = await books.export(tmp_path / "x")
+    *lines, last = path.read_text().splitlines()
+    head, journal = last.encode(), lines[1].encode()
+    for line, why in (
+        (head[:-2] + b',"keyId":"' + books.signer.key_id.encode() + b'"}}', "twice"),
+        (head[:-1] + b',"position":7}', "do not belong"),
+        (journal[:-1] + b',"head":null}', "no object"),
+        (journal.replace(b'"sequence":1', b'"sequence":1,"note":1', 1), "do not belong"),
+        (head.replace(b'"rootHash":"', b'"rootHash":"00'), "32 bytes"),
+        (journal.replace(b'"journal":"', b'"journal":"0'), "UUID"),
+    ):
+        with pytest.raises(LineWrong, match=why):
+            export_file.read_item(line, books.tenant)
+
+
+async def test_what_a_terminal_would_act_upon_is_escaped(books: Books, tmp_path: Path) -> None:
+    """A hostile file or row does not write over the verdict on it."""
+    path = await books.export(tmp_path / "x")
+    attack = "\x1b[2K\x1b[1A\nINV-9  holds\u202e"
+    text = path.read_text()
+    named = f'"keyId":"{books.signer.key_id}","signature"'
+    path.write_text(text.replace(named, f'"keyId":{json.dumps(attack)},"signature"'))
+    said = verify.as_text([verify_export.verify(path, books.keys)])
+    assert r"\x1b[2K" in said
+    assert all(line.isprintable() for line in said.splitlines())
+    assert len([line for line in said.splitlines() if line.startswith("INV-9")]) == 1
+    path.write_text(text.replace(f'"{books.tenant}"', json.dumps(attack), 1))
+    with pytest.raises(MeshError) as caught:
+        verify_export.verify(path, books.keys)
+    assert str(caught.value).isprintable()
+    report = Report()
+    report.say(attack)
+    assert report.sentences() == [r"\x1b[2K\x1b[1A\nINV-9  holds\u202e"]
+
+
 async def test_balances_that_do_not_follow_are_named(books: Books, tmp_path: Path) -> None:
     """Even where it was signed like that: a bank that seals wrong books is found out by its own signature."""
     finding = verify_export.verify(wrong_books(books, tmp_path), books.keys)
@@ -423,7 +479,7 @@ async def test_balances_that_do_not_follow_are_named(books: Books, tmp_path: Pat
         "accounts/a has 10 and 5 more, and 16 after it",
         "accounts/a has an entry number 2 before it",
     ]
-    assert finding.claim.endswith("; 1 entries follow some that are in no journal here")
+    assert finding.claim.endswith("; 1 entries follow some that are in no journal here: accounts/b number 3")
 
 
 def wrong_books(books: Books, folder: Path) -> Path:
@@ -436,7 +492,7 @@ def wrong_books(books: Books, folder: Path) -> Path:
     ]
     lines = [export_file.header(books.tenant, books.signer.known.raw())]
     for position, entries in enumerate(legs):
-        content = JournalContent(books.tenant, f"j{position}", 1, "o", 1, 1, entries)
+        content = JournalContent(books.tenant, f"00000000-0000-0000-0000-{position:012}", 1, "o", 1, 1, entries)
         frontier.append(content.leaf())
         sealed = messages.sealed_journal(position, content.journal, content.leaf(), content)
         lines.append(export_file.journal_line(sealed))
@@ -444,3 +500,48 @@ def wrong_books(books: Books, folder: Path) -> Path:
     path = folder / "wrong"
     path.write_text("".join([*lines, export_file.head_line(messages.tree_head(head))]))
     return path
+
+
+async def test_entries_without_a_journal_are_named(books: Books, tmp_path: Path) -> None:
+    """Money that moves beside the log: the ledger is asked for it, and an export lacks the entry that others follow."""
+    journal = str(uuid.uuid4())
+    with books.superuser() as root:
+        for account, amount, leg in (("a", -30, 0), ("b", 30, 1)):
+            root.execute(
+                "UPDATE accounts SET posted = posted + %s, sequence = sequence + 1 WHERE tenant = %s AND account = %s",
+                (amount, books.tenant, account),
+            )
+            root.execute(
+                "INSERT INTO entries (tenant, account, sequence, journal, leg, currency, amount, balance_after,"
+                " create_time, effective_time) SELECT tenant, account, sequence, %s, %s, currency, %s, posted,"
+                " recorded_time, recorded_time FROM accounts WHERE tenant = %s AND account = %s",
+                (journal, leg, amount, books.tenant, account),
+            )
+    with verify._connect(books.url) as connection:
+        said = [str(row[0]) for _, service, sql in SINGLE if service == "accounts" for row in connection.execute(sql)]
+    assert [one for one in said if one.startswith(books.tenant)] == [
+        f"{books.tenant}/journals/{journal} has entries and does not exist"
+    ]
+    await books.ledger.apply(books.ledger.post(("a", -1), ("b", 1), actor=FUNDER))
+    await Sealer(books.ledger.db, books.signer, every_seconds=1).seal()
+    claim = verify_export.verify(await books.export(tmp_path / "x"), books.keys).claim
+    assert claim.endswith(
+        "; 2 entries follow some that are in no journal here: accounts/a number 8, accounts/b number 7"
+    )
+
+
+async def test_a_journal_of_a_transaction_to_come_is_not_sealed_and_is_named(books: Books) -> None:
+    """The service cannot choose the number, and who can does not hide a journal by it."""
+    journal = str(uuid.uuid4())
+    insert = (
+        "INSERT INTO journals (tenant, journal, kind, origin, create_time, effective_time, xid)"
+        " VALUES (%s, %s, 1, 'x', now(), now(), '9000000000000000000'::xid8)"
+    )
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        await books.ledger.db.run(books.tenant, lambda conn: execute(conn, insert, (books.tenant, journal)))
+    with books.superuser() as root:
+        root.execute(insert, (books.tenant, journal))
+    assert (await Sealer(books.ledger.db, books.signer, every_seconds=1).seal()).sealed == 0
+    assert books.found() == [f"{books.tenant}/journals/{journal} is not sealed"]
+    with books.superuser() as root:
+        root.execute("DELETE FROM journals WHERE journal = %s", (journal,))

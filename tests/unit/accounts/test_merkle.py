@@ -161,3 +161,13 @@ def test_what_cannot_be_proved_is_refused(first: int, second: int) -> None:
 def _nodes(size: int) -> dict[Node, bytes]:
     frontier = Frontier()
     return dict(one for leaf in LEAVES[:size] for one in frontier.append(leaf))
+
+
+def test_what_is_no_hash_proves_nothing() -> None:
+    """Two hashes can be cut elsewhere than in their middle, and are the same bytes for the node above."""
+    left, right = merkle.leaf_hash(b"left"), merkle.leaf_hash(b"right")
+    root = merkle.node_hash(left, right)
+    assert merkle.includes(left, 0, 2, [right], root)
+    assert not merkle.includes(left + right[:1], 0, 2, [right[1:]], root)
+    assert merkle.is_consistent(1, 2, left, root, [right])
+    assert not merkle.is_consistent(1, 2, left + right[:1], root, [right[1:]])
