@@ -82,11 +82,13 @@ WITH dated AS MATERIALIZED (
 SELECT {ENTRY} FROM (SELECT * FROM dated WHERE sequence < %s ORDER BY sequence DESC LIMIT %s) AS e
 JOIN journals AS j USING (tenant, journal) ORDER BY e.sequence DESC
 """  # noqa: S608
-_RECORDED_BY_THEN = (
-    f"SELECT {ENTRY} FROM entries AS e JOIN journals AS j USING (tenant, journal)"  # noqa: S608
-    " WHERE e.tenant = %s AND e.account = %s AND e.sequence < %s AND e.effective_time <= %s"
-    " ORDER BY e.sequence DESC LIMIT %s"
-)
+# A page of the account's key is taken before its journals are: else the planner may take all entries, and sort them.
+_RECORDED_BY_THEN = f"""
+SELECT {ENTRY} FROM (
+    SELECT * FROM entries WHERE tenant = %s AND account = %s AND sequence < %s AND effective_time <= %s
+    ORDER BY sequence DESC LIMIT %s
+) AS e JOIN journals AS j USING (tenant, journal) ORDER BY e.sequence DESC
+"""  # noqa: S608
 
 
 async def balances(conn: AsyncConnection, wanted: Sequence[PastKey]) -> list[PastBalance | None]:

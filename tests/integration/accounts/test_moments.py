@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from accounts import errors, moments_store, operations
 from accounts import ledger as rules
-from accounts import moments_store, operations
 from accounts.book import NEVER
 from accounts.model import Entry
 from accounts.moments import AsOf, Axis, PastBalance
@@ -125,13 +125,13 @@ async def test_as_of_is_what_adding_up_gives(ledger: Ledger, seed: int, monkeypa
 async def test_recorded_times_follow_sequences_though_clocks_do_not(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Replicas whose clocks differ by an hour post at once: no entry is recorded before the one before it, and the
-    balances of all accounts as of any moment sum to zero."""
+    """Replicas whose clocks are up to an hour behind post at once: no entry is recorded before the one before it, and
+    the balances of all accounts as of any moment sum to zero."""
     for name in NAMES:
         await ledger.open(name)
     chance = random.Random(7)
     real = clock.now
-    monkeypatch.setattr(clock, "now", lambda: real() + timedelta(seconds=chance.uniform(-3600, 3600)))
+    monkeypatch.setattr(clock, "now", lambda: real() + timedelta(seconds=chance.uniform(-3600, 0)))
 
     async def writer() -> None:
         for _ in range(12):
@@ -300,3 +300,18 @@ async def test_an_account_without_entries_was_never_recorded(ledger: Ledger) -> 
     await ledger.open("new")
     assert await ledger.rows("SELECT recorded_time FROM accounts WHERE account = 'new'") == [(NEVER,)]
     assert await listed(ledger, "new", None, 9) == []
+
+
+async def test_a_clock_that_is_ahead_records_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of a process whose clock is ahead of the database's is refused whole, and its account keeps its time; the
+    same step is done once the clock is right. Some seconds are let pass."""
+    await ledger.open("main")
+    real_now = clock.now
+    step = ledger.post(("bank", -1), ("main", 1), actor=FUNDER)
+    for ahead in (timedelta(seconds=8), timedelta(days=36_500)):
+        monkeypatch.setattr(clock, "now", lambda ahead=ahead: real_now() + ahead)
+        with pytest.raises(errors.ClockAhead, match="clock is ahead of its database's"):
+            await ledger.apply(step)
+    assert await ledger.rows("SELECT recorded_time FROM accounts WHERE account = 'main'") == [(NEVER,)]
+    monkeypatch.setattr(clock, "now", lambda: real_now() + timedelta(seconds=3))
+    assert (await ledger.apply(step))[0].HasField("journal")

@@ -211,6 +211,18 @@ async def test_a_clock_behind_adds_nothing_to_a_period_that_was_stated(
     assert (april.opening_sequence, april.entry_count) == (made.closing_sequence, 1)
 
 
+async def test_a_clock_ahead_states_no_future(hands: Clock, ledger: Ledger, statements: Statements) -> None:
+    """A replica whose clock shows another century issues nothing, so that no account's time goes there; the same
+    request is answered by one whose clock is right."""
+    await ledger.open("main")
+    hands.time = datetime(2199, 1, 1, tzinfo=UTC)
+    assert await refusal(statements.create("main", "r", period_end="2198-12-31")) == "UNAVAILABLE"
+    assert await refusal(statements.create("main", "s")) == "UNAVAILABLE"
+    assert await ledger.rows("SELECT count(*) FROM accounts WHERE recorded_time > '1970-01-01Z'") == [(0,)]
+    hands.time = MIDNIGHT
+    assert (await statements.create("main", "s")).number == 1
+
+
 async def test_one_request_id_is_one_statement(hands: Clock, ledger: Ledger, statements: Statements) -> None:
     """INV-5: many copies at once, and copies after the record of the request was purged, are one statement; another
     payload is refused; other requests at once have numbers without a gap."""
