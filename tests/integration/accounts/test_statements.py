@@ -9,6 +9,7 @@ import io
 import json
 import random
 import uuid
+import zoneinfo
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -352,3 +353,9 @@ async def test_nobody_changes_a_statement_that_was_issued(hands: Clock, ledger: 
         with pytest.raises(Exception, match="permission denied"):
             await ledger.db.run(ledger.tenant, attempt)
     assert uuid.UUID((await ledger.rows("SELECT statement::text FROM statements"))[0][0])
+
+
+async def test_a_service_has_the_zones_of_its_package(running: lifecycle.Running) -> None:
+    """Not those of the machine it runs on, which differ between replicas."""
+    assert running.grpc_port
+    assert zoneinfo.TZPATH == ()
