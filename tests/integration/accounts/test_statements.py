@@ -20,7 +20,7 @@ import grpc
 import pytest
 from sqlalchemy import text
 
-from accounts import store
+from accounts import documents, statement_store, store
 from accounts.app import build
 from accounts.model import AccountState, AccountType, Customer, KycState
 from accounts.settings import Settings
@@ -30,7 +30,7 @@ from florin.accounts.v1.statement_service_pb2_grpc import StatementServiceStub
 from local import issuer
 from meshkit import clock, lifecycle
 from meshkit.database import Database
-from tests.integration.accounts.conftest import FUNDER, Ledger, channel, refusal
+from tests.integration.accounts.conftest import FUNDER, Ledger, channel, new_ledger, refusal
 from tests.support import parts as real
 
 MARCH = {"period_start": "2026-03-01", "period_end": "2026-03-31"}
@@ -224,6 +224,18 @@ async def test_a_clock_ahead_states_no_future(hands: Clock, ledger: Ledger, stat
     assert (await statements.create("main", "s")).number == 1
 
 
+async def test_a_day_that_the_zone_left_out_has_an_empty_statement(
+    hands: Clock, db: Database, statements: Statements
+) -> None:
+    """Samoa had no 30 December 2011: nothing was recorded on it."""
+    ledger = await new_ledger(db, "Pacific/Apia")
+    await ledger.open("main")
+    hands.time = MIDNIGHT
+    statements.tenant = ledger.tenant
+    made = await statements.create("main", period_start="2011-12-30", period_end="2011-12-30")
+    assert (made.number, made.entry_count, made.start_time) == (1, 0, made.end_time)
+
+
 async def test_one_request_id_is_one_statement(hands: Clock, ledger: Ledger, statements: Statements) -> None:
     """INV-5: many copies at once, and copies after the record of the request was purged, are one statement; another
     payload is refused; other requests at once have numbers without a gap."""
@@ -338,6 +350,52 @@ async def test_a_figure_beyond_the_schema_is_refused_in_camt_alone(
     assert await refusal(statements.document(made.name, camt)) == "STATEMENT_FORMAT_UNSUITABLE"
     for form in set(FORMATS) - {camt}:
         assert b"1000000000000000" in await statements.document(made.name, form)
+
+
+async def test_documents_beyond_a_few_at_once_are_refused(
+    hands: Clock, ledger: Ledger, statements: Statements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four subjects have one each while a lot takes long; a second one of a subject, and the fifth subject, are told
+    that the service is overloaded, before the first byte. Once documents are made, or given up, there is room again."""
+    await ledger.open("main")
+    await ledger.apply(ledger.post(("bank", -1), ("main", 1), actor=FUNDER))
+    hands.time = MIDNIGHT
+    made = await statements.create("main")
+    go_on, entries, make = asyncio.Event(), statement_store.entries, documents.make
+    begun: list[int] = []
+
+    async def slowly(*arguments: Any, **options: Any) -> Any:
+        await go_on.wait()
+        return await entries(*arguments, **options)
+
+    def noted(form: int, *rest: Any) -> Any:
+        begun.append(form)
+        return make(form, *rest)
+
+    async def start(subject: str) -> asyncio.Task[bytes] | None:
+        """A document on its way; none when it is refused."""
+        before = len(begun)
+        task = asyncio.ensure_future(statements.document(made.name, 1, subject=subject))
+        while len(begun) == before:
+            if task.done():
+                assert await refusal(task) == "OVERLOADED"
+                return None
+            await asyncio.sleep(0.01)
+        return task
+
+    monkeypatch.setattr(statement_store, "entries", slowly)
+    monkeypatch.setattr(documents, "make", noted)
+    running = {subject: await start(subject) for subject in ("a", "b", "c")}
+    assert await start("a") is None
+    running["d"] = await start("d")
+    assert await start("e") is None
+    given_up = running.pop("d")
+    assert given_up is not None
+    given_up.cancel()
+    running["e"] = await real.eventually(lambda: start("e"))
+    go_on.set()
+    assert len({await task for task in running.values() if task is not None}) == 1
+    assert await start("a") is not None
 
 
 async def test_nobody_changes_a_statement_that_was_issued(hands: Clock, ledger: Ledger, statements: Statements) -> None:
