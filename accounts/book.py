@@ -210,6 +210,9 @@ class Book:
     hold_changes: list[Hold] = field(default_factory=list)
     """Holds as they were after each change that this batch made, in its order."""
 
+    database_time: datetime = NEVER
+    """What the database's clock showed before the accounts were locked."""
+
     def account(self, tenant: str, reference: str) -> BookAccount | None:
         """The account that a reference stands for."""
         account = self.references.get((tenant, reference))

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from accounts import statement_errors
 from accounts.model import Entry, JournalKind
-from accounts.statements import Statement, Totals, local_day
+from accounts.statements import Statement, Totals, booking_day, local_day
 from meshkit.money import format_minor
 
 NAMESPACE = "urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"
@@ -97,7 +97,10 @@ class Camt053:
         )
 
     def _entry(self, entry: Entry) -> str:
-        booked, counts = local_day(entry.create_time, self._zone), local_day(entry.effective_time, self._zone)
+        booked, counts = (
+            booking_day(entry.create_time, self._statement.period),
+            local_day(entry.effective_time, self._zone),
+        )
         reversal = "<RvslInd>true</RvslInd>" if entry.kind is JournalKind.REVERSAL else ""
         told = _text(entry.origin[:_INFORMATION_MAX])
         return (

@@ -7,9 +7,8 @@ order in any number of lots, `tail`.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import re
 import textwrap
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +17,7 @@ from typing import Protocol
 from accounts import pdf
 from accounts.camt053 import Camt053
 from accounts.model import Entry
-from accounts.statements import Statement, Totals, local_day
+from accounts.statements import Statement, Totals, booking_day, local_day
 from florin.accounts.v1 import statement_pb2
 from meshkit.money import format_minor
 
@@ -28,8 +27,9 @@ CONTENT_TYPES = {
     statement_pb2.STATEMENT_FORMAT_CAMT_053: "application/xml",
     statement_pb2.STATEMENT_FORMAT_PDF: "application/pdf",
 }
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that spreadsheets calculate (OWASP, CSV injection)."""
+_FORMULA = re.compile(r'(^|[;\t\n\v\f\r\x85\u2028\u2029])(["\s]*)(?=[=+\-@])')
+"""What is before a sign that spreadsheets calculate from (OWASP, CSV injection): the beginning of a cell, or what a
+program that was told of other separators takes for the end of one."""
 
 
 class Document(Protocol):
@@ -108,7 +108,7 @@ class Json:
                 "journal": f"journals/{entry.journal}",
                 "amount": self._money(entry.amount),
                 "balanceAfter": self._money(entry.balance_after or 0),
-                "bookingDate": local_day(entry.create_time, zone).isoformat(),
+                "bookingDate": booking_day(entry.create_time, self._statement.period).isoformat(),
                 "valueDate": local_day(entry.effective_time, zone).isoformat(),
                 "createTime": _moment(entry.create_time),
                 "effectiveTime": _moment(entry.effective_time),
@@ -125,7 +125,8 @@ class Csv:
     """CSV of RFC 4180: a header, the opening balance, the entries, the closing balance.
 
     Amounts have no sign: `side` says whether they are a CREDIT or a DEBIT. A balance can be negative; it is a number
-    that is written here, not a text from elsewhere. A text that begins like a formula gets an apostrophe in front.
+    that is written here, not a text from elsewhere. Texts from elsewhere are in quotation marks, and have an
+    apostrophe before what could be taken for the beginning of a formula.
     """
 
     _NAMES = (
@@ -159,7 +160,7 @@ class Csv:
         return (
             "ENTRY",
             str(entry.sequence),
-            local_day(entry.create_time, zone).isoformat(),
+            booking_day(entry.create_time, self._statement.period).isoformat(),
             local_day(entry.effective_time, zone).isoformat(),
             _moment(entry.create_time),
             "DEBIT" if entry.amount < 0 else "CREDIT",
@@ -172,9 +173,8 @@ class Csv:
         )
 
     def _lines(self, rows: Sequence[Sequence[str]]) -> bytes:
-        written = io.StringIO()
-        csv.writer(written, lineterminator="\r\n").writerows(rows)
-        return written.getvalue().encode()
+        # All cells but those from elsewhere are made of letters and digits.
+        return "".join(",".join(row) + "\r\n" for row in rows).encode()
 
 
 class Pdf:
@@ -228,7 +228,7 @@ class Pdf:
         told = [entry.origin[at : at + _CAUSE] for at in range(0, len(entry.origin), _CAUSE)] or [""]
         first = _row(
             str(entry.sequence),
-            local_day(entry.create_time, zone).isoformat(),
+            booking_day(entry.create_time, self._statement.period).isoformat(),
             local_day(entry.effective_time, zone).isoformat(),
             entry.kind.name.lower(),
             told[0],
@@ -266,7 +266,11 @@ def _row(number: str, booked: str, value: str, kind: str, cause: str, amount: st
 
 
 def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """A text from elsewhere, always in quotation marks, whatever a program takes for a separator."""
+    safe = _FORMULA.sub(r"\1\2'", text)
+    if safe.startswith(("\t", "\r")):
+        safe = f"'{safe}"
+    return f'"{safe.replace(chr(34), chr(34) * 2)}"'
 
 
 def _json(value: object) -> str:

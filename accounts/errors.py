@@ -9,10 +9,18 @@ import grpc
 
 from accounts.model import AccountState, AccountType, Balance, Identifier
 from florin.common.v1 import errors_pb2, money_pb2
-from meshkit.errors import DomainError
+from meshkit.errors import DomainError, Unavailable
 from meshkit.money import format_minor
 
 _CODE = grpc.StatusCode
+
+
+class ClockAhead(Unavailable):
+    """This process's clock is ahead of the database's: what it recorded would take the times of accounts with it, for
+    good. Nothing was done; a replica whose clock is right answers."""
+
+    def __init__(self) -> None:
+        super().__init__("this replica, whose clock is ahead of its database's,")
 
 
 class TenantExists(DomainError):

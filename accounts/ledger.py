@@ -30,12 +30,16 @@ from accounts.book import (
     Stored,
 )
 from accounts.model import OVERDRAFT_LIMIT_MAX, AccountState, AccountType, HoldState, JournalKind
-from meshkit.errors import DomainError
+from meshkit.errors import DomainError, RequestInvalid
 from meshkit.idempotency import NAMESPACE
 from meshkit.money import INT64_MAX, INT64_MIN
 
 POSTED_MAX = INT64_MAX - OVERDRAFT_LIMIT_MAX
 """A balance leaves room for the largest overdraft limit, so that `available` always fits 64 bits."""
+
+DATING_MAX = timedelta(days=11 * 366)
+"""How far from the present a journal may count from: a year more than the ten that orders may be dated by, so that what
+was taken at the edge is not refused on its way."""
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -97,6 +101,8 @@ def _present(book: Book, outcome: Outcome) -> Outcome:
 
 
 def _post(book: Book, step: Post, now: datetime) -> Posted:
+    if step.effective_time is not None and abs(step.effective_time - now) > DATING_MAX:
+        raise RequestInvalid([("effective_time", f"must be within {DATING_MAX.days} days of the present")])
     accounts = _journal_accounts(book, step)
     hold, taken = _consumable(book, step, accounts, now) if step.hold_key else (None, 0)
     legs = _legs_after(step, accounts, hold, taken)

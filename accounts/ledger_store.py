@@ -20,6 +20,7 @@ from meshkit.database import execute, fetch, flush
 Pair = tuple[str, str]
 """A tenant and a key, an account's id or a reference."""
 
+_CLOCK = "SELECT clock_timestamp()"
 _IDENTIFIERS = (
     "SELECT tenant, kind, value, account FROM account_identifiers"
     " JOIN unnest(%s::text[], %s::text[], %s::text[]) AS k(tenant, kind, value) USING (tenant, kind, value)"
@@ -152,12 +153,13 @@ async def read_book(
     accounts is then committed and seen.
     """
     accounts, keys, holds = _columns(wanted.accounts), _columns(wanted.keys), _columns(wanted.holds)
+    clock = await execute(conn, _CLOCK, ())
     locked = await execute(conn, _ACCOUNTS_LOCKED if lock else _ACCOUNTS, accounts)
     owned = await execute(conn, _OWNERS, accounts)
     stored = await execute(conn, _OUTCOMES, keys)
     held = await execute(conn, _HOLDS, holds)
     await flush(conn)
-    book = Book(references=references)
+    book = Book(references=references, database_time=(await clock.fetchall())[0][0])
     owners: dict[Pair, list[str]] = {}
     for tenant, owned_account, customer in await owned.fetchall():
         owners.setdefault((tenant, owned_account), []).append(customer)

@@ -13,6 +13,8 @@ from meshkit.errors import RequestInvalid
 from meshkit.money import INT64_MAX, INT64_MIN
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_AHEAD_MAX = timedelta(seconds=5)
+"""How far a replica's clock may be ahead of the database's: NTP keeps them within milliseconds."""
 
 
 class Axis(StrEnum):
@@ -59,6 +61,16 @@ def moment(timestamp: Timestamp, field: str) -> datetime:
         return _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
     except (ValueError, OverflowError):
         raise RequestInvalid([(field, "must be a time between the years 1 and 9999")]) from None
+
+
+def check_clock(now: datetime, database_time: datetime) -> None:
+    """What is to be recorded `now`, looked at before `database_time` was. Raises ClockAhead.
+
+    Accounts keep the latest time that they saw (ADR 0017), so one clock that shows next year would make it next year
+    for all that they ever pay. A clock that is behind does no harm.
+    """
+    if now - database_time > _AHEAD_MAX:
+        raise errors.ClockAhead
 
 
 def check(as_of: AsOf, account: str, *, last_sequence: int, now: datetime) -> None:

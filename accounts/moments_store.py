@@ -19,11 +19,18 @@ from meshkit.database import fetch
 PastKey = tuple[str, str, str | None, AsOf]
 """Tenant, account, the customer that asks (None for staff), and the moment."""
 
+# How far from a moment entries can be that are dated across it. Where one entry is dated by a century, all dated ones
+# are looked at: nothing is reckoned then that the database has no time for.
+_CENTURY = 100 * 365 * 86_400_000_000
+_DATING = "a.dating_microseconds * interval '1 microsecond' + interval '1 second'"
+_SINCE = f"CASE WHEN a.dating_microseconds > {_CENTURY} THEN '-infinity' ELSE k.time - ({_DATING}) END"
+_UNTIL = f"CASE WHEN a.dating_microseconds > {_CENTURY} THEN 'infinity' ELSE k.time + ({_DATING}) END"
+
 # Where all of an account's entries were recorded by then, which its row tells, there is nothing to be searched.
-_SEARCH = """
+_SEARCH = f"""
 WITH RECURSIVE asked AS MATERIALIZED (
     SELECT k.position, k.axis, k.time, a.tenant, a.account, a.currency, a.sequence AS last,
-        a.dating_microseconds * interval '1 microsecond' + interval '1 second' AS dating,
+        {_SINCE} AS since, {_UNTIL} AS until,
         CASE WHEN k.axis = 'sequence' THEN k.sequence WHEN a.recorded_time <= k.time THEN a.sequence ELSE 0 END AS low,
         CASE WHEN k.axis = 'sequence' THEN k.sequence ELSE a.sequence END AS high
     FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::bigint[]) WITH ORDINALITY
@@ -42,7 +49,7 @@ WITH RECURSIVE asked AS MATERIALIZED (
 ), found AS MATERIALIZED (
     SELECT asked.*, search.low AS sequence FROM asked JOIN search USING (position) WHERE search.low = search.high
 )
-"""
+"""  # noqa: S608 - all are constants, here and below
 # What counts by a time is what was recorded by then, with what was recorded later and dated back, without what was
 # recorded before and dated forward. Both are no further from the time than any entry of the account is dated.
 _BALANCES = f"""
@@ -53,28 +60,35 @@ LEFT JOIN LATERAL (SELECT balance_after FROM entries WHERE tenant = f.tenant AND
     AND sequence = f.sequence LIMIT 1) AS b ON true
 LEFT JOIN LATERAL (
     SELECT sum(CASE WHEN e.create_time > f.time THEN e.amount ELSE -e.amount END) AS correction FROM entries AS e
-    WHERE e.tenant = f.tenant AND e.account = f.account AND e.effective_time <> e.create_time
-        AND e.effective_time > f.time - f.dating AND e.effective_time <= f.time + f.dating
+    WHERE f.axis = 'effective' AND e.tenant = f.tenant AND e.account = f.account
+        AND e.effective_time <> e.create_time AND e.effective_time > f.since AND e.effective_time <= f.until
         AND (e.effective_time <= f.time) <> (e.create_time <= f.time)
-) AS d ON f.axis = 'effective'
-"""  # noqa: S608 - all are constants, here and below
+) AS d ON true
+"""  # noqa: S608
 _SEQUENCES = f"{_SEARCH} SELECT position, sequence, last FROM found"  # noqa: S608
 
-_ASKED = (
-    "SELECT tenant, account, %s::timestamptz AS time, %s::bigint AS before, dating_microseconds"
-    " * interval '1 microsecond' + interval '1 second' AS dating FROM accounts WHERE tenant = %s AND account = %s"
+# Those dated are found before they are put in order: an index in the order asked for would have all entries read.
+_DATED_BACK = f"""
+WITH dated AS MATERIALIZED (
+    SELECT e.* FROM (
+        SELECT a.tenant, a.account, k.time, {_SINCE} AS since
+        FROM accounts AS a, (SELECT %s::timestamptz AS time) AS k WHERE a.tenant = %s AND a.account = %s OFFSET 0
+    ) AS q CROSS JOIN LATERAL (
+        SELECT * FROM entries AS e WHERE e.tenant = q.tenant AND e.account = q.account
+            AND e.effective_time <> e.create_time AND e.effective_time > q.since AND e.effective_time <= q.time
+            AND e.create_time > q.time OFFSET 0
+    ) AS e
 )
-_DATED_BACK = (
-    f"SELECT {ENTRY} FROM ({_ASKED}) AS q JOIN entries AS e USING (tenant, account)"  # noqa: S608
-    " JOIN journals AS j USING (tenant, journal) WHERE e.effective_time <> e.create_time"
-    " AND e.effective_time > q.time - q.dating AND e.effective_time <= q.time AND e.create_time > q.time"
-    " AND e.sequence < q.before ORDER BY e.sequence DESC LIMIT %s"
-)
-_RECORDED_BY_THEN = (
-    f"SELECT {ENTRY} FROM entries AS e JOIN journals AS j USING (tenant, journal)"  # noqa: S608
-    " WHERE e.tenant = %s AND e.account = %s AND e.sequence < %s AND e.effective_time <= %s"
-    " ORDER BY e.sequence DESC LIMIT %s"
-)
+SELECT {ENTRY} FROM (SELECT * FROM dated WHERE sequence < %s ORDER BY sequence DESC LIMIT %s) AS e
+JOIN journals AS j USING (tenant, journal) ORDER BY e.sequence DESC
+"""  # noqa: S608
+# A page of the account's key is taken before its journals are: else the planner may take all entries, and sort them.
+_RECORDED_BY_THEN = f"""
+SELECT {ENTRY} FROM (
+    SELECT * FROM entries WHERE tenant = %s AND account = %s AND sequence < %s AND effective_time <= %s
+    ORDER BY sequence DESC LIMIT %s
+) AS e JOIN journals AS j USING (tenant, journal) ORDER BY e.sequence DESC
+"""  # noqa: S608
 
 
 async def balances(conn: AsyncConnection, wanted: Sequence[PastKey]) -> list[PastBalance | None]:
@@ -102,7 +116,7 @@ async def entries_effective_by(
     """Entries that count by a time, the newest first, with sequences below `before`; `recorded` is the sequence of the
     last one recorded by it."""
     # Those recorded since come first; where they fill the page, the others are not asked for.
-    rows = await fetch(conn, _DATED_BACK, (as_of.time, before, tenant, account, limit))
+    rows = await fetch(conn, _DATED_BACK, (as_of.time, tenant, account, before, limit))
     if len(rows) < limit:
         asked = (tenant, account, min(before, recorded + 1), as_of.time, limit - len(rows))
         rows += await fetch(conn, _RECORDED_BY_THEN, asked)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import events, ledger, ledger_store, outcomes
+from accounts import events, ledger, ledger_store, moments, outcomes
 from accounts.book import Actor, Book, Expire, Held, Leg, Place, Post, Posted, Refused, Release, Step
 from accounts.ledger_store import Facts, OutcomeRow, Wanted
 from accounts.model import Identifier, JournalKind, account_id_in, identifier_in
@@ -51,7 +51,9 @@ async def preview_steps(db: Database, steps: Sequence[Step]) -> list[pb.StepOutc
 
 async def _apply(conn: AsyncConnection, items: Sequence[Item]) -> list[pb.StepOutcome | BaseException]:
     steps = [item.step for item in items]
+    asked = clock.now()  # before the database is, so that waiting looks like no difference
     book, fingerprints = await _open_book(conn, steps, lock=True)
+    moments.check_clock(asked, book.database_time)
     now = clock.now()
     results = ledger.apply(book, steps, now)
     fresh = {id(outcome): outcomes.to_message(outcome) for outcome in book.fresh}

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, events, moments_store, statement_errors, statement_store, statements, store
+from accounts import errors, events, moments, moments_store, statement_errors, statement_store, statements, store
 from accounts.model import Account
 from accounts.moments import AsOf, Axis, PastBalance
 from accounts.operations import customer_of, last_part
@@ -22,7 +22,7 @@ _MICROSECOND = timedelta(microseconds=1)
 async def create_statement(
     conn: AsyncConnection, call: Call, *, account: str, first: date, last: date, entries_max: int
 ) -> Statement:
-    """Issues a statement. Raises AccountNotFound, StatementPeriodOpen, StatementTooLarge.
+    """Issues a statement. Raises AccountNotFound, ClockAhead, StatementPeriodOpen, StatementTooLarge.
 
     The account's row is locked: batches under way are waited for, and those to come find the end of the period as the
     time before which nothing is recorded any more. So the period's entries are all there, and its numbers have no gap.
@@ -30,7 +30,9 @@ async def create_statement(
     found = await store.accounts(conn, call.tenant, [last_part(account)], lock=True, customer=customer_of(call))
     if not found:
         raise errors.AccountNotFound(account)
-    display_name, time_zone = await statement_store.tenant(conn, call.tenant)
+    asked = clock.now()
+    display_name, time_zone, database_time = await statement_store.tenant(conn, call.tenant)
+    moments.check_clock(asked, database_time)
     period, now = statements.period(first, last, time_zone), clock.now()
     if period.end_time > now:
         raise statement_errors.StatementPeriodOpen(found[0].id, period.end_time.isoformat())

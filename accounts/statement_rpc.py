@@ -20,13 +20,17 @@ from florin.accounts.v1 import statement_service_pb2 as pb
 from florin.accounts.v1 import statement_service_pb2_grpc as pb_grpc
 from meshkit import idempotency, identity, pages
 from meshkit.database import Database
-from meshkit.errors import DeadlineExceeded
+from meshkit.errors import DeadlineExceeded, Overloaded
 from meshkit.identity import Call
 
 _LOT_ENTRIES = 200
 """Entries that are read and written at once: a transaction, a message of some dozen kilobytes, a few milliseconds in
 which nobody else's call is answered."""
+_DOCUMENTS_MAX = 4
+"""Documents that a process makes at once, one for each subject: more would only make each other slow, by turns."""
 _NUMBER_MAX = 2**63 - 1
+_WITH_TOTALS = (statement_pb2.STATEMENT_FORMAT_CAMT_053, statement_pb2.STATEMENT_FORMAT_PDF)
+_NO_TOTALS = Totals(0, 0, 0, 0)
 
 
 class StatementService(pb_grpc.StatementServiceServicer):
@@ -36,6 +40,7 @@ class StatementService(pb_grpc.StatementServiceServicer):
         self._db = db
         self._entries_max = entries_max
         self._turn = asyncio.Lock()
+        self._making: set[tuple[str, str]] = set()
 
     async def CreateStatement(self, request: pb.CreateStatementRequest, context: Any) -> pb.CreateStatementResponse:
         """Issues a statement."""
@@ -79,8 +84,21 @@ class StatementService(pb_grpc.StatementServiceServicer):
     ) -> AsyncIterator[httpbody_pb2.HttpBody]:
         """Gives a statement's document in parts; nothing is held while the caller takes one."""
         call = identity.current()
+        who = (call.tenant, call.who.subject)
+        if len(self._making) >= _DOCUMENTS_MAX or who in self._making:
+            raise Overloaded
+        self._making.add(who)
+        try:
+            async for part in self._document(call, request):
+                yield part
+        finally:
+            self._making.discard(who)
+
+    async def _document(
+        self, call: Call, request: pb.GetStatementDocumentRequest
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
         statement = await self._statement(call, request.name)
-        totals = await self._totals(statement)
+        totals = await self._totals(statement) if request.format in _WITH_TOTALS else _NO_TOTALS
         if request.format == statement_pb2.STATEMENT_FORMAT_CAMT_053:
             camt053.check(statement, totals)
         document = documents.make(request.format, statement, totals)
@@ -120,6 +138,8 @@ class StatementService(pb_grpc.StatementServiceServicer):
         return lot[-1].sequence, rows
 
     async def _totals(self, statement: Statement) -> Totals:
-        return await self._db.run(
-            statement.tenant, lambda conn: statement_store.totals(conn, statement), read_only=True
-        )
+        """Read by turns, as entries are: it is all of them once."""
+        async with self._turn:
+            return await self._db.run(
+                statement.tenant, lambda conn: statement_store.totals(conn, statement), read_only=True
+            )

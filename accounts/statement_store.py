@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import text
@@ -32,13 +33,14 @@ _TOTALS = (
 )
 
 
-async def tenant(conn: AsyncConnection, tenant_id: str) -> tuple[str, str]:
-    """A tenant's display name and time zone."""
+async def tenant(conn: AsyncConnection, tenant_id: str) -> tuple[str, str, datetime]:
+    """A tenant's display name and time zone, and what the database's clock shows."""
     found = await conn.execute(
-        text("SELECT display_name, time_zone FROM tenants WHERE tenant = :tenant"), {"tenant": tenant_id}
+        text("SELECT display_name, time_zone, clock_timestamp() FROM tenants WHERE tenant = :tenant"),
+        {"tenant": tenant_id},
     )
-    display_name, time_zone = found.one()
-    return display_name, time_zone
+    display_name, time_zone, database_time = found.one()
+    return display_name, time_zone, database_time
 
 
 async def seal(conn: AsyncConnection, statement: Statement) -> None:

@@ -15,7 +15,8 @@ the code of this one stays, since documents are the same bytes always."""
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Whole days of a time zone; `end_time` is the first moment after the last one."""
+    """Whole days of a time zone; `end_time` is the first moment after the last one. A day that the zone left out has no
+    moment: `end_time` is then `start_time`."""
 
     first: date
     last: date
@@ -91,6 +92,12 @@ def local_day(moment: datetime, time_zone: str) -> date:
         return moment.astimezone(zoneinfo.ZoneInfo(time_zone)).date()
     except OverflowError:
         return moment.date()  # the first or the last day there is
+
+
+def booking_day(moment: datetime, of: Period) -> date:
+    """The day of a period that what was recorded in it is booked on: the local one. Where clocks are turned about
+    midnight, some of the day beside can be in the period."""
+    return min(max(local_day(moment, of.time_zone), of.first), of.last)
 
 
 def _midnight(of: date, time_zone: str) -> datetime:

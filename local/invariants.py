@@ -60,6 +60,34 @@ SINGLE: tuple[tuple[str, str, str], ...] = (
             " OVER (PARTITION BY tenant, account ORDER BY sequence) AS early FROM entries) AS e WHERE early"
         ),
     ),
+    # An entry that a version without times of entries added can be recorded later than its journal: with the entry
+    # before, or at the end of a period that was stated. That one was moved to just such a moment cannot be told.
+    (
+        "INV-2",
+        "accounts",
+        (
+            "SELECT e.tenant || '/accounts/' || e.account || ': entry ' || e.sequence || ' has other times than its"
+            " journal' FROM (SELECT *, lag(create_time) OVER (PARTITION BY tenant, account ORDER BY sequence) AS before"
+            " FROM entries) AS e JOIN journals AS j USING (tenant, journal) WHERE e.effective_time <> j.effective_time"
+            " OR e.create_time < j.create_time OR (e.create_time > j.create_time"
+            " AND e.create_time IS DISTINCT FROM e.before AND NOT EXISTS (SELECT 1 FROM statements AS s"
+            " WHERE s.tenant = e.tenant AND s.account = e.account AND s.end_time = e.create_time))"
+        ),
+    ),
+    (
+        "INV-2",
+        "accounts",
+        (
+            "SELECT s.tenant || '/statements/' || s.statement || ': ' || s.opening || ' at ' || s.opening_sequence"
+            " || ' and ' || s.closing || ' at ' || s.closing_sequence || ', entries say '"
+            " || coalesce(o.balance_after::text, 'nothing') || ' and ' || coalesce(c.balance_after::text, 'nothing')"
+            " FROM statements AS s"
+            " LEFT JOIN entries AS o ON (o.tenant, o.account, o.sequence) = (s.tenant, s.account, s.opening_sequence)"
+            " LEFT JOIN entries AS c ON (c.tenant, c.account, c.sequence) = (s.tenant, s.account, s.closing_sequence)"
+            " WHERE s.opening IS DISTINCT FROM CASE s.opening_sequence WHEN 0 THEN 0 ELSE o.balance_after END"
+            " OR s.closing IS DISTINCT FROM CASE s.closing_sequence WHEN 0 THEN 0 ELSE c.balance_after END"
+        ),
+    ),
     (
         "INV-3",
         "accounts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,3 +22,10 @@ def timestamp(moment: datetime) -> Timestamp:
     """
     since = moment - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def agree_on_zones() -> None:
+    """From here on the rules of time zones are those of the tzdata package, which the lock pins: not those that a
+    machine has installed, by which two replicas would tell different days."""
+    zoneinfo.reset_tzpath(())
+    zoneinfo.ZoneInfo.clear_cache()

@@ -17,7 +17,7 @@ import grpc
 from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from meshkit import health, logs, policy, reflection, telemetry
+from meshkit import clock, health, logs, policy, reflection, telemetry
 from meshkit.interceptors import Guard
 from meshkit.settings import ServiceSettings
 from meshkit.tokens import Verifier
@@ -104,6 +104,7 @@ async def running[S: ServiceSettings](
     settings: S, build: Build[S], *, drain_seconds: float = 0.0
 ) -> AsyncIterator[Running]:
     """Serves while the block runs; then drains for `drain_seconds`, lets calls in flight finish, and closes."""
+    clock.agree_on_zones()
     async with build(settings) as parts:
         declared = policy.load(settings.service)
         methods = policy.methods(parts.services)

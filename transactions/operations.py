@@ -7,13 +7,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from meshkit import audit, iban, idempotency, money, pages
+from meshkit import audit, clock, iban, idempotency, money, pages
 from meshkit.database import Database
-from meshkit.errors import PageTokenInvalid, RecordedRefusal, StaffOnly
+from meshkit.errors import PageTokenInvalid, RecordedRefusal, RequestInvalid, StaffOnly
 from meshkit.identity import Call, Principal
 from transactions import errors, store
 from transactions import filter as filters
@@ -24,6 +24,9 @@ from transactions.passes import Passes
 from transactions.ports import Ledger
 from transactions.settings import Settings
 from transactions.waiters import Waiters
+
+_DATING_MAX = timedelta(days=10 * 366)
+"""How far from the present a reversal may count from."""
 
 
 class Transfers:
@@ -52,6 +55,8 @@ class Transfers:
             made = await store.find_by_request(conn, self._db.cipher, [asked])
             if made:
                 return same_request(made[0], reversal)
+            # Asked of what is new alone: a copy of a request is answered whenever it comes.
+            _check_dating(reversal)
             if original is None:
                 raise errors.TransferNotFound(f"transfers/{original_id}")
             live = await store.live_reversal(conn, self._db.cipher, reversal.tenant, original_id)
@@ -212,6 +217,13 @@ def _position(values: Sequence[str | int]) -> tuple[datetime, str]:
     if moment.tzinfo is None:
         raise PageTokenInvalid
     return moment, str(values[1])
+
+
+def _check_dating(reversal: Transfer) -> None:
+    """A day that an order counts from is not far from the present. Raises RequestInvalid."""
+    effective_time = reversal.effective_time
+    if effective_time is not None and abs(effective_time - clock.now()) > _DATING_MAX:
+        raise RequestInvalid([("effective_time", "must be within ten years of the present")])
 
 
 def _reversible(original: Transfer, reversal: Transfer) -> int:

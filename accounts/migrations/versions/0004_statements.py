@@ -37,7 +37,7 @@ CREATE TABLE statements (
     CONSTRAINT statements_one_a_number UNIQUE (tenant, account, number),
     CONSTRAINT statements_account_fk FOREIGN KEY (tenant, account) REFERENCES accounts (tenant, account),
     CONSTRAINT statements_number CHECK (number > 0),
-    CONSTRAINT statements_period CHECK (period_start <= period_end AND start_time < end_time),
+    CONSTRAINT statements_period CHECK (period_start <= period_end AND start_time <= end_time),
     CONSTRAINT statements_entries CHECK (opening_sequence BETWEEN 0 AND closing_sequence)
 )
 """

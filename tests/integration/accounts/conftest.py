@@ -142,12 +142,12 @@ class Ledger:
         assert (unbalanced, drifting, broken, held) == ([], [], [], [])
 
 
-async def new_ledger(db: Database) -> Ledger:
+async def new_ledger(db: Database, time_zone: str = "UTC") -> Ledger:
     """A new tenant with a settlement account "bank"."""
     made = Ledger(db, f"t{uuid.uuid4().hex[:12]}")
 
     async def work(conn: Any) -> None:
-        await store.add_tenant(conn, Tenant(made.tenant, "", "UTC", clock.now()))
+        await store.add_tenant(conn, Tenant(made.tenant, "", time_zone, clock.now()))
 
     await db.run(made.tenant, work)
     await made.open("bank", type=AccountType.SETTLEMENT)

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
-from accounts import moments_store, operations
+from accounts import errors, moments_store, operations
+from accounts import ledger as rules
 from accounts.book import NEVER
 from accounts.model import Entry
 from accounts.moments import AsOf, Axis, PastBalance
 from meshkit import clock
 from meshkit.database import fetch
 from meshkit.identity import Call, Principal
-from tests.integration.accounts.conftest import FUNDER, Ledger
+from tests.integration.accounts.conftest import FUNDER, Ledger, reason
+from tests.support import parts as real
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NAMES = ("a", "b", "c")
@@ -121,13 +125,13 @@ async def test_as_of_is_what_adding_up_gives(ledger: Ledger, seed: int, monkeypa
 async def test_recorded_times_follow_sequences_though_clocks_do_not(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Replicas whose clocks differ by an hour post at once: no entry is recorded before the one before it, and the
-    balances of all accounts as of any moment sum to zero."""
+    """Replicas whose clocks are up to an hour behind post at once: no entry is recorded before the one before it, and
+    the balances of all accounts as of any moment sum to zero."""
     for name in NAMES:
         await ledger.open(name)
     chance = random.Random(7)
     real = clock.now
-    monkeypatch.setattr(clock, "now", lambda: real() + timedelta(seconds=chance.uniform(-3600, 3600)))
+    monkeypatch.setattr(clock, "now", lambda: real() + timedelta(seconds=chance.uniform(-3600, 0)))
 
     async def writer() -> None:
         for _ in range(12):
@@ -211,25 +215,84 @@ def entries_read(plan: dict[str, Any]) -> int:
     return own + sum(entries_read(one) for one in plan.get("Plans", ()))
 
 
-async def test_no_history_is_read_for_a_balance_of_the_past(ledger: Ledger) -> None:
-    """An account with 8,000 entries takes some two dozen looks at entries: one for each halving, and one for each
-    entry that is dated across the moment."""
+def index_entries_read(plan: dict[str, Any], index: str) -> int:
+    """How many entries a plan took from an index whose name ends so."""
+    own = int(plan["Actual Rows"] * plan["Actual Loops"]) if str(plan.get("Index Name", "")).endswith(index) else 0
+    return own + sum(index_entries_read(one, index) for one in plan.get("Plans", ()))
+
+
+async def explained(ledger: Ledger, sql: str, parameters: tuple[object, ...]) -> dict[str, Any]:
+    """The plan of a statement that was run."""
+
+    async def explain(conn: Any) -> Any:
+        return await fetch(conn, "EXPLAIN (ANALYZE, FORMAT JSON) " + sql, parameters)
+
+    plan = (await ledger.db.run(ledger.tenant, explain))[0][0]
+    found: dict[str, Any] = (json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]
+    return found
+
+
+def analyze(parts: real.Parts, database: str) -> None:
+    """Has the planner know what is in the tables."""
+    url = parts.url(database, f"{database}_owner")
+    values = url.translate_connect_args(username="user", database="dbname")
+    with psycopg.connect(**{**values, **url.query}, autocommit=True) as connection:
+        connection.execute("ANALYZE accounts, entries, journals")
+
+
+async def test_no_history_is_read_for_what_is_asked_of_the_past(
+    ledger: Ledger, parts: real.Parts, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An account with 30,000 entries, of which one in a hundred is dated: a balance takes some two dozen looks at
+    entries, one for each halving and one for each entry that is dated across the moment; no question but that for an
+    effective time looks at dated ones; and a page takes those dated across and its own."""
     await ledger.open("busy")
-    for _ in range(8):
+    for number in range(30):
+        now = START + timedelta(minutes=number)
+        monkeypatch.setattr(clock, "now", lambda now=now: now)
         steps = [ledger.post(("bank", -1), ("busy", 1), actor=FUNDER) for _ in range(1000)]
-        steps[500] = replace(steps[500], effective_time=clock.now() - timedelta(milliseconds=1))
+        dated = now - timedelta(seconds=30)
+        steps[::100] = [replace(step, effective_time=dated) for step in steps[::100]]
         await ledger.apply(*steps)
-    middle = (await ledger.rows("SELECT create_time FROM entries WHERE account = 'busy' AND sequence = 4321"))[0][0]
-    for axis in (Axis.RECORDED, Axis.EFFECTIVE):
-        key = (ledger.tenant, "busy", None, AsOf(axis, middle))
+    analyze(parts, database)
+    middle = START + timedelta(minutes=14, seconds=-10)  # ten are dated across it
+    for as_of in (AsOf(Axis.RECORDED, middle), AsOf(Axis.EFFECTIVE, middle), AsOf(Axis.SEQUENCE, sequence=14_321)):
+        columns = moments_store._columns([(ledger.tenant, "busy", None, as_of)])
+        plan = await explained(ledger, moments_store._BALANCES, columns)
+        assert 0 < entries_read(plan) < 40, json.dumps(plan, indent=1)
+        if as_of.axis is not Axis.EFFECTIVE:
+            assert index_entries_read(plan, "_dated") == 0, json.dumps(plan, indent=1)
+    for limit in (2, 101, 1001):
+        asked: tuple[object, ...] = (middle, ledger.tenant, "busy", 2**63 - 1, limit)
+        plan = await explained(ledger, moments_store._DATED_BACK, asked)
+        assert plan["Actual Rows"] == min(10, limit)
+        assert entries_read(plan) < 20, json.dumps(plan, indent=1)
+        asked = (ledger.tenant, "busy", 14_001, middle, limit)
+        plan = await explained(ledger, moments_store._RECORDED_BY_THEN, asked)
+        assert limit <= entries_read(plan) < limit + 40, json.dumps(plan, indent=1)
 
-        async def explain(conn: Any, key: Any = key) -> Any:
-            columns = moments_store._columns([key])
-            return await fetch(conn, "EXPLAIN (ANALYZE, FORMAT JSON) " + moments_store._BALANCES, columns)
 
-        plan = (await ledger.db.run(ledger.tenant, explain))[0][0]
-        plan = json.loads(plan) if isinstance(plan, str) else plan
-        assert 0 < entries_read(plan[0]["Plan"]) < 40, json.dumps(plan, indent=1)
+@pytest.mark.parametrize("year", [1, 1871, 2200, 9998])
+async def test_an_entry_dated_by_centuries_spoils_no_answer(
+    ledger: Ledger, year: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused; where the version before let it in, every question about its accounts is answered, at
+    whatever moment."""
+    await ledger.open("far")
+    now, far = clock.now(), datetime(year, 1, 1, tzinfo=UTC)
+    step = replace(ledger.post(("bank", -1), ("far", 1), actor=FUNDER), effective_time=far)
+    (refused,) = await ledger.apply(replace(step, key=str(uuid.uuid4())))
+    assert reason(refused.refusal) == "REQUEST_INVALID"
+    monkeypatch.setattr(rules, "DATING_MAX", timedelta.max)
+    assert (await ledger.apply(step))[0].HasField("journal")
+    for time in (datetime(1, 1, 1, tzinfo=UTC), now - timedelta(days=1), datetime(9998, 6, 1, tzinfo=UTC)):
+        for axis, counted in ((Axis.RECORDED, now), (Axis.EFFECTIVE, far)):
+            as_of = AsOf(axis, time)
+            found = (await past(ledger, ("far", as_of)))[0]
+            assert found is not None
+            assert found.posted == (1 if counted <= time else 0), (axis, time)
+            if time < now:
+                assert len(await listed(ledger, "far", as_of, 2)) == found.posted
 
 
 async def test_an_account_without_entries_was_never_recorded(ledger: Ledger) -> None:
@@ -237,3 +300,18 @@ async def test_an_account_without_entries_was_never_recorded(ledger: Ledger) -> 
     await ledger.open("new")
     assert await ledger.rows("SELECT recorded_time FROM accounts WHERE account = 'new'") == [(NEVER,)]
     assert await listed(ledger, "new", None, 9) == []
+
+
+async def test_a_clock_that_is_ahead_records_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of a process whose clock is ahead of the database's is refused whole, and its account keeps its time; the
+    same step is done once the clock is right. Some seconds are let pass."""
+    await ledger.open("main")
+    real_now = clock.now
+    step = ledger.post(("bank", -1), ("main", 1), actor=FUNDER)
+    for ahead in (timedelta(seconds=8), timedelta(days=36_500)):
+        monkeypatch.setattr(clock, "now", lambda ahead=ahead: real_now() + ahead)
+        with pytest.raises(errors.ClockAhead, match="clock is ahead of its database's"):
+            await ledger.apply(step)
+    assert await ledger.rows("SELECT recorded_time FROM accounts WHERE account = 'main'") == [(NEVER,)]
+    monkeypatch.setattr(clock, "now", lambda: real_now() + timedelta(seconds=3))
+    assert (await ledger.apply(step))[0].HasField("journal")

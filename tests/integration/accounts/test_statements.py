@@ -9,6 +9,7 @@ import io
 import json
 import random
 import uuid
+import zoneinfo
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ import grpc
 import pytest
 from sqlalchemy import text
 
-from accounts import store
+from accounts import documents, statement_store, store
 from accounts.app import build
 from accounts.model import AccountState, AccountType, Customer, KycState
 from accounts.settings import Settings
@@ -29,7 +30,7 @@ from florin.accounts.v1.statement_service_pb2_grpc import StatementServiceStub
 from local import issuer
 from meshkit import clock, lifecycle
 from meshkit.database import Database
-from tests.integration.accounts.conftest import FUNDER, Ledger, channel, refusal
+from tests.integration.accounts.conftest import FUNDER, Ledger, channel, new_ledger, refusal
 from tests.support import parts as real
 
 MARCH = {"period_start": "2026-03-01", "period_end": "2026-03-31"}
@@ -211,6 +212,30 @@ async def test_a_clock_behind_adds_nothing_to_a_period_that_was_stated(
     assert (april.opening_sequence, april.entry_count) == (made.closing_sequence, 1)
 
 
+async def test_a_clock_ahead_states_no_future(hands: Clock, ledger: Ledger, statements: Statements) -> None:
+    """A replica whose clock shows another century issues nothing, so that no account's time goes there; the same
+    request is answered by one whose clock is right."""
+    await ledger.open("main")
+    hands.time = datetime(2199, 1, 1, tzinfo=UTC)
+    assert await refusal(statements.create("main", "r", period_end="2198-12-31")) == "UNAVAILABLE"
+    assert await refusal(statements.create("main", "s")) == "UNAVAILABLE"
+    assert await ledger.rows("SELECT count(*) FROM accounts WHERE recorded_time > '1970-01-01Z'") == [(0,)]
+    hands.time = MIDNIGHT
+    assert (await statements.create("main", "s")).number == 1
+
+
+async def test_a_day_that_the_zone_left_out_has_an_empty_statement(
+    hands: Clock, db: Database, statements: Statements
+) -> None:
+    """Samoa had no 30 December 2011: nothing was recorded on it."""
+    ledger = await new_ledger(db, "Pacific/Apia")
+    await ledger.open("main")
+    hands.time = MIDNIGHT
+    statements.tenant = ledger.tenant
+    made = await statements.create("main", period_start="2011-12-30", period_end="2011-12-30")
+    assert (made.number, made.entry_count, made.start_time) == (1, 0, made.end_time)
+
+
 async def test_one_request_id_is_one_statement(hands: Clock, ledger: Ledger, statements: Statements) -> None:
     """INV-5: many copies at once, and copies after the record of the request was purged, are one statement; another
     payload is refused; other requests at once have numbers without a gap."""
@@ -327,6 +352,52 @@ async def test_a_figure_beyond_the_schema_is_refused_in_camt_alone(
         assert b"1000000000000000" in await statements.document(made.name, form)
 
 
+async def test_documents_beyond_a_few_at_once_are_refused(
+    hands: Clock, ledger: Ledger, statements: Statements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four subjects have one each while a lot takes long; a second one of a subject, and the fifth subject, are told
+    that the service is overloaded, before the first byte. Once documents are made, or given up, there is room again."""
+    await ledger.open("main")
+    await ledger.apply(ledger.post(("bank", -1), ("main", 1), actor=FUNDER))
+    hands.time = MIDNIGHT
+    made = await statements.create("main")
+    go_on, entries, make = asyncio.Event(), statement_store.entries, documents.make
+    begun: list[int] = []
+
+    async def slowly(*arguments: Any, **options: Any) -> Any:
+        await go_on.wait()
+        return await entries(*arguments, **options)
+
+    def noted(form: int, *rest: Any) -> Any:
+        begun.append(form)
+        return make(form, *rest)
+
+    async def start(subject: str) -> asyncio.Task[bytes] | None:
+        """A document on its way; none when it is refused."""
+        before = len(begun)
+        task = asyncio.ensure_future(statements.document(made.name, 1, subject=subject))
+        while len(begun) == before:
+            if task.done():
+                assert await refusal(task) == "OVERLOADED"
+                return None
+            await asyncio.sleep(0.01)
+        return task
+
+    monkeypatch.setattr(statement_store, "entries", slowly)
+    monkeypatch.setattr(documents, "make", noted)
+    running = {subject: await start(subject) for subject in ("a", "b", "c")}
+    assert await start("a") is None
+    running["d"] = await start("d")
+    assert await start("e") is None
+    given_up = running.pop("d")
+    assert given_up is not None
+    given_up.cancel()
+    running["e"] = await real.eventually(lambda: start("e"))
+    go_on.set()
+    assert len({await task for task in running.values() if task is not None}) == 1
+    assert await start("a") is not None
+
+
 async def test_nobody_changes_a_statement_that_was_issued(hands: Clock, ledger: Ledger, statements: Statements) -> None:
     """The service's own role can neither change nor delete one."""
     await ledger.open("main")
@@ -340,3 +411,9 @@ async def test_nobody_changes_a_statement_that_was_issued(hands: Clock, ledger: 
         with pytest.raises(Exception, match="permission denied"):
             await ledger.db.run(ledger.tenant, attempt)
     assert uuid.UUID((await ledger.rows("SELECT statement::text FROM statements"))[0][0])
+
+
+async def test_a_service_has_the_zones_of_its_package(running: lifecycle.Running) -> None:
+    """Not those of the machine it runs on, which differ between replicas."""
+    assert running.grpc_port
+    assert zoneinfo.TZPATH == ()

@@ -90,3 +90,25 @@ def test_what_stands_and_what_old_writers_add_have_times_in_order(
             "SELECT count(*) FROM pg_index WHERE indrelid::regclass::text LIKE 'entries_%%' AND NOT indisvalid"
         ).fetchone()
         assert dated == (0,)
+
+
+def test_holds_are_given_their_ends_though_a_run_was_interrupted(
+    parts: real.Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run left behind, an index that is not valid included, is made whole by the next one."""
+    with old_database(parts, monkeypatch) as database:
+        owner = parts.url(database, f"{database}_owner")
+        values = owner.translate_connect_args(username="user", database="dbname")
+        with psycopg.connect(**{**values, **owner.query}, autocommit=True) as connection:
+            connection.execute("ALTER TABLE holds ADD COLUMN expire_time timestamptz")
+            connection.execute("CREATE INDEX holds_expiry ON holds (hold)")
+        with psycopg.connect(parts.postgres.admin_dsn(database), autocommit=True) as admin:
+            admin.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'holds_expiry'::regclass")
+        migrations.upgrade(owner, "accounts", f"{database}_runtime")
+        with psycopg.connect(**{**values, **owner.query}, autocommit=True) as connection:
+            told = connection.execute(
+                "SELECT pg_get_indexdef(indexrelid), indisvalid, (SELECT convalidated FROM pg_constraint"
+                " WHERE conname = 'holds_state') FROM pg_index WHERE indexrelid = 'holds_expiry'::regclass"
+            ).fetchone()
+        assert told is not None
+        assert ("(expire_time)" in told[0], *told[1:]) == (True, True, True)

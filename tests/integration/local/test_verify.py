@@ -34,8 +34,8 @@ def databases(parts: Parts) -> Urls:
 @pytest.fixture
 def urls(databases: Urls) -> Urls:
     """The databases without the rows of the test before."""
-    for service, tables in (("transactions", "transfers, outbox"), ("accounts", "journals, entries")):
-        execute(databases, service, f"TRUNCATE {tables}")
+    for service, tables in (("transactions", "transfers, outbox"), ("accounts", "journals, accounts")):
+        execute(databases, service, f"TRUNCATE {tables} CASCADE")
     execute(databases, "compliance", "TRUNCATE reservations")
     execute(databases, "accounts", "REVOKE ALL ON entries FROM accounts_runtime")
     return databases
@@ -181,6 +181,68 @@ def test_an_event_of_another_id_and_a_gap_are_found(urls: Urls) -> None:
     violations = found(urls)["INV-7"].violations
     assert f"transactions: demo/transfers/{id_} jumps from version 1 to 3" in violations
     assert f"transactions: demo/transfers/{id_} version 3 has another event id" in violations
+
+
+def booked(urls: Urls) -> str:
+    """A journal of 5 from "b" to "a", and a statement of "a" with it; gives the journal's id."""
+    journal = journal_of(urls, str(uuid.uuid4())).removeprefix("journals/")
+    for account, amount in (("a", 5), ("b", -5)):
+        execute(
+            urls,
+            "accounts",
+            "INSERT INTO accounts (tenant, account, type, state, currency, display_name, version, create_time,"
+            " update_time, posted, sequence) VALUES ('demo', %s, 2, 2, 'EUR', '', 1, now(), now(), %s, 1)",
+            account,
+            amount,
+        )
+    execute(
+        urls,
+        "accounts",
+        "INSERT INTO entries (tenant, account, sequence, journal, leg, currency, amount, balance_after, create_time,"
+        " effective_time) SELECT tenant, n.account, 1, journal, n.leg, 'EUR', n.amount, n.amount, create_time,"
+        " effective_time FROM journals, (VALUES ('a', 0, 5), ('b', 1, -5)) AS n(account, leg, amount)"
+        " WHERE journal = %s",
+        journal,
+    )
+    execute(
+        urls,
+        "accounts",
+        "INSERT INTO statements VALUES ('demo', %s, 'a', 1, '2026-03-01', '2026-03-31', 'UTC', '2026-03-01Z',"
+        " '2026-04-01Z', 'EUR', 0, 5, 0, 1, '', '', 1, now())",
+        uuid.UUID(int=1),
+    )
+    return journal
+
+
+def test_a_statement_that_entries_do_not_say_is_found(urls: Urls) -> None:
+    """Another balance, or a sequence that no entry has."""
+    booked(urls)
+    assert not found(urls)["INV-2"].violations
+    name = f"demo/statements/{uuid.UUID(int=1)}"
+    execute(urls, "accounts", "UPDATE statements SET opening = 3")
+    assert found(urls)["INV-2"].violations == [f"{name}: 3 at 0 and 5 at 1, entries say nothing and 5"]
+    execute(urls, "accounts", "UPDATE statements SET opening = 0, closing = 0, closing_sequence = 2")
+    assert found(urls)["INV-2"].violations == [f"{name}: 0 at 0 and 0 at 2, entries say nothing and nothing"]
+
+
+def test_an_entry_with_other_times_than_its_journal_is_found(urls: Urls) -> None:
+    """Counted from another day, recorded earlier or later; what a version before wrote at the end of a stated period
+    is as it should be."""
+    journal = booked(urls)
+    wrong = ["demo/accounts/a: entry 1 has other times than its journal"]
+    for changed in (
+        "effective_time = effective_time - interval '1 day'",
+        "create_time = create_time - interval '1 microsecond'",
+        "create_time = create_time + interval '1 day'",
+    ):
+        execute(urls, "accounts", f"UPDATE entries SET {changed} WHERE account = 'a'")
+        assert found(urls)["INV-2"].violations == wrong, changed
+        restored = "create_time = j.create_time, effective_time = j.effective_time FROM journals AS j"
+        execute(urls, "accounts", f"UPDATE entries AS e SET {restored} WHERE j.journal = %s", journal)
+    assert not found(urls)["INV-2"].violations
+    execute(urls, "accounts", "UPDATE entries SET create_time = create_time + interval '1 day' WHERE account = 'a'")
+    execute(urls, "accounts", "UPDATE statements SET end_time = (SELECT create_time FROM entries WHERE account = 'a')")
+    assert not found(urls)["INV-2"].violations
 
 
 def test_a_right_too_many_is_found(urls: Urls) -> None:

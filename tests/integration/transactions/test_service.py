@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -316,6 +317,20 @@ async def test_a_resolved_case_finishes_its_transfer(service: Service, parts: re
     await real.eventually(completed)
     assert service.ledger.active_holds() == 0
     assert service.ledger.journals == {held.name: 1}
+
+
+async def test_a_reversal_counts_from_a_day_not_far_away(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten years before and after the present; a copy of the request is answered whenever it comes."""
+    one = await service.create()
+    reverse = pb.ReverseTransferRequest(name=one.name, reason="twice paid", request_id=uuid.uuid4().hex)
+    for days in (-3700, 3700, 365 * 5000):
+        reverse.effective_time.CopyFrom(clock.timestamp(clock.now() + timedelta(days=days)))
+        assert await service.refused("ReverseTransfer", reverse) == ("INVALID_ARGUMENT", "REQUEST_INVALID"), days
+    reverse.effective_time.CopyFrom(clock.timestamp(clock.now() - timedelta(days=3600)))
+    first = (await service.call("ReverseTransfer", reverse)).reversal
+    real_now = clock.now
+    monkeypatch.setattr(clock, "now", lambda: real_now() + timedelta(days=200))
+    assert (await service.call("ReverseTransfer", reverse)).reversal == first
 
 
 async def test_cancel_and_reverse_keep_their_request_ids(service: Service) -> None:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import uuid
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -78,11 +79,12 @@ def issue(entries: list[Entry], **changes: object) -> tuple[Statement, Totals]:
 def render(form: int, made: Statement, totals: Totals, entries: list[Entry], lot: int = 1000) -> bytes:
     """A document whole, its entries handed over in lots."""
     document = documents.make(form, made, totals)
-    lots = [document.rows(entries[at : at + lot]) for at in range(0, len(entries), lot)]
-    return b"".join([document.head(), *lots, document.tail()])
+    parts = [document.head()]  # before the entries, as the service asks: each part goes on from the one before
+    parts += [document.rows(entries[at : at + lot]) for at in range(0, len(entries), lot)]
+    return b"".join([*parts, document.tail()])
 
 
-HOSTILE = st.text(max_size=150)
+HOSTILE = st.text(max_size=150) | st.text(st.sampled_from("=+-@;\t\r\n\"', a"), max_size=9)
 ENTRIES = st.lists(st.tuples(st.integers(-999, 999).filter(bool), HOSTILE), max_size=90)
 
 
@@ -109,7 +111,9 @@ def test_documents_hold_every_entry_whatever_texts_there_are(
     assert [row["record"] for row in rows] == ["OPENING", *["ENTRY"] * len(entries), "CLOSING"]
     assert not any(row["origin"].startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows)
     assert not any(row["amount"].startswith("-") for row in rows)
-    assert [row["origin"].removeprefix("'") for row in rows[1:-1]] == [origin.removeprefix("'") for _, origin in drawn]
+    assert [row["origin"].replace("'", "") for row in rows[1:-1]] == [origin.replace("'", "") for _, origin in drawn]
+    for cell in re.split(r"[;\t\r\n]", whole[CSV].decode()):
+        assert not cell.strip('" ').startswith(("=", "+", "-", "@")), cell
 
     document = etree.fromstring(whole[CAMT])
     assert len(document.findall(".//c:Ntry", NS)) == len(entries)
@@ -119,14 +123,15 @@ def test_documents_hold_every_entry_whatever_texts_there_are(
     text = "\n".join(page.extract_text() for page in pages)
     assert f"page {len(pages)}" in text
     assert text.count("Closing balance") == 2
+    assert len(re.findall(r"^ *\d+ 2026-03-\d\d 2026-02-27 transfer ", text, re.M)) == len(entries)
 
 
 # What was issued with layout 1 has to be these bytes for as long as there is a copy of it anywhere.
 BYTES = {
     JSON: "2aae78d5dde648e0a77e8b9a4d04b93e0774c213a2a3e4fa274db7b6d949292c",
-    CSV: "5e3725b721ae1af79c365ca824a1736ba313ffa341660ab38888430efb460f67",
+    CSV: "504a101098faadc8d0d1606c153a762832c6b3f6d2b8091818a73bfdbc059b6f",
     CAMT: "b7e7d7bf78ba36d4718da97b0695e2a4b11fe1ed31c0bb2e53711e9a7e3e4f3d",
-    PDF: "1805147c5f76728846b7b88bb221377e327ba007ffa4cdf4cb418d91b99aaab9",
+    PDF: "8d645d794288f1cb26d4a94db4745a86b0d0598ac7f2f553dc7d7a1bf078b0db",
 }
 
 
@@ -165,6 +170,24 @@ def test_camt_tells_balances_sides_days_and_references() -> None:
     assert texts("Ntry/AcctSvcrRef") == [uuid.UUID(int=8).hex, uuid.UUID(int=9).hex]
     assert texts("Acct/Id/IBAN") == ["DE89370400440532013000"]
     assert texts("TtlCdtNtries/Sum") == ["7.00"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "cell"),
+    [
+        ("transfers/a-b", '"transfers/a-b"'),
+        ("=1", '"\'=1"'),
+        ("\t=1", "\"'\t'=1\""),
+        ("a;=1", '"a;\'=1"'),
+        ("a\n@b", '"a\n\'@b"'),
+        (';"=1"', '";""\'=1"""'),
+        ("a - b, -c", '"a - b, -c"'),
+    ],
+)
+def test_no_cell_is_a_formula_by_whatever_separator(origin: str, cell: str) -> None:
+    """Texts stand in quotation marks; an apostrophe stands before each sign that could begin a cell."""
+    entries = [entry(8, 700, 200, origin)]
+    assert render(CSV, *issue(entries), entries).decode().partition(f"{uuid.UUID(int=8)},")[2].startswith(f"{cell}\r\n")
 
 
 @pytest.mark.parametrize(("currency", "text"), [("JPY", "12345"), ("KWD", "12.345"), ("CLF", "1.2345")])
@@ -213,6 +236,24 @@ def test_days_are_those_of_the_time_zone() -> None:
     assert day.end_time - day.start_time == timedelta(hours=23)
     before = statements.period(date(2018, 11, 3), date(2018, 11, 3), "America/Sao_Paulo")
     assert before.end_time == day.start_time
+
+
+def test_a_day_that_a_zone_left_out_is_empty_and_booking_days_are_of_the_period() -> None:
+    """Samoa had no 30 December 2011. Clocks of St. John's were put back at a minute past midnight: the second half of
+    the last hour of the day before is in the next day's period, and is booked on it."""
+    left_out = statements.period(date(2011, 12, 30), date(2011, 12, 30), "Pacific/Apia")
+    assert left_out.start_time == left_out.end_time
+    day = statements.period(date(2010, 11, 7), date(2010, 11, 7), "America/St_Johns")
+    again = day.start_time + timedelta(minutes=30)
+    assert statements.local_day(again, day.time_zone) == date(2010, 11, 6)
+    entries = [entry(8, 700, 200, create_time=again, effective_time=again)]
+    made, totals = issue(entries, period=day)
+    assert b'"bookingDate":"2010-11-07","valueDate":"2010-11-06"' in render(JSON, made, totals, entries)
+    assert b",2010-11-07,2010-11-06," in render(CSV, made, totals, entries)
+    document = etree.fromstring(render(CAMT, made, totals, entries))
+    assert document.findtext(".//c:BookgDt/c:Dt", namespaces=NS) == "2010-11-07"
+    text = pypdf.PdfReader(io.BytesIO(render(PDF, made, totals, entries))).pages[0].extract_text()
+    assert (text.count("2010-11-07"), text.count("2010-11-06")) == (3, 1)  # the period's days; booking and value date
 
 
 @pytest.mark.parametrize("text", ["2026-02-30", "0000-01-01", "2026-13-01", "0001-12-31", "9999-01-01"])
