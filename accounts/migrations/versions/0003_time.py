@@ -60,20 +60,25 @@ FROM (
 ) AS r
 WHERE e.tenant = r.tenant AND e.account = r.account AND e.sequence = r.sequence AND e.create_time IS NULL
 """
-# What is added up is put aside first, so that the accounts are locked for as long as writing it takes; in the order
-# in which the ledger locks them.
+# What is added up is put aside first, and written in lots: accounts are locked for as long as writing some of them
+# takes, in the order in which the ledger locks them.
+_ADD_UP = (
+    "CREATE TEMPORARY TABLE account_times AS SELECT row_number() OVER (ORDER BY tenant, account) AS number, tenant,"
+    " account, max(create_time) AS create_time,"
+    " max(abs(extract(epoch FROM effective_time - create_time) * 1000000))::bigint AS dating"
+    " FROM entries GROUP BY tenant, account"
+)
+_LOT_ACCOUNTS = 1000
 _ACCOUNTS = (
     (
-        "CREATE TEMPORARY TABLE account_times ON COMMIT DROP AS"
-        " SELECT tenant, account, max(create_time) AS create_time,"
-        " max(abs(extract(epoch FROM effective_time - create_time) * 1000000))::bigint AS dating"
-        " FROM entries GROUP BY tenant, account"
+        "SELECT count(*) FROM (SELECT 1 FROM accounts AS a JOIN account_times AS t USING (tenant, account)"
+        " WHERE t.number > {after} AND t.number <= {up_to} ORDER BY a.tenant, a.account"
+        " FOR NO KEY UPDATE OF a) AS locked"
     ),
-    "SELECT count(*) FROM (SELECT 1 FROM accounts ORDER BY tenant, account FOR NO KEY UPDATE) AS locked",
     (
         "UPDATE accounts AS a SET recorded_time = greatest(a.recorded_time, t.create_time),"
-        " dating_microseconds = greatest(a.dating_microseconds, t.dating)"
-        " FROM account_times AS t WHERE a.tenant = t.tenant AND a.account = t.account"
+        " dating_microseconds = greatest(a.dating_microseconds, t.dating) FROM account_times AS t"
+        " WHERE a.tenant = t.tenant AND a.account = t.account AND t.number > {after} AND t.number <= {up_to}"
     ),
 )
 # An entry that the version before added between the first step and the last one can be earlier than those before it.
@@ -119,12 +124,21 @@ def upgrade() -> None:
         op.execute("SELECT set_config('florin.tenants', '*', false)")
         _together(*_COLUMNS, _OLD_WRITERS, _OLD_WRITERS_TRIGGER)
         op.execute(_FILL)
-        _together(*_ACCOUNTS)
+        _fill_accounts()
         _together(_LEVEL)
         _together(*_TIMES_GIVEN)
         op.execute("ALTER TABLE entries VALIDATE CONSTRAINT entries_have_times")
         _index_dated_entries()
         op.execute("SELECT set_config('florin.tenants', '', false)")
+
+
+def _fill_accounts() -> None:
+    op.execute("DROP TABLE IF EXISTS pg_temp.account_times")
+    op.execute(_ADD_UP)
+    last = op.get_bind().execute(sa.text("SELECT count(*) FROM account_times")).scalar_one()
+    for after in range(0, last, _LOT_ACCOUNTS):
+        _together(*(statement.format(after=after, up_to=after + _LOT_ACCOUNTS) for statement in _ACCOUNTS))
+    op.execute("DROP TABLE account_times")
 
 
 def _together(*statements: str) -> None:
