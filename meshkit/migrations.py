@@ -6,6 +6,7 @@ A service's revisions stand in `<service>/migrations/versions/`; the tables that
 
 from __future__ import annotations
 
+import time
 from contextvars import ContextVar
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 _role: ContextVar[str] = ContextVar("florin_runtime_role")
 
 # One migration at a time per database, whoever runs it.
+
 _ADVISORY_LOCK = 0x666C6F72
+_LOCK_AGAIN_SECONDS = 0.1
 
 _TENANTS = "(SELECT string_to_array(current_setting('florin.tenants', true), ','))::text[]"
 TENANT_POLICY = f"tenant = ANY ({_TENANTS}) OR (SELECT current_setting('florin.tenants', true)) = '*'"
@@ -68,7 +71,11 @@ def upgrade(owner_url: URL, package: str, role: str) -> None:
     token = _role.set(role)
     try:
         with engine.connect() as connection:
-            connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_LOCK})
+            # Asked for again and again: who waits in the statement holds a snapshot, and an index that is built
+            # CONCURRENTLY by the one who has the lock waits for that.
+            while not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_LOCK}):
+                connection.commit()
+                time.sleep(_LOCK_AGAIN_SECONDS)
             connection.commit()
             environment = EnvironmentContext(
                 Config(), directory, fn=lambda revision, _context: directory._upgrade_revs("head", revision)
