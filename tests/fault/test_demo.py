@@ -64,4 +64,4 @@ def test_the_demo_comes_to_the_same_when_transactions_is_killed_in_the_middle(me
         assert len(rows) > 5
         assert table(disturbed, title) == rows
     for printed in (undisturbed, disturbed):
-        assert printed.count(" holds ") == 8, printed
+        assert printed.count(" holds ") == 9, printed

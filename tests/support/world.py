@@ -169,7 +169,9 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
     """A customer with two accounts, a payment between them, and one that waits for a person."""
     customer = mesh.customer(tenant=tenant)
     debit, credit = mesh.account(customer, funds=100_00, tenant=tenant), mesh.account(customer, tenant=tenant)
-    paid = mesh.call("TransferService.CreateTransfer", mesh.transfer(debit, credit, 1), tenant=tenant).transfer
+    # Made by the customer: what staff authorizes is not the customer's to capture.
+    own = {"customer": customer, "tenant": tenant}
+    paid = mesh.call("TransferService.CreateTransfer", mesh.transfer(debit, credit, 1), "customer", **own).transfer
     asked = mesh.transfer(debit, credit, 1, remittance="ask")
     waiting = mesh.call("TransferService.CreateTransfer", asked, tenant=tenant).transfer
     cases = compliance_pb.ListCasesRequest(transfer=waiting.name)
