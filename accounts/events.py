@@ -8,12 +8,13 @@ from google.protobuf.message import Message
 
 from accounts import messages
 from accounts.book import Book, Hold, Posted
-from accounts.history import Head, moment
+from accounts.history import Head
 from accounts.model import Account, Customer, HoldState, Tenant
 from accounts.outcomes import customers, timestamp
 from accounts.statements import Statement
 from florin.accounts.v1 import events_pb2 as pb
 from florin.common.v1 import money_pb2
+from meshkit import clock
 from meshkit.outbox import Event
 
 LOG = "logs/journals"
@@ -70,7 +71,13 @@ def account_updated(account: Account) -> Event:
 
 def tree_head_signed(head: Head, number: int) -> Event:
     """Journals were sealed; `number` counts the tenant's heads."""
-    return Event(head.tenant, LOG, number, pb.TreeHeadSigned(tree_head=messages.tree_head(head)), moment(head.time))
+    return Event(
+        head.tenant,
+        LOG,
+        number,
+        pb.TreeHeadSigned(tree_head=messages.tree_head(head)),
+        clock.from_microseconds(head.time),
+    )
 
 
 def statement_issued(statement: Statement, owners: Iterable[str]) -> Event:

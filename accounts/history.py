@@ -9,12 +9,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from accounts import merkle
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECONDS = "CASE WHEN isfinite({0}) THEN (extract(epoch FROM {0}) * 1000000)::bigint END"
+"""SQL of a time as it is sealed; NULL for what the ledger never writes and somebody else might have: infinity."""
 _JOURNAL, _HEAD = "florin.accounts.v1.SealedJournal", "florin.accounts.v1.TreeHead"
 
 
@@ -97,16 +96,6 @@ def unbalanced(entries: Sequence[SealedEntry]) -> str | None:
     for entry in entries:
         sums[entry.currency] = sums.get(entry.currency, 0) + entry.amount
     return next((currency for currency in sorted(sums) if sums[currency]), None)
-
-
-def microseconds(moment: datetime) -> int:
-    """Since 1970, exactly: what PostgreSQL keeps."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def moment(microseconds_: int) -> datetime:
-    """The other way. Raises OverflowError for a time after the year 9999 or before 1."""
-    return _EPOCH + microseconds_ * _MICROSECOND
 
 
 def _text(value: str) -> bytes:

@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts.history import Head, JournalContent, SealedEntry, moment
+from accounts.history import MICROSECONDS, Head, JournalContent, SealedEntry
 from accounts.merkle import Node
+from meshkit import clock
 from meshkit.database import execute, fetch
 
 _LOCK_CLASS = 0x7365616C  # "seal": one sealer at a time in the whole database
@@ -67,11 +68,9 @@ class NewHead:
     last: Cursor
 
 
-# Microseconds since 1970; NULL for what the ledger never writes and somebody else might have: infinity.
-_MICROSECONDS = "CASE WHEN isfinite({0}) THEN (extract(epoch FROM {0}) * 1000000)::bigint END"
 _JOURNAL = (
-    f"j.kind, j.origin, {_MICROSECONDS.format('j.create_time')} AS create_time,"
-    f" {_MICROSECONDS.format('j.effective_time')} AS effective_time"
+    f"j.kind, j.origin, {MICROSECONDS.format('j.create_time')} AS create_time,"
+    f" {MICROSECONDS.format('j.effective_time')} AS effective_time"
 )
 
 # Transactions end in another order than they begin in. Below the snapshot's xmin all have ended: what they left is seen
@@ -92,7 +91,7 @@ _NEXT = (
     " WHERE s.tenant = j.tenant AND s.journal = j.journal LIMIT 1) AS s ON true ORDER BY j.xid, j.journal"
 )
 _OLDEST = (
-    f"SELECT coalesce({_MICROSECONDS.format('create_time')}, 0) FROM journals AS j"  # noqa: S608
+    f"SELECT coalesce({MICROSECONDS.format('create_time')}, 0) FROM journals AS j"  # noqa: S608
     " WHERE (j.xid, j.journal) > (%s::text::xid8, %s::uuid) ORDER BY j.xid, j.journal LIMIT 1"
 )
 _ENTRIES = (
@@ -114,7 +113,7 @@ _LEAVES = (
     " JOIN unnest(%s::text[], %s::bigint[]) AS k(tenant, position) USING (tenant, position)"
 )
 _HEAD = (
-    f"SELECT tree_size, root_hash, {_MICROSECONDS.format('time')}, key_id, signature FROM tree_heads"  # noqa: S608
+    f"SELECT tree_size, root_hash, {MICROSECONDS.format('time')}, key_id, signature FROM tree_heads"  # noqa: S608
     " WHERE tenant = %s"
 )
 _EXPORT = (
@@ -222,7 +221,7 @@ async def add(
             [new.head.tree_size for new in heads],
             [new.number for new in heads],
             [new.head.root_hash for new in heads],
-            [moment(new.head.time) for new in heads],
+            [clock.from_microseconds(new.head.time) for new in heads],
             [new.head.key_id for new in heads],
             [new.head.signature for new in heads],
             [new.last.era for new in heads],

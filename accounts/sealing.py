@@ -13,7 +13,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts import errors, events, merkle, seal_store
-from accounts.history import Head, JournalContent, microseconds
+from accounts.history import Head, JournalContent
 from accounts.merkle import Frontier, Node, Range
 from accounts.seal_store import BEGINNING, Cursor, LogState, NewHead
 from accounts.signing import Signer
@@ -125,7 +125,7 @@ async def seal_next(
     start = max(stored, after, key=_order)
     # First of all, and in every replica: it has to be seen above all when nothing is sealed.
     oldest = await seal_store.oldest_waiting(conn, start)
-    DELAY.set(0 if oldest is None else max(0, microseconds(clock.now()) - oldest) / 1_000_000)
+    DELAY.set(0 if oldest is None else max(0, clock.microseconds(clock.now()) - oldest) / 1_000_000)
     if not is_owner:
         return Pass(0, after, more=False)
     if signed is not None and timedelta(0) <= clock.now() - signed < rest:
@@ -164,7 +164,7 @@ async def _append(
             sealed.append((tenant, leaf[1], content.journal, value))
             made += [(tenant, node, hash_) for node, hash_ in above]
         number = states[tenant].number + 1 if tenant in states else 1
-        head = signer.sign(tenant, frontier.size, frontier.root(), microseconds(now))
+        head = signer.sign(tenant, frontier.size, frontier.root(), clock.microseconds(now))
         last, xid = added[-1]
         heads.append(NewHead(head, number, replace(end, xid=xid, journal=last.journal)))
     try:

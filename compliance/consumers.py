@@ -28,23 +28,6 @@ _CUSTOMER_EVENTS: dict[str, type[accounts_pb.CustomerCreated | accounts_pb.Custo
     "florin.accounts.customer_updated.v1": accounts_pb.CustomerUpdated,
 }
 
-_TransferEvent = (
-    transactions_pb.TransferCompleted
-    | transactions_pb.TransferDeclined
-    | transactions_pb.TransferAuthorized
-    | transactions_pb.TransferCaptured
-    | transactions_pb.TransferVoided
-    | transactions_pb.TransferExpired
-)
-_TRANSFER_EVENTS: dict[str, type[_TransferEvent]] = {
-    "florin.transactions.transfer_completed.v1": transactions_pb.TransferCompleted,
-    "florin.transactions.transfer_declined.v1": transactions_pb.TransferDeclined,
-    "florin.transactions.transfer_authorized.v1": transactions_pb.TransferAuthorized,
-    "florin.transactions.transfer_captured.v1": transactions_pb.TransferCaptured,
-    "florin.transactions.transfer_voided.v1": transactions_pb.TransferVoided,
-    "florin.transactions.transfer_expired.v1": transactions_pb.TransferExpired,
-}
-
 
 async def on_accounts(conn: AsyncConnection, incoming: Sequence[Incoming]) -> None:
     """Keeps tenants with their time zones, and the customers that there are."""
@@ -71,29 +54,26 @@ def on_transactions(cipher: Cipher) -> Callable[[AsyncConnection, Sequence[Incom
         ends: dict[tuple[str, str], End] = {}
         leases: dict[tuple[str, str], datetime] = {}
         for event in incoming:
-            read = _TRANSFER_EVENTS.get(event.type)
-            if read is None:
-                continue
-            told = read.FromString(event.data)
-            if isinstance(told, transactions_pb.TransferAuthorized):
-                leases[event.tenant, told.transfer] = told.expire_time.ToDatetime(tzinfo=UTC)
-            elif (end := _end(told)) is not None:
-                ends.setdefault((event.tenant, told.transfer), end)
+            match event.message():
+                case transactions_pb.TransferAuthorized() as told:
+                    leases[event.tenant, told.transfer] = told.expire_time.ToDatetime(tzinfo=UTC)
+                case transactions_pb.TransferCompleted() as told:
+                    ends.setdefault((event.tenant, told.transfer), End(ReservationState.CAPTURED))
+                case transactions_pb.TransferCaptured() as told if told.ended:
+                    moved = End(ReservationState.CAPTURED, told.captured_amount.minor_units)
+                    ends.setdefault((event.tenant, told.transfer), moved)
+                case (
+                    transactions_pb.TransferDeclined()
+                    | transactions_pb.TransferVoided()
+                    | transactions_pb.TransferExpired()
+                ) as told:
+                    ends.setdefault((event.tenant, told.transfer), End(ReservationState.RELEASED))
         if ends:
             await screening_operations.end_transfers(conn, cipher, ends)
         if leases:  # after the ends, whose locks go before those of reservations
             await screening_operations.prolong_leases(conn, leases)
 
     return handle
-
-
-def _end(told: _TransferEvent) -> End | None:
-    """What an event of a transfer means for its reservation; None while it may go on."""
-    if isinstance(told, transactions_pb.TransferCompleted):
-        return End(ReservationState.CAPTURED)
-    if not isinstance(told, transactions_pb.TransferCaptured):
-        return End(ReservationState.RELEASED)
-    return End(ReservationState.CAPTURED, told.captured_amount.minor_units) if told.ended else None
 
 
 def _time_zone(name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,7 +18,7 @@ from compliance.settings import Settings
 from compliance.watchlists import Watchlists
 from florin.compliance.v1 import compliance_service_pb2 as pb
 from florin.compliance.v1 import compliance_service_pb2_grpc as pb_grpc
-from meshkit import idempotency, identity, money, pages
+from meshkit import clock, idempotency, identity, money, pages
 from meshkit.database import Database
 from meshkit.errors import PageTokenInvalid
 from meshkit.identity import Call
@@ -232,7 +232,9 @@ class ComplianceService(pb_grpc.ComplianceServiceServicer):
         answer = pb.ListCasesResponse(cases=map(messages.case, found[:size]))
         if len(found) > size:
             last = found[size - 1]
-            answer.next_page_token = pages.encode("cases", filter_text, [_micros(last.create_time), str(last.id)])
+            answer.next_page_token = pages.encode(
+                "cases", filter_text, [clock.microseconds(last.create_time), str(last.id)]
+            )
         return answer
 
     async def ResolveCase(self, request: pb.ResolveCaseRequest, context: object) -> pb.ResolveCaseResponse:
@@ -298,18 +300,6 @@ def _after_case(filter_text: str, token: str) -> tuple[datetime, uuid.UUID]:
     if key is None:
         return _FIRST_CASE
     try:
-        return _from_micros(int(key[0])), uuid.UUID(str(key[1]))
+        return clock.from_microseconds(int(key[0])), uuid.UUID(str(key[1]))
     except (ValueError, OverflowError):
         raise PageTokenInvalid from None  # made up: it names no time or no case
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICRO = timedelta(microseconds=1)
-
-
-def _micros(time: datetime) -> int:
-    return (time - _EPOCH) // _MICRO
-
-
-def _from_micros(micros: int) -> datetime:
-    return _EPOCH + micros * _MICRO

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from accounts import signing
-from accounts.history import Head, JournalContent, SealedEntry, moment, unbalanced
+from accounts.history import Head, JournalContent, SealedEntry, unbalanced
 from local.export_file import LineWrong, lines, read_item, read_tenant
 from local.log_check import LogCheck, Report
 from local.state import MeshError
 from local.verify import CLAIMS, Finding
+from meshkit import clock
 
 _NAMED_MAX = 5
 
@@ -82,7 +83,7 @@ def _signed(log: LogCheck) -> str:
     if head is None:
         return "none of them in a signed head"
     try:
-        time = moment(head.time).isoformat()
+        time = clock.from_microseconds(head.time).isoformat()
     except OverflowError:
         time = f"{head.time} µs since 1970"
     number = "" if head.tree_size == log.size else f"{head.tree_size} of them "

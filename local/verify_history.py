@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from accounts.history import Head, JournalContent, SealedEntry
+from accounts.history import MICROSECONDS, Head, JournalContent, SealedEntry
 from accounts.merkle import Node
 from accounts.signing import VerifyingKeys
 from local.log_check import LogCheck, Report
@@ -20,14 +20,13 @@ _UNSEALED_MAX = 1000
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-_MICROSECONDS = "CASE WHEN isfinite({0}) THEN (extract(epoch FROM {0}) * 1000000)::bigint END"
 _TENANTS = (
     "SELECT tenant FROM sealed_journals UNION SELECT tenant FROM tree_heads UNION SELECT tenant FROM tree_nodes"
     " ORDER BY tenant"
 )
 _JOURNALS = (
     "SELECT s.position, s.journal::text, s.leaf_hash, j.journal IS NOT NULL, j.kind, j.origin,"  # noqa: S608
-    f" {_MICROSECONDS.format('j.create_time')}, {_MICROSECONDS.format('j.effective_time')}"
+    f" {MICROSECONDS.format('j.create_time')}, {MICROSECONDS.format('j.effective_time')}"
     " FROM sealed_journals AS s LEFT JOIN journals AS j USING (tenant, journal)"
     " WHERE s.tenant = %s ORDER BY s.position"
 )
@@ -38,7 +37,7 @@ _ENTRIES = (
 # In the order in which the subtrees become complete.
 _NODES = "SELECT level, number, hash FROM tree_nodes WHERE tenant = %s ORDER BY (number + 1) << level::integer, level"
 _HEADS = (
-    f"SELECT tree_size, root_hash, {_MICROSECONDS.format('time')}, key_id, signature, number FROM tree_heads"  # noqa: S608
+    f"SELECT tree_size, root_hash, {MICROSECONDS.format('time')}, key_id, signature, number FROM tree_heads"  # noqa: S608
     " WHERE tenant = %s ORDER BY tree_size"
 )
 _TOLD = "SELECT coalesce(max(version), 0) FROM outbox WHERE tenant = %s AND aggregate = 'logs/journals'"

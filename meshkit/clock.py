@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zoneinfo
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def now() -> datetime:
@@ -22,6 +23,16 @@ def timestamp(moment: datetime) -> Timestamp:
     """
     since = moment - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970, exactly: what PostgreSQL keeps."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(count: int) -> datetime:
+    """The other way. Raises OverflowError for a time after the year 9999 or before 1."""
+    return _EPOCH + count * _MICROSECOND
 
 
 def agree_on_zones() -> None:

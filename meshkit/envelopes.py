@@ -11,12 +11,13 @@ import importlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from florin.common.v1 import events_pb2, policy_pb2
+from meshkit import clock
 from meshkit.outbox import OutboxRow
 
 AGAIN_FOR = "florin-again-for"
@@ -29,8 +30,6 @@ _BATCH_EVENTS_MAX = 100
 """From here on a message hardly gets cheaper, and a consumer has to finish or leave it whole."""
 _BATCH_BYTES_MAX = 256 * 1024
 """Of data; with the attributes still far below what the broker takes. A larger event goes alone."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ def _batch(rows: Sequence[OutboxRow], places: Sequence[int]) -> tuple[bytes, str
             tenant=row.tenant,
             aggregate=row.aggregate,
             version=row.version,
-            time_us=(row.time - _EPOCH) // _MICROSECOND,
+            time_us=clock.microseconds(row.time),
             traceparent=row.traceparent,
             data=row.data,
         )
@@ -186,7 +185,7 @@ def unpack(
                     tenant=record.tenant,
                     aggregate=record.aggregate,
                     version=record.version,
-                    time=_EPOCH + timedelta(microseconds=record.time_us),
+                    time=clock.from_microseconds(record.time_us),
                     traceparent=record.traceparent,
                     data=record.data,
                     again=again,

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _role: ContextVar[str] = ContextVar("florin_runtime_role")
 
 # One migration at a time per database, whoever runs it.
-
 _ADVISORY_LOCK = 0x666C6F72
 _LOCK_AGAIN_SECONDS = 0.1
 

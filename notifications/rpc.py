@@ -154,7 +154,9 @@ class NotificationService(pb_grpc.NotificationServiceServicer):
         answer = pb.ListDeliveriesResponse(deliveries=[_delivery(one) for one in found[:size]])
         if len(found) > size:
             last = found[size - 1]
-            answer.next_page_token = pages.encode("deliveries", filter_text, [_micros(last.create_time), last.position])
+            answer.next_page_token = pages.encode(
+                "deliveries", filter_text, [clock.microseconds(last.create_time), last.position]
+            )
         return answer
 
     async def ReplayDeliveries(
@@ -282,21 +284,9 @@ def _delivery(delivery: Delivery) -> webhook_pb2.Delivery:
     return message
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICRO = timedelta(microseconds=1)
-
-
-def _micros(time: datetime) -> int:
-    return (time - _EPOCH) // _MICRO
-
-
 def _position(micros: int, number: int) -> tuple[datetime, int]:
     """Where a page begins. Raises PageTokenInvalid when a made-up token names no time."""
     try:
-        return _from_micros(micros), number
+        return clock.from_microseconds(micros), number
     except OverflowError:
         raise PageTokenInvalid from None
-
-
-def _from_micros(micros: int) -> datetime:
-    return _EPOCH + micros * _MICRO
