@@ -14,9 +14,8 @@ from meshkit.errors import StaffOnly, Unavailable
 from meshkit.identity import Call, Principal
 from transactions import errors, saga, store
 from transactions.model import State, Transfer
-from transactions.orders import Order, Orders, same_request
+from transactions.orders import Order, Orders
 from transactions.passes import Passes
-from transactions.settings import Settings
 
 _RESERVE_SECONDS = 0.5
 """What of a caller's time is left for the own capture when another one is waited for."""
@@ -25,11 +24,10 @@ _RESERVE_SECONDS = 0.5
 class Authorizations:
     """The use cases. A capture is a transfer of its own, and goes the way of all new transfers."""
 
-    def __init__(self, db: Database, passes: Passes, orders: Orders, settings: Settings) -> None:
+    def __init__(self, db: Database, passes: Passes, orders: Orders) -> None:
         self._db = db
         self._passes = passes
         self._orders = orders
-        self._settings = settings
 
     async def capture(self, capture: Transfer, call: Call) -> Transfer:
         """Moves money that an authorization holds, `capture.amount` or all that is left; gives the capture.
@@ -63,23 +61,18 @@ class Authorizations:
 
     async def _record(self, conn: AsyncConnection, capture: Transfer) -> Transfer:
         """The capture as it is recorded under its request_id, now or before."""
-        cipher = self._db.cipher
-        # Locked first: captures that are asked for at once are answered one after the other.
-        authorization = await store.get(conn, cipher, capture.tenant, capture.capture_of, lock=True)
-        asked = (capture.tenant, capture.request_key, capture.id)
-        made = await store.find_by_request(conn, cipher, [asked])
-        if made:
-            return same_request(made[0], capture)
-        authorization = _owned(authorization, capture.principal, capture.capture_of)
-        _check_stands(authorization)
-        order = _of(authorization, capture)
-        live = await store.live_captures(conn, cipher, [authorization.place])
-        if live:
-            raise _Busy(live[0])
-        if not await store.insert_intents(conn, cipher, [order], self._settings.recovery_lease_seconds):
-            # The same request_id captured another authorization since we looked: there was no lock to wait for.
-            return same_request((await store.find_by_request(conn, cipher, [asked]))[0], capture)
-        return order
+
+        async def make(found: Transfer | None) -> Transfer:
+            authorization = _owned(found, capture.principal, capture.capture_of)
+            _check_stands(authorization)
+            order = _of(authorization, capture)
+            live = await store.live_captures(conn, self._db.cipher, [authorization.place])
+            if live:
+                raise _Busy(live[0])
+            return order
+
+        recorded, _ = await self._orders.record_follower(conn, capture.capture_of, capture, make)
+        return recorded
 
     async def _finish(self, live: Transfer, call: Call) -> None:
         """Brings the capture that is under way to its end. Raises CaptureUnderWay when that takes too long."""

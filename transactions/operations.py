@@ -19,7 +19,7 @@ from transactions import errors, store
 from transactions import filter as filters
 from transactions.authorizations import Authorizations
 from transactions.model import RESTING, State, Transfer
-from transactions.orders import Order, Orders, same_request
+from transactions.orders import Order, Orders
 from transactions.passes import Passes
 from transactions.ports import Ledger
 from transactions.settings import Settings
@@ -37,9 +37,8 @@ class Transfers:
         self._passes = passes
         self._ledger = ledger
         self._waiters = waiters
-        self._settings = settings
         self.orders = Orders(db, passes, settings)
-        self.authorizations = Authorizations(db, passes, self.orders, settings)
+        self.authorizations = Authorizations(db, passes, self.orders)
 
     async def reverse(self, original_id: str, reversal: Transfer, call: Call) -> Transfer:
         """Moves a completed transfer's money back, all of it or `reversal.amount`, by a transfer of its own; audited.
@@ -49,42 +48,36 @@ class Transfers:
         """
 
         async def record(conn: AsyncConnection) -> Transfer:
-            # Locked first: copies of a request that come at once are answered one after the other.
-            original = await store.get(conn, self._db.cipher, reversal.tenant, original_id, lock=True)
-            asked = (reversal.tenant, reversal.request_key, reversal.id)
-            made = await store.find_by_request(conn, self._db.cipher, [asked])
-            if made:
-                return same_request(made[0], reversal)
-            # Asked of what is new alone: a copy of a request is answered whenever it comes.
-            _check_dating(reversal)
-            if original is None:
-                raise errors.TransferNotFound(f"transfers/{original_id}")
-            live = await store.live_reversal(conn, self._db.cipher, reversal.tenant, original_id)
-            if live is not None:
-                raise errors.TransferReversed(original.name, live.name)
-            if original.state is not State.COMPLETED:
-                raise errors.TransferNotCompleted(original.name, original.state)
-            order = replace(
-                reversal,
-                debit_account=original.credit_account,
-                credit_account=original.debit_account,
-                currency=original.currency,
-                amount=_reversible(original, reversal),
-                end_to_end_id=original.end_to_end_id,
-                customers=original.customers,
-            )
-            if not await store.insert_intents(conn, self._db.cipher, [order], self._settings.recovery_lease_seconds):
-                # The same request_id reversed another transfer since we looked: there was no lock to wait for.
-                return same_request((await store.find_by_request(conn, self._db.cipher, [asked]))[0], reversal)
-            await audit.record(
-                conn,
-                call,
-                action="reverse_transfer",
-                resource=original.name,
-                before={"state": original.state},
-                after={"reversal": order.name, "reversed_minor_units": order.amount},
-                why=reversal.remittance,
-            )
+            async def make(original: Transfer | None) -> Transfer:
+                _check_dating(reversal)
+                if original is None:
+                    raise errors.TransferNotFound(f"transfers/{original_id}")
+                live = await store.live_reversal(conn, self._db.cipher, reversal.tenant, original_id)
+                if live is not None:
+                    raise errors.TransferReversed(original.name, live.name)
+                if original.state is not State.COMPLETED:
+                    raise errors.TransferNotCompleted(original.name, original.state)
+                return replace(
+                    reversal,
+                    debit_account=original.credit_account,
+                    credit_account=original.debit_account,
+                    currency=original.currency,
+                    amount=_reversible(original, reversal),
+                    end_to_end_id=original.end_to_end_id,
+                    customers=original.customers,
+                )
+
+            order, is_new = await self.orders.record_follower(conn, original_id, reversal, make)
+            if is_new:
+                await audit.record(
+                    conn,
+                    call,
+                    action="reverse_transfer",
+                    resource=f"transfers/{original_id}",
+                    before={"state": State.COMPLETED},
+                    after={"reversal": order.name, "reversed_minor_units": order.amount},
+                    why=reversal.remittance,
+                )
             return order
 
         async def begin() -> Order:

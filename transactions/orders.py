@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -106,6 +106,32 @@ class Orders:
         crash(self._settings, "after-intent")
         self.hand_on(orders)
         return results
+
+    async def record_follower(
+        self,
+        conn: AsyncConnection,
+        original_id: str,
+        follower: Transfer,
+        make: Callable[[Transfer | None], Awaitable[Transfer]],
+    ) -> tuple[Transfer, bool]:
+        """Records a transfer that belongs to another one, which is locked. Gives it as it stands under its request_id,
+        and whether it is new. `make` fills it in from the original, and is not asked for a copy of a request, which is
+        answered whenever it comes.
+
+        Raises RequestIdReused, and what `make` raises.
+        """
+        cipher = self._db.cipher
+        # Locked first: copies of a request that come at once are answered one after the other.
+        original = await store.get(conn, cipher, follower.tenant, original_id, lock=True)
+        asked = [(follower.tenant, follower.request_key, follower.id)]
+        made = await store.find_by_request(conn, cipher, asked)
+        if made:
+            return _same_request(made[0], follower), False
+        order = await make(original)
+        if not await store.insert_intents(conn, cipher, [order], self._settings.recovery_lease_seconds):
+            # The same request_id was used on another original since we looked: there was no lock to wait for.
+            return _same_request((await store.find_by_request(conn, cipher, asked))[0], follower), False
+        return order, True
 
     def hand_on(self, orders: Sequence[Order]) -> None:
         """Puts those recorded orders among the ones that wait for a pass whose transfers can go on."""
@@ -228,7 +254,7 @@ def _or_raise(answer: Transfer | DomainError) -> Transfer:
     return answer
 
 
-def same_request(recorded: Transfer, asked: Transfer) -> Transfer:
+def _same_request(recorded: Transfer, asked: Transfer) -> Transfer:
     """What stands under a request_id. Raises RequestIdReused where it was made by another payload."""
     if recorded.fingerprint != asked.fingerprint:
         raise RequestIdReused(recorded.name)
