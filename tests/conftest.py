@@ -6,10 +6,27 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import edge as edge_support
 from tests.support import mesh as whole
 from tests.support import parts as real
+
+
+ON_ONE_MESH = ("tests/e2e/", "tests/security/")
+
+
+class _OneMesh(LoadScopeScheduling):
+    """Shares tests out between processes by file; those that need a whole mesh are kept to one, which starts it once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "the mesh" if nodeid.startswith(ON_ONE_MESH) else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """How `make test` uses two cores."""
+    return _OneMesh(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -208,7 +208,7 @@ async def test_an_import_begins_with_the_lists_id(service: Service) -> None:
         await service.call("ImportWatchlist", iter([chunk]))
 
 
-@pytest.mark.parametrize("name", ["cases/nope", f"cases/{uuid.uuid4()}"])
+@pytest.mark.parametrize("name", ["cases/nope", f"cases/{uuid.UUID(int=1)}"])
 async def test_what_is_not_there_is_not_found(service: Service, name: str) -> None:
     """Whether the name could be one or not."""
     async with refused("CASE_NOT_FOUND"):
