@@ -22,7 +22,7 @@ from local.state import SERVICES, State
 
 FLORIN = Path(sys.executable).with_name("florin")
 _START_SECONDS = 180.0
-_UNPUBLISHED = "SELECT EXISTS (SELECT FROM outbox WHERE published_at IS NULL)"
+_UNPUBLISHED = "SELECT EXISTS (SELECT FROM outbox_waiting)"
 
 
 class BenchError(Exception):

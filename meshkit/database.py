@@ -298,6 +298,9 @@ def create_engine(url: URL, settings: ServiceSettings, *, connections: int | Non
         f"-c idle_in_transaction_session_timeout={timeout * 3 // 4} -c timezone=UTC "
         "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2"
         " -c tcp_user_timeout=15000"
+        # Every statement has its index. A plan is kept with its statement, and one made while the tables were small
+        # would read them whole for as long as nobody analyzes them, however much comes in meanwhile.
+        " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     )
     engine = create_async_engine(
         url,

@@ -1,7 +1,7 @@
 """Forward-only schema migrations, run by a command as the database's owner, never at a service's start.
 
 A service's revisions stand in `<service>/migrations/versions/`; the tables that every service has come from
-`kit_tables_v1`, which never changes: what changes gets a `_v2` of its own.
+`kit_tables_v1` and what changed them later, `outbox_v2`, none of which changes any more.
 """
 
 from __future__ import annotations
@@ -143,6 +143,69 @@ def _event_tables_v1(role: str) -> list[str]:
         "CREATE INDEX inbox_update_time ON inbox (update_time)",
         *tenant_table("inbox", role),
     ]
+
+
+def outbox_v2(role: str) -> list[str]:
+    """Statements that let events wait in a narrow table of their own, beside the outbox, whose rows then never change.
+
+    To mark a row as published was to write it anew, with all of its indexes. The version before this one may go on
+    meanwhile: a trigger notes what it writes, and what it marks as published is told a second time, which the broker
+    and the inboxes take for what it is. It goes by `published_at`, which nothing here reads.
+    """
+    return [
+        """
+        CREATE TABLE outbox_waiting (
+            tenant text NOT NULL,
+            partition smallint NOT NULL,
+            id bigint NOT NULL,
+            CONSTRAINT outbox_waiting_pk PRIMARY KEY (partition, id)
+        ) WITH (autovacuum_vacuum_scale_factor = 0.02)
+        """,
+        *tenant_table("outbox_waiting", role),
+        """
+        CREATE TABLE outbox_rounds (
+            tenant text NOT NULL,
+            id bigint GENERATED ALWAYS AS IDENTITY,
+            published_at timestamptz NOT NULL DEFAULT now(),
+            partitions smallint[] NOT NULL,
+            ids bigint[] NOT NULL,
+            CONSTRAINT outbox_rounds_pk PRIMARY KEY (tenant, id),
+            CONSTRAINT outbox_rounds_pairs CHECK (cardinality(partitions) = cardinality(ids))
+        )
+        """,
+        "CREATE INDEX outbox_rounds_published ON outbox_rounds (published_at)",
+        *tenant_table("outbox_rounds", role),
+        """
+        CREATE FUNCTION outbox_rows_wait() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+        BEGIN
+            INSERT INTO outbox_waiting (tenant, partition, id) SELECT tenant, partition, id FROM added;
+            RETURN NULL;
+        END
+        $$
+        """,
+        "SELECT set_config('florin.tenants', '*', true)",  # the owner too is bound by the policies
+        # What was published is many rows, and nobody has to wait while they are read; what was since then is few.
+        _ROUNDS_OF_OLD.format("IS NOT NULL"),
+        "LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE",
+        (
+            "CREATE TRIGGER outbox_rows_wait AFTER INSERT ON outbox"
+            " REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION outbox_rows_wait()"
+        ),
+        _ROUNDS_OF_OLD.format("> coalesce((SELECT max(published_at) FROM outbox_rounds), '-infinity')"),
+        (
+            "INSERT INTO outbox_waiting (tenant, partition, id)"
+            " SELECT tenant, partition, id FROM outbox WHERE published_at IS NULL"
+        ),
+        "DROP INDEX outbox_published",
+        "DROP INDEX outbox_unpublished",
+    ]
+
+
+_ROUNDS_OF_OLD = (
+    "INSERT INTO outbox_rounds (tenant, published_at, partitions, ids)"
+    " SELECT tenant, published_at, array_agg(partition), array_agg(id) FROM outbox"
+    " WHERE published_at {} GROUP BY tenant, published_at"
+)
 
 
 def _request_tables_v1(role: str) -> list[str]:

@@ -30,8 +30,8 @@ PARTITIONS = 16
 _BATCH = 500
 _POLL_SECONDS = 0.2
 _COUNTED_MAX = 100_000  # of waiting events; more is a number that takes long to count and says nothing else
-_PURGE_ROWS = 10_000
-_PURGE_SECONDS, _PURGE_FULL_SECONDS = 60, 1  # 10,000 rows a second are gone where so many come
+_PURGE_ROUNDS = 40
+_PURGE_SECONDS, _PURGE_FULL_SECONDS = 60, 0.2  # 200 rounds a second are gone where so many come
 _PUBLISH_SECONDS = 5.0
 """A batch that takes longer is broken off and what was published of it is noted."""
 STANDSTILL_SECONDS = 15
@@ -111,22 +111,29 @@ class OutboxRow:
     data: bytes
 
 
-def _row(row: Sequence[Any]) -> OutboxRow:
-    return OutboxRow(*row)
-
-
 _COLUMNS = "tenant, id, event_id, subject, aggregate, version, time, traceparent, data"
 # Each partition by its index, and then the oldest of all: after a long outage of the broker millions of rows wait, and
-# to sort them for every batch would take longer than new ones come.
+# to sort them for every batch would take longer than new ones come. An event that is gone has no data.
 _TAKE = (
-    f"SELECT {_COLUMNS} FROM unnest(%s::smallint[]) AS p CROSS JOIN LATERAL"  # noqa: S608
-    f" (SELECT {_COLUMNS} FROM outbox WHERE published_at IS NULL AND partition = p ORDER BY id LIMIT {_BATCH}) AS o"
-    f" ORDER BY id LIMIT {_BATCH}"
+    "SELECT w.tenant, w.id, o.event_id, o.subject, o.aggregate, o.version, o.time, o.traceparent, o.data, w.partition"  # noqa: S608
+    " FROM (SELECT w.* FROM unnest(%s::smallint[]) AS p CROSS JOIN LATERAL"
+    f" (SELECT * FROM outbox_waiting WHERE partition = p ORDER BY id LIMIT {_BATCH}) AS w"
+    f" ORDER BY w.id LIMIT {_BATCH}) AS w LEFT JOIN outbox AS o ON o.tenant = w.tenant AND o.id = w.id ORDER BY w.id"
 )
-_COUNT = f"SELECT count(*) FROM (SELECT 1 FROM outbox WHERE published_at IS NULL LIMIT {_COUNTED_MAX}) AS waiting"  # noqa: S608
+IN_ORDER = "SELECT set_config('enable_bitmapscan', 'off', false)"
+"""An index gives the oldest first and can stop; a bitmap, which looks cheap before statistics are made, reads all."""
+# Which events went together and when, a row for each tenant: so little is kept of it that no event is written again.
+_DONE = (
+    "WITH done AS (SELECT * FROM unnest(%s::text[], %s::smallint[], %s::bigint[]) AS d(tenant, partition, id)),"
+    " gone AS (DELETE FROM outbox_waiting AS w USING done AS d WHERE w.partition = d.partition AND w.id = d.id)"
+    " INSERT INTO outbox_rounds (tenant, partitions, ids)"
+    " SELECT tenant, array_agg(partition), array_agg(id) FROM done GROUP BY tenant"
+)
+_COUNT = f"SELECT count(*) FROM (SELECT 1 FROM outbox_waiting LIMIT {_COUNTED_MAX}) AS waiting"  # noqa: S608
 _OLDEST = (
-    "SELECT min(time) FROM generate_series(0, %s) AS p CROSS JOIN LATERAL"
-    " (SELECT time FROM outbox WHERE published_at IS NULL AND partition = p ORDER BY id LIMIT 1) AS o"
+    "SELECT min(o.time) FROM generate_series(0, %s) AS p CROSS JOIN LATERAL"
+    " (SELECT tenant, id FROM outbox_waiting WHERE partition = p ORDER BY id LIMIT 1) AS w"
+    " JOIN outbox AS o ON o.tenant = w.tenant AND o.id = w.id"
 )
 _OWN = (
     "SELECT p::smallint FROM generate_series(0, %s) AS p WHERE NOT p = ANY(%s) AND pg_try_advisory_lock(%s, p::integer)"
@@ -136,8 +143,20 @@ _OWN = (
 _RETELL_SECONDS = 5.0
 """What a broker acknowledged just before it was lost may not have reached its disk, which it syncs every second."""
 _RETELL = (
-    "UPDATE outbox SET published_at = NULL WHERE partition = ANY(%s)"
-    " AND published_at >= (SELECT max(published_at) FROM outbox) - %s::interval"
+    "INSERT INTO outbox_waiting (tenant, partition, id) SELECT r.tenant, e.partition, e.id FROM outbox_rounds AS r"
+    " CROSS JOIN LATERAL unnest(r.partitions, r.ids) AS e(partition, id)"
+    " WHERE r.published_at >= (SELECT max(published_at) FROM outbox_rounds) - %s::interval AND e.partition = ANY(%s)"
+    " ON CONFLICT DO NOTHING"
+)
+# What waits to be told once more keeps its place among those that wait; without its event it is passed over there.
+_PURGE = (
+    "WITH old AS (SELECT tenant, id FROM outbox_rounds WHERE published_at < now() - %s::interval"
+    " ORDER BY published_at LIMIT %s FOR UPDATE SKIP LOCKED),"
+    " gone AS (DELETE FROM outbox_rounds AS r USING old WHERE r.tenant = old.tenant AND r.id = old.id"
+    " RETURNING r.tenant, r.ids),"
+    " events AS (DELETE FROM outbox AS o USING (SELECT tenant, unnest(ids) AS id FROM gone) AS g"
+    " WHERE o.tenant = g.tenant AND o.id = g.id)"
+    " SELECT count(*) FROM gone"
 )
 
 
@@ -156,6 +175,7 @@ class Relay:
         async with self._db.engine.connect() as conn:
             await conn.exec_driver_sql("SELECT set_config('florin.tenants', %s, false)", (ALL_TENANTS,))
             await conn.exec_driver_sql("SELECT set_config('synchronous_commit', 'off', false)")
+            await conn.exec_driver_sql(IN_ORDER)
             # A replica that stands still, or whose host is gone without a word, would keep its partitions for good.
             await conn.exec_driver_sql(
                 "SELECT set_config('idle_session_timeout', %s, false)", (f"{STANDSTILL_SECONDS}s",)
@@ -188,7 +208,7 @@ class Relay:
                 await self._observe(conn)
                 observe_again = loop.time() + 5
             if loop.time() >= purge_again and owned:
-                full = await self._purge(conn, owned)
+                full = await self._purge(conn)
                 purge_again = loop.time() + (_PURGE_FULL_SECONDS if full else _PURGE_SECONDS)
             if published < _BATCH:
                 await self._wait(event_gather_seconds(published))
@@ -196,7 +216,7 @@ class Relay:
     async def _tell_again(self, conn: AsyncConnection, partitions: list[int]) -> None:
         """Publishes what was published last once more, in order: a broker that was away may have lost it. One that has
         it drops it by its id, or else the consumers' inboxes do."""
-        await conn.exec_driver_sql(_RETELL, (partitions, timedelta(seconds=_RETELL_SECONDS)))
+        await conn.exec_driver_sql(_RETELL, (timedelta(seconds=_RETELL_SECONDS), partitions))
 
     async def _wait(self, gather_seconds: float) -> None:
         try:
@@ -206,8 +226,9 @@ class Relay:
         await asyncio.sleep(gather_seconds)
 
     async def _publish_batch(self, conn: AsyncConnection, owned: list[int]) -> int:
-        result = await conn.exec_driver_sql(_TAKE, (owned,))
-        rows = [_row(row) for row in result]
+        waiting: Sequence[Any] = (await conn.exec_driver_sql(_TAKE, (owned,))).all()
+        partitions = {row[1]: row[-1] for row in waiting}
+        rows = [OutboxRow(*row[:-1]) for row in waiting if row[2] is not None]
         published: list[OutboxRow] = []
         failure: Exception | None = None
         clock = asyncio.get_running_loop().time
@@ -219,18 +240,16 @@ class Relay:
                 outcomes: Sequence[Exception | None] = await self._bus.publish_rows(turn)
             except Unavailable as error:
                 outcomes = [error] * len(turn)
-            done = [row for row, outcome in zip(turn, outcomes, strict=True) if outcome is None]
-            published.extend(done)
-            if len(done) < len(turn):
+            took = [row for row, outcome in zip(turn, outcomes, strict=True) if outcome is None]
+            published.extend(took)
+            if len(took) < len(turn):
                 failure = next(outcome for outcome in outcomes if outcome is not None)
                 _log.warning("events wait in the outbox", cause=repr(failure), waiting=len(rows) - len(published))
                 break
-        if published:
-            await conn.exec_driver_sql(
-                "UPDATE outbox SET published_at = now() FROM unnest(%s::text[], %s::bigint[]) AS done(tenant, id)"
-                " WHERE outbox.tenant = done.tenant AND outbox.id = done.id",
-                ([row.tenant for row in published], [row.id for row in published]),
-            )
+        done = [(row.tenant, row.id) for row in published] + [(row[0], row[1]) for row in waiting if row[2] is None]
+        if done:
+            tenants, ids = [tenant for tenant, _ in done], [id_ for _, id_ in done]
+            await conn.exec_driver_sql(_DONE, (tenants, [partitions[id_] for id_ in ids], ids))
         if failure is not None:
             await asyncio.sleep(0.5)
         return len(published)
@@ -241,15 +260,11 @@ class Relay:
         age = (datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0
         telemetry.OUTBOX_AGE.set(max(age, 0.0))
 
-    async def _purge(self, conn: AsyncConnection, owned: list[int]) -> bool:
-        """Removes some of what is past its retention; whether there may be more. Of owned partitions alone, so that
-        relays do not meet in it."""
-        purged = await conn.exec_driver_sql(
-            "DELETE FROM outbox WHERE (tenant, id) IN (SELECT tenant, id FROM outbox"
-            " WHERE published_at < now() - %s::interval AND partition = ANY(%s) LIMIT %s)",
-            (self._retention, owned, _PURGE_ROWS),
-        )
-        return purged.rowcount == _PURGE_ROWS
+    async def _purge(self, conn: AsyncConnection) -> bool:
+        """Removes some of what was published longer ago than it is kept; whether there may be more. What another relay
+        removes at this moment is left to it."""
+        purged = await conn.exec_driver_sql(_PURGE, (self._retention, _PURGE_ROUNDS))
+        return int(purged.scalar_one()) == _PURGE_ROUNDS
 
 
 def rounds(rows: Sequence[OutboxRow]) -> list[list[OutboxRow]]:
@@ -277,12 +292,13 @@ async def replay(db: Database, bus: Bus, *, start: datetime, end: datetime, agai
         async def take(conn: AsyncConnection, after: int = after) -> list[OutboxRow]:
             rows = await conn.execute(
                 text(
-                    f"SELECT {_COLUMNS} FROM outbox WHERE time >= :start AND time < :end AND id > :after"  # noqa: S608
-                    " AND published_at IS NOT NULL ORDER BY id LIMIT 500"
+                    f"SELECT {_COLUMNS} FROM outbox AS o WHERE time >= :start AND time < :end AND id > :after"  # noqa: S608
+                    " AND NOT EXISTS (SELECT FROM outbox_waiting AS w WHERE w.partition = o.partition AND w.id = o.id)"
+                    " ORDER BY id LIMIT 500"
                 ),
                 {"start": start, "end": end, "after": after},
             )
-            return [_row(row) for row in rows]
+            return [OutboxRow(*row) for row in rows]
 
         page = await db.run(ALL_TENANTS, take, read_only=True)
         if not page:

@@ -13,15 +13,14 @@ from tests.support import edge as edge_support
 from tests.support import mesh as whole
 from tests.support import parts as real
 
-
 ON_ONE_MESH = ("tests/e2e/", "tests/security/")
 
 
 class _OneMesh(LoadScopeScheduling):
-    """Shares tests out between processes by file; those that need a whole mesh are kept to one, which starts it once."""
+    """Shares tests out between processes by file. Those that need a whole mesh go to one, which starts it once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "the mesh" if nodeid.startswith(ON_ONE_MESH) else nodeid.split("::")[0]
+        return "the mesh" if nodeid.startswith(ON_ONE_MESH) else nodeid.split("::", maxsplit=1)[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:

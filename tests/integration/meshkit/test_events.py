@@ -393,7 +393,7 @@ async def _has(path: Path, aggregate: str, count: int) -> bool:
 
 async def _all_published(path: Path) -> bool:
     async def work(conn: AsyncConnection) -> int:
-        rows = await conn.exec_driver_sql("SELECT count(*) FROM outbox WHERE published_at IS NULL")
+        rows = await conn.exec_driver_sql("SELECT count(*) FROM outbox_waiting")
         return int(rows.scalar_one())
 
     return await path.publisher.run(path.tenant, work, read_only=True) == 0

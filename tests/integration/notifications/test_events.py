@@ -244,7 +244,7 @@ async def test_a_type_of_a_newer_release_is_passed_by(service: Service) -> None:
 
 async def _published(publisher: Publisher) -> bool:
     async def work(conn: object) -> int:
-        statement = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
+        statement = "SELECT count(*) FROM outbox_waiting"
         return int((await conn.exec_driver_sql(statement)).scalar_one())  # type: ignore[attr-defined]
 
     return await publisher.db.run(publisher.tenant, work, read_only=True) == 0
