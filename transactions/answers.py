@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from google.rpc import status_pb2
 
@@ -51,7 +50,7 @@ def resolved(transfer: Transfer, debit: Account, credit: Account) -> Transfer:
     seen_by = tuple(dict.fromkeys((*transfer.customers, *debit.customers)))
     if (transfer.debit_account, transfer.credit_account, transfer.customers) == (debit.name, credit.name, seen_by):
         return transfer
-    return replace(transfer, debit_account=debit.name, credit_account=credit.name, customers=seen_by)
+    return transfer.changed(debit_account=debit.name, credit_account=credit.name, customers=seen_by)
 
 
 def viewers(transfer: Transfer, outcome: Outcome) -> tuple[str, ...]:

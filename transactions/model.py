@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from google.rpc import status_pb2
 
@@ -44,9 +45,10 @@ class Verdict(StrEnum):
     EXPIRED = "EXPIRED"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Transfer:
-    """An order to move money, and what became of it. Amounts are minor units of `currency`."""
+    """An order to move money, and what became of it. Amounts are minor units of `currency`. Without slots, for
+    `changed`."""
 
     id: str
     principal: Principal
@@ -92,6 +94,12 @@ class Transfer:
     """Whether what this capture leaves is given back."""
     traceparent: str = field(default="", compare=False)
     """The trace of the call that made it, for what is told of it; not kept, so what recovery does has none."""
+
+    def changed(self, **fields: Any) -> Transfer:
+        """As dataclasses.replace, which asks for each of the many fields by its name, for what every payment does."""
+        other = object.__new__(Transfer)
+        object.__setattr__(other, "__dict__", {**self.__dict__, **fields})
+        return other
 
     @property
     def name(self) -> str:

@@ -54,8 +54,7 @@ class Progress:
         self, transfer: Transfer, answer: Answer, *, update_time: datetime | None = None, **changes: Any
     ) -> None:
         """Notes the new state that an answer leads to, and what else it changes."""
-        self.changed[transfer.place] = replace(
-            transfer,
+        self.changed[transfer.place] = transfer.changed(
             state=saga.after(transfer, answer),
             version=transfer.version + 1,
             update_time=update_time or clock.now(),
@@ -192,7 +191,7 @@ class Passes:
         review: list[Transfer] = []
         allowed: list[Transfer] = []
         for (transfer, _, _), outcome in zip(screened, outcomes, strict=True):
-            known = replace(transfer, decision=outcome.decision_name, case=outcome.case)
+            known = transfer.changed(decision=outcome.decision_name, case=outcome.case)
             match outcome.decision:
                 case Decision.ALLOW if outcome.decision_name == STAND_IN:
                     progress.settle(known, Answer.ALLOWED, stand_in=True)
