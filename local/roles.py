@@ -53,6 +53,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "transfers:read",
         "transfers:write",
         "ledger:fund",
+        "calendars:write",
         "limits:write",
         "rules:write",
         "watchlists:write",

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import grpc
-
-from florin.transactions.v1 import transfer_service_pb2_grpc
+from florin.transactions.v1 import schedule_service_pb2_grpc, transfer_service_pb2_grpc
 from meshkit import channels
 from meshkit import parts as kit
 from meshkit.bus import Bus
@@ -21,6 +19,8 @@ from transactions.passes import Passes
 from transactions.ports import Ledger, Screening
 from transactions.recovery import Recovery
 from transactions.rpc import TransferServicer
+from transactions.schedule_rpc import ScheduleServicer
+from transactions.scheduler import Scheduler
 from transactions.settings import Settings
 from transactions.waiters import Waiters
 
@@ -45,7 +45,9 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
         passes = Passes(db, ledger, screening, settings, on_change=waiters.changed)
         recovery = Recovery(db, passes, settings)
         transfers = Transfers(db, passes, ledger, waiters, settings)
+        scheduler = Scheduler(db, transfers.orders, settings)
         servicer = TransferServicer(transfers, ledger, screening)
+        schedules = ScheduleServicer(db, ledger, settings, on_change=scheduler.wake)
         cases = Consumer(
             bus,
             db,
@@ -56,15 +58,20 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
             after_commit=recovery.wake,
         )
 
-        def register(server: grpc.aio.Server) -> None:
-            transfer_service_pb2_grpc.add_TransferServiceServicer_to_server(servicer, server)
-
         yield Parts(
-            services={"florin.transactions.v1.TransferService": register},
+            services={
+                "florin.transactions.v1.TransferService": lambda server: (
+                    transfer_service_pb2_grpc.add_TransferServiceServicer_to_server(servicer, server)
+                ),
+                "florin.transactions.v1.ScheduleService": lambda server: (
+                    schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server(schedules, server)
+                ),
+            },
             workers={
                 **kit.workers(settings, db, bus),
                 "transfers": transfers.orders.run,
                 "recovery": recovery.run,
+                "schedules": scheduler.run,
                 "compliance-events": cases.run,
             },
             checks=kit.checks(settings, db),

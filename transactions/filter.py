@@ -1,14 +1,20 @@
-"""The filter of ListTransfers: a subset of AIP-160 as typed conditions; it must not reach the database as text."""
+"""The filters of lists: a subset of AIP-160 as typed conditions; it must not reach the database as text."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from transactions.errors import FilterInvalid
 from transactions.model import State
+from transactions.schedule import ScheduleState
+
+Value = str | int | datetime
+Fields = Mapping[str, tuple[Callable[[str], Value], tuple[str, ...]]]
+"""Field → what reads its values, and the operators that it can be compared with."""
 
 _TERM = re.compile(
     r'\s*(?P<field>[a-z_.]+)\s*(?P<operator>!=|<=|>=|=|<|>)\s*(?P<value>"(?:[^"\\]|\\.)*"|[A-Za-z0-9_./:+-]+)'
@@ -20,22 +26,22 @@ _EQUAL = ("=", "!=")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One term: a field of the transfer, an SQL operator, a value of the field's type."""
+    """One term: a field of what is listed, an SQL operator, a value of the field's type."""
 
     field: str
     operator: str
-    value: str | int | datetime
+    value: Value
 
 
-def parse(text: str) -> list[Condition]:
-    """The terms of a filter, all of which have to hold. Raises FilterInvalid with the position."""
+def parse(text: str, fields: Fields) -> list[Condition]:
+    """The terms of a filter over `fields`, all of which have to hold. Raises FilterInvalid with the position."""
     conditions: list[Condition] = []
     position = 0
     while text[position:].strip():
         term = _TERM.match(text, position)
         if term is None:
             raise FilterInvalid(position, "expected a term such as state = COMPLETED")
-        conditions.append(_condition(term))
+        conditions.append(_condition(term, fields))
         position = term.end()
         if not text[position:].strip():
             break
@@ -48,11 +54,11 @@ def parse(text: str) -> list[Condition]:
     return conditions
 
 
-def _condition(term: re.Match[str]) -> Condition:
+def _condition(term: re.Match[str], fields: Fields) -> Condition:
     field, operator, raw = term["field"], term["operator"], term["value"]
-    known = _FIELDS.get(field)
+    known = fields.get(field)
     if known is None:
-        raise FilterInvalid(term.start("field"), f"there is no field {field}; there are {', '.join(_FIELDS)}")
+        raise FilterInvalid(term.start("field"), f"there is no field {field}; there are {', '.join(fields)}")
     read, operators = known
     if operator not in operators:
         raise FilterInvalid(term.start("operator"), f"{field} can be compared with {' '.join(operators)}")
@@ -63,11 +69,14 @@ def _condition(term: re.Match[str]) -> Condition:
         raise FilterInvalid(term.start("value"), str(error)) from None
 
 
-def _state(value: str) -> str:
-    try:
-        return State(value).value
-    except ValueError:
-        raise ValueError(f"{value} is no state; there are {', '.join(State)}") from None
+def _state(states: type[StrEnum]) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        try:
+            return states(value).value
+        except ValueError:
+            raise ValueError(f"{value} is no state; there are {', '.join(states)}") from None
+
+    return read
 
 
 def _integer(value: str) -> int:
@@ -86,14 +95,18 @@ def _time(value: str) -> datetime:
     return moment
 
 
+def _calendar(value: str) -> str:
+    return _text(value).removeprefix("holidayCalendars/")
+
+
 def _text(value: str) -> str:
     if "\0" in value:
         raise ValueError("text cannot hold a zero byte")
     return value
 
 
-_FIELDS: dict[str, tuple[Callable[[str], str | int | datetime], tuple[str, ...]]] = {
-    "state": (_state, _EQUAL),
+TRANSFERS: Fields = {
+    "state": (_state(State), _EQUAL),
     "debit_account": (_text, _EQUAL),
     "credit_account": (_text, _EQUAL),
     "request_id": (_text, _EQUAL),
@@ -101,4 +114,15 @@ _FIELDS: dict[str, tuple[Callable[[str], str | int | datetime], tuple[str, ...]]
     "amount.minor_units": (_integer, _ORDERED),
     "amount.currency_code": (_text, _EQUAL),
     "create_time": (_time, _ORDERED),
+}
+SCHEDULES: Fields = {
+    "state": (_state(ScheduleState), _EQUAL),
+    "debit_account": (_text, _EQUAL),
+    "credit_account": (_text, _EQUAL),
+    "end_to_end_id": (_text, _EQUAL),
+    "holiday_calendar": (_calendar, _EQUAL),
+    "amount.minor_units": (_integer, _ORDERED),
+    "amount.currency_code": (_text, _EQUAL),
+    "create_time": (_time, _ORDERED),
+    "next_run_time": (_time, _ORDERED),
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, timedelta
 
+from google.rpc import status_pb2
+
 from florin.common.v1 import errors_pb2, money_pb2
 from florin.transactions.v1 import transfer_pb2, transfer_service_pb2
 from meshkit import clock, idempotency, identity
@@ -135,7 +137,7 @@ def transfer(model: Transfer, principal: Principal) -> transfer_pb2.Transfer:
     if model.decision.startswith("decisions/") and "compliance:read" in principal.scopes:
         message.decision = model.decision
     if model.refusal is not None:
-        message.refusal.CopyFrom(refusal(model))
+        message.refusal.CopyFrom(refusal(model.refusal))
     return message
 
 
@@ -150,12 +152,11 @@ def previewed(
     return message
 
 
-def refusal(model: Transfer) -> errors_pb2.Refusal:
-    """Why a transfer was declined, as it is kept with it."""
-    message = errors_pb2.Refusal()
-    if model.refusal is not None:
-        message.reason = reason_of(model.refusal)  # type: ignore[assignment]
-        message.message = model.refusal.message
-        info = error_info(model.refusal)
-        message.metadata.update(info.metadata if info is not None else {})
-    return message
+def refusal(status: status_pb2.Status) -> errors_pb2.Refusal:
+    """Why something was refused, as it is kept with it."""
+    info = error_info(status)
+    return errors_pb2.Refusal(
+        reason=reason_of(status),  # type: ignore[arg-type]
+        message=status.message,
+        metadata=info.metadata if info is not None else {},
+    )

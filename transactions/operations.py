@@ -167,10 +167,10 @@ class Transfers:
         self, principal: Principal, filter_text: str, page_size: int, page_token: str
     ) -> tuple[list[Transfer], str]:
         """A page of transfers, the newest first, and the next page's token. Raises FilterInvalid, PageTokenInvalid."""
-        conditions = filters.parse(filter_text)
+        conditions = filters.parse(filter_text, filters.TRANSFERS)
         scope = f"{principal.tenant}\0{principal.customer or ''}\0{filter_text}"
         position = pages.decode("transfers", scope, page_token, shape=(str, str))
-        after = _position(position) if position else None
+        after = position_of(position) if position else None
         limit = pages.size(page_size)
 
         async def read(conn: AsyncConnection) -> list[Transfer]:
@@ -201,7 +201,7 @@ def check(transfer: Transfer) -> None:
         raise errors.AccountsIdentical
 
 
-def _position(values: Sequence[str | int]) -> tuple[datetime, str]:
+def position_of(values: Sequence[str | int]) -> tuple[datetime, str]:
     """Where a page begins. Raises PageTokenInvalid when a made-up token names no time."""
     try:
         moment = datetime.fromisoformat(str(values[0]))

@@ -31,6 +31,11 @@ class Settings(ServiceSettings):
     recovery_lease_ms: int = Field(
         5000, ge=100, description="A transfer is overdue when nothing happened for this long."
     )
+    schedule_poll_ms: int = Field(1000, ge=10, description="How often due schedules are looked for, at the least.")
+    schedule_late_hours: int = Field(
+        168, ge=1, le=8760, description="A run that could not begin for this long is skipped, not made up for."
+    )
+    schedules_max: int = Field(1000, ge=1, description="Schedules that a customer may have open at once.")
     crash_point: str = Field("", description="Tests only: the process kills itself at this point. Empty: never.")
 
     @property

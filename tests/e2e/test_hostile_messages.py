@@ -87,6 +87,17 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
         "limits": "limits/none",
         "rules": "rules/none",
         "watchlists": "watchlists/none",
+        "schedules": mesh.call(
+            "ScheduleService.CreateSchedule", mesh.schedule(debit, credit, 1), tenant=tenant
+        ).schedule.name,
+        "holidayCalendars": mesh.call(
+            "ScheduleService.SetHolidayCalendar",
+            schedule_service_pb2.SetHolidayCalendarRequest(
+                calendar_id="bank", calendar=schedule_pb2.HolidayCalendar(display_name="Bank holidays")
+            ),
+            "operator",
+            tenant=tenant,
+        ).calendar.name,
         "statements": mesh.call("StatementService.CreateStatement", issue, tenant=tenant).statement.name,
     }
 

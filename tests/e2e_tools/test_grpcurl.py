@@ -21,6 +21,7 @@ PUBLIC_SERVICES = {
     "florin.accounts.v1.StatementService",
     "florin.compliance.v1.ComplianceService",
     "florin.notifications.v1.NotificationService",
+    "florin.transactions.v1.ScheduleService",
     "florin.transactions.v1.TransferService",
 }
 

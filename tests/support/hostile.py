@@ -25,6 +25,10 @@ TEXTS_OF = {
     "expression": ("1", "payment.x", "((((", "true" + " || true" * 200, "'" + "a" * 1990 + "'"),
     "url": ("http://[::1", "javascript:alert(1)", "https://user:pass@localhost/", "http://127.0.0.1:99999/"),
     "time_zone": ("../../etc/passwd", "Mars/Olympus"),
+    "start_date": ("2026-02-30", "2999-12-31", "0001-01-01", "2026-W01-1"),
+    "end_date": ("2026-02-30", "2000-01-01", "2999-12-31"),
+    "date": ("2026-02-30", "2999-12-31"),
+    "local_time": ("24:00", "23:59:60", "6:00"),
 }
 NUMBERS = (-1, 1001, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63))
 TIMES = ((2**62, 0), (-62_135_596_801, 0), (253_402_300_800, 0), (0, -1))
@@ -129,6 +133,11 @@ def _replay_all(request: Any, _: Mapping[str, str]) -> None:
     request.start_time.seconds = 1
 
 
+def _amount(request: Any, _: Mapping[str, str]) -> None:
+    request.update_mask.paths[:] = ["amount"]
+    request.schedule.amount.minor_units = 1
+
+
 _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
     "CreateAccount": _open_account,
     "GetTreeHead": _newest,
@@ -145,6 +154,7 @@ _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
     "ReverseTransfer": _a_part,
     "CaptureTransfer": _capture,
     "VoidTransfer": _void,
+    "UpdateSchedule": _amount,
 }
 """What a request of a method needs beyond sound fields."""
 
@@ -152,7 +162,7 @@ _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
 def refresh(message: Any) -> None:
     """New keys in a request, so that it is not answered from the record of an earlier one."""
     for one in (message, *getattr(message, "requests", ())):
-        for name in ("request_id", "transfer_id", "customer_id", "account_id", "endpoint_id", "tenant_id"):
+        for name in ("request_id", "transfer_id", "customer_id", "account_id", "endpoint_id", "tenant_id", "schedule_id"):
             if name in one.DESCRIPTOR.fields_by_name and len(getattr(one, name)) == len(_key()):
                 setattr(one, name, _key())
 
@@ -170,7 +180,12 @@ def _fill(message: Any, field: FieldDescriptor, names: Mapping[str, str]) -> Non
         setattr(message, field.name, 10)
 
 
-_RESOURCES = {"Customer": "customers", "Account": "accounts", "WebhookEndpoint": "webhookEndpoints"}
+_RESOURCES = {
+    "Customer": "customers",
+    "Account": "accounts",
+    "WebhookEndpoint": "webhookEndpoints",
+    "Schedule": "schedules",
+}
 _SOUND_TEXTS = {
     "etag": "",
     "currency_code": "EUR",
@@ -188,6 +203,11 @@ _SOUND_TEXTS = {
     "end_to_end_id": "E2E",
     "period_start": "2026-01-01",
     "period_end": "2026-01-31",
+    "start_date": "2990-01-01",
+    "end_date": "2998-12-31",
+    "date": "2990-12-25",
+    "local_time": "06:00",
+    "calendar_id": "hostile",
 }
 
 

@@ -27,7 +27,7 @@ from florin.accounts.v1 import (
 )
 from florin.compliance.v1 import compliance_service_pb2  # noqa: F401
 from florin.notifications.v1 import notification_service_pb2  # noqa: F401
-from florin.transactions.v1 import transfer_service_pb2  # noqa: F401
+from florin.transactions.v1 import schedule_service_pb2, transfer_service_pb2  # noqa: F401
 
 if TYPE_CHECKING:
     from tests.support.mesh import Mesh
@@ -39,6 +39,7 @@ SERVICES = {
     "AuditService": "florin.accounts.v1.AuditService",
     "StatementService": "florin.accounts.v1.StatementService",
     "TransferService": "florin.transactions.v1.TransferService",
+    "ScheduleService": "florin.transactions.v1.ScheduleService",
     "ComplianceService": "florin.compliance.v1.ComplianceService",
     "NotificationService": "florin.notifications.v1.NotificationService",
 }

@@ -22,6 +22,7 @@ from florin.compliance.v1 import compliance_service_pb2 as compliance_pb
 from florin.compliance.v1 import policy_pb2 as compliance_policy_pb
 from florin.compliance.v1 import screening_service_pb2  # noqa: F401
 from florin.notifications.v1 import notification_service_pb2 as notifications_pb
+from florin.transactions.v1 import schedule_pb2, schedule_service_pb2
 from tests.support.mesh import Mesh
 from tests.support.parts import wait_until
 from tests.support.protocols import Refused
@@ -33,6 +34,7 @@ SERVICES = {
     "florin.accounts.v1.AuditService": "accounts",
     "florin.accounts.v1.LedgerService": "accounts",
     "florin.accounts.v1.StatementService": "accounts",
+    "florin.transactions.v1.ScheduleService": "transactions",
     "florin.transactions.v1.TransferService": "transactions",
     "florin.compliance.v1.ComplianceService": "compliance",
     "florin.compliance.v1.ScreeningService": "compliance",
@@ -57,7 +59,7 @@ NOBODYS = {
     kind: f"{kind}/nobodys"
     for kind in (
         *("customers", "kycProfiles", "accounts", "transfers", "journals", "webhookEndpoints", "cases", "decisions"),
-        *("limits", "rules", "watchlists", "statements"),
+        *("limits", "rules", "watchlists", "statements", "schedules", "holidayCalendars"),
     )
 } | {"unverified": "customers/nobodys", "credit_accounts": "accounts/neither", "settlement": "accounts/no-settlement"}
 """Names of what there is not, for requests that should change nothing even where they are served."""
@@ -73,7 +75,7 @@ class Belongings:
 
     def marks(self) -> set[str]:
         """What must not be in an answer to somebody who may not know of this customer: ids that nobody guesses."""
-        kinds = set(self.names) - {"settlement", "limits", "rules", "watchlists"}
+        kinds = set(self.names) - {"settlement", "limits", "rules", "watchlists", "holidayCalendars"}
         return {self.names[kind].partition("/")[2] for kind in kinds}
 
 
@@ -139,6 +141,10 @@ def made(mesh: Mesh) -> Iterator[World]:
     )
     set_limit = compliance_pb.SetLimitRequest(limit=limit)
     mesh.call("ComplianceService.SetLimit", set_limit, "operator", tenant=tenant)
+    set_calendar = schedule_service_pb2.SetHolidayCalendarRequest(
+        calendar_id="bank", calendar=schedule_pb2.HolidayCalendar(display_name="Bank holidays")
+    )
+    mesh.call("ScheduleService.SetHolidayCalendar", set_calendar, "operator", tenant=tenant)
     world = World(mesh, tenant, mesh.tenant(), _belongings(mesh, tenant), _belongings(mesh, tenant))
     for one in (world.mine, world.others):
         one.names["webhookEndpoints"] = world.new_endpoint(one.customer)  # type: ignore[index]
@@ -180,6 +186,7 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
         account=debit, period_start="2026-01-01", period_end="2026-01-31"
     )
     issued = mesh.call("StatementService.CreateStatement", issue, tenant=tenant).statement
+    scheduled = mesh.call("ScheduleService.CreateSchedule", mesh.schedule(debit, credit, 1), "customer", **own).schedule
     names = {
         "customers": customer,
         "unverified": customer,
@@ -195,5 +202,7 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
         "rules": "rules/ask-first",
         "watchlists": "watchlists/hostile",
         "statements": issued.name,
+        "schedules": scheduled.name,
+        "holidayCalendars": "holidayCalendars/bank",
     }
     return Belongings(customer, names)

@@ -21,6 +21,7 @@ from transactions.model import Transfer, Verdict
 from transactions.operations import Transfers
 from transactions.passes import Passes
 from transactions.recovery import Recovery
+from transactions.scheduler import Scheduler
 from transactions.settings import Settings
 from transactions.waiters import Waiters
 
@@ -39,6 +40,7 @@ class Replica:
         self.passes = Passes(self.db, self.ledger, self.screening, self.settings, on_change=self.waiters.changed)
         self.transfers = Transfers(self.db, self.passes, self.ledger, self.waiters, self.settings)
         self.recovery = Recovery(self.db, self.passes, self.settings)
+        self.scheduler = Scheduler(self.db, self.transfers.orders, self.settings)
 
     async def create(self, transfer: Transfer, seconds: float = 5.0) -> Transfer:
         """CreateTransfer with a deadline of some seconds."""
@@ -118,7 +120,7 @@ async def _empty(parts: Parts, database: str) -> None:
 
     url = parts.url(database, f"{database}_owner").set(drivername="postgresql")
     async with await psycopg.AsyncConnection.connect(url.render_as_string(hide_password=False)) as conn:
-        await conn.execute("TRUNCATE transfers, outbox, requests, audit")
+        await conn.execute("TRUNCATE transfers, schedules, schedule_runs, holiday_calendars, outbox, requests, audit")
 
 
 def states(transfers: Sequence[Transfer]) -> list[str]:

@@ -27,6 +27,7 @@ SITUATIONS = ("own", "another customer's", "another tenant's")
 NAMES_NOTHING = {
     *("ListCustomers", "ListAccounts", "ListTransfers", "ListLimits", "ListRules", "ListWatchlists", "ListCases"),
     *("ListWebhookEndpoints", "SetLimit", "SetRule", "ImportWatchlist", "StreamEvents"),
+    *("ListSchedules", "SetHolidayCalendar", "GetHolidayCalendar", "ListHolidayCalendars"),
     *("GetTreeHead", "GetConsistencyProof", "ListSigningKeys", "ExportJournals"),
     *("CreateTenant", "CreateCustomer", "CreateWebhookEndpoint"),
 }

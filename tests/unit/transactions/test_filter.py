@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transactions import filter as filters
 from transactions.errors import FilterInvalid
-from transactions.filter import Condition, parse
+from transactions.filter import Condition
+
+
+def parse(text: str) -> list[Condition]:
+    """A filter of ListTransfers."""
+    return filters.parse(text, filters.TRANSFERS)
 
 
 def test_no_filter_is_no_condition() -> None:
