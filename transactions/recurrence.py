@@ -16,6 +16,8 @@ from zoneinfo import ZoneInfo
 
 _DAY = timedelta(days=1)
 _WEEK = 7
+_YEAR_MAX = 9000
+"""Far from where dates end, so that no step from here can go beyond."""
 
 
 class Unit(StrEnum):
@@ -166,7 +168,7 @@ def next_date(timing: Timing, after: date | None) -> date | None:
             found = _weekly(recurrence, start, floor)
         case Unit.MONTHLY:
             found = _monthly(recurrence, start, floor)
-    if found is None or (timing.end_date is not None and found > timing.end_date):
+    if found is None or found.year > _YEAR_MAX or (timing.end_date is not None and found > timing.end_date):
         return None
     return found
 

@@ -14,7 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from florin.accounts.v1 import statement_service_pb2
 from florin.compliance.v1 import compliance_service_pb2, policy_pb2
 from florin.notifications.v1 import notification_service_pb2
-from florin.transactions.v1 import transfer_service_pb2
+from florin.transactions.v1 import schedule_pb2, schedule_service_pb2, transfer_service_pb2
 from local import issuer
 from local.roles import ROLES
 from meshkit import pages

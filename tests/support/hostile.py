@@ -159,10 +159,13 @@ _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
 """What a request of a method needs beyond sound fields."""
 
 
+_CHOSEN = ("transfer", "schedule", "customer", "account", "endpoint", "tenant")
+
+
 def refresh(message: Any) -> None:
     """New keys in a request, so that it is not answered from the record of an earlier one."""
     for one in (message, *getattr(message, "requests", ())):
-        for name in ("request_id", "transfer_id", "customer_id", "account_id", "endpoint_id", "tenant_id", "schedule_id"):
+        for name in ("request_id", *(f"{kind}_id" for kind in _CHOSEN)):
             if name in one.DESCRIPTOR.fields_by_name and len(getattr(one, name)) == len(_key()):
                 setattr(one, name, _key())
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,12 @@ from florin.accounts.v1 import account_pb2, account_service_pb2, account_service
 from florin.common.v1 import money_pb2
 from florin.compliance.v1 import compliance_service_pb2, compliance_service_pb2_grpc
 from florin.notifications.v1 import notification_service_pb2_grpc
-from florin.transactions.v1 import transfer_service_pb2, transfer_service_pb2_grpc
+from florin.transactions.v1 import (
+    schedule_pb2,
+    schedule_service_pb2,
+    transfer_service_pb2,
+    transfer_service_pb2_grpc,
+)
 from local import issuer, rest
 from local.processes import tail
 from local.state import SERVICES, State, open_state
@@ -229,6 +235,24 @@ class Mesh:
             amount=money_pb2.Money(currency_code=currency, minor_units=minor_units),
             request_id=request_id or secrets.token_hex(8),
             **more,
+        )
+
+    def schedule(
+        self, debit: str, credit: str, minor_units: int, *, at: datetime | None = None, **more: Any
+    ) -> schedule_service_pb2.CreateScheduleRequest:
+        """A request for a schedule in UTC, tomorrow unless told otherwise, with a request_id of its own."""
+        at = at or datetime.now(UTC) + timedelta(days=1)
+        return schedule_service_pb2.CreateScheduleRequest(
+            schedule=schedule_pb2.Schedule(
+                debit_account=debit,
+                credit_account=credit,
+                amount=money_pb2.Money(currency_code="EUR", minor_units=minor_units),
+                start_date=at.date().isoformat(),
+                local_time=at.time().isoformat("seconds"),
+                time_zone="UTC",
+                **more,
+            ),
+            request_id=secrets.token_hex(8),
         )
 
 

@@ -9,14 +9,22 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 import pytest
+from grpc_status import rpc_status
 
+from florin.transactions.v1.schedule_service_pb2_grpc import ScheduleServiceStub
+from florin.transactions.v1.transfer_service_pb2_grpc import TransferServiceStub
+from local import issuer
+from meshkit import lifecycle
 from meshkit.database import ALL_TENANTS, Database
+from meshkit.errors import error_info
 from meshkit.identity import Call, Principal
 from tests.integration.transactions.fakes import FakeLedger, FakeScreening
 from tests.support.parts import Parts, fresh_database, settings_for
 from tests.unit.transactions.making import TELLER
 from transactions import store
+from transactions.app import build_with
 from transactions.model import Transfer, Verdict
 from transactions.operations import Transfers
 from transactions.passes import Passes
@@ -126,3 +134,60 @@ async def _empty(parts: Parts, database: str) -> None:
 def states(transfers: Sequence[Transfer]) -> list[str]:
     """Their states."""
     return [transfer.state.value for transfer in transfers]
+
+
+Refusal = tuple[str, str]
+
+
+@dataclass
+class Service:
+    """A running service, and calls to it."""
+
+    stubs: tuple[Any, ...]
+    state: Any
+    ledger: FakeLedger
+    screening: FakeScreening
+    settings: Settings
+
+    async def call(self, method: str, request: Any, *, role: str = "teller", **who: Any) -> Any:
+        """The answer to a call of a role."""
+        token = issuer.mint(self.state, role, **{"tenant": "service", **who})
+        metadata = (("authorization", f"Bearer {token}"),)
+        (stub,) = [stub for stub in self.stubs if hasattr(stub, method)]
+        return await getattr(stub, method)(request, metadata=metadata, timeout=5)
+
+    async def refused(self, method: str, request: Any, **who: Any) -> Refusal:
+        """The code and reason of a refused call."""
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await self.call(method, request, **who)
+        status = rpc_status.from_call(caught.value)
+        info = error_info(status) if status is not None else None
+        return caught.value.code().name, info.reason if info is not None else ""
+
+
+@pytest.fixture
+async def service(parts: Parts, database: str) -> AsyncIterator[Service]:
+    """The whole service on the test's database, on a port of its own."""
+    settings = settings_for(
+        parts, Settings, database, accounts_target="unused", compliance_target="unused", recovery_poll_ms=20
+    )
+    ledger, screening = FakeLedger(), FakeScreening()
+    ledger.open("a", 1_000_000)
+    ledger.open("b")
+    ledger.open("anna", 50_000, customers=("customers/anna",))
+
+    @asynccontextmanager
+    async def build(given: Settings) -> AsyncIterator[lifecycle.Parts]:
+        async with build_with(given, ledger, screening) as made:
+            yield made
+
+    async with lifecycle.running(settings, build) as running:
+        certificate, key = parts.state.certificate("edge")
+        credentials = grpc.ssl_channel_credentials(
+            parts.state.ca.read_bytes(), key.read_bytes(), certificate.read_bytes()
+        )
+        async with grpc.aio.secure_channel(
+            f"127.0.0.1:{running.grpc_port}", credentials, options=[("grpc.ssl_target_name_override", "transactions")]
+        ) as channel:
+            stubs = (TransferServiceStub(channel), ScheduleServiceStub(channel))
+            yield Service(stubs, parts.state, ledger, screening, settings)

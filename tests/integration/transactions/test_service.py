@@ -3,63 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import grpc
 import pytest
-from grpc_status import rpc_status
 
 from florin.common.v1 import money_pb2
 from florin.compliance.v1 import decision_pb2
 from florin.compliance.v1 import events_pb2 as compliance
 from florin.transactions.v1 import transfer_pb2
 from florin.transactions.v1 import transfer_service_pb2 as pb
-from florin.transactions.v1.transfer_service_pb2_grpc import TransferServiceStub
 from local import issuer
-from meshkit import clock, lifecycle
+from meshkit import clock
 from meshkit.database import Database
 from meshkit.envelopes import Incoming
 from meshkit.errors import error_info
-from tests.integration.transactions.fakes import TRACE, FakeLedger, FakeScreening
+from tests.integration.transactions.conftest import Service
+from tests.integration.transactions.fakes import TRACE
 from tests.support import parts as real
 from transactions import consumers
-from transactions.app import build_with
-from transactions.settings import Settings
-
-Refusal = tuple[str, str]
-
-
-@dataclass
-class Service:
-    """A running service, and calls to it."""
-
-    stub: Any
-    state: Any
-    ledger: FakeLedger
-    screening: FakeScreening
-    settings: Settings
-
-    async def call(self, method: str, request: Any, *, role: str = "teller", **who: Any) -> Any:
-        """The answer to a call of a role."""
-        token = issuer.mint(self.state, role, **{"tenant": "service", **who})
-        metadata = (("authorization", f"Bearer {token}"),)
-        return await getattr(self.stub, method)(request, metadata=metadata, timeout=5)
-
-    async def refused(self, method: str, request: Any, **who: Any) -> Refusal:
-        """The code and reason of a refused call."""
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await self.call(method, request, **who)
-        status = rpc_status.from_call(caught.value)
-        info = error_info(status) if status is not None else None
-        return caught.value.code().name, info.reason if info is not None else ""
-
-    async def create(self, **changes: Any) -> transfer_pb2.Transfer:
-        """A transfer by a teller."""
-        return (await self.call("CreateTransfer", order(**changes))).transfer
 
 
 def order(**changes: Any) -> pb.CreateTransferRequest:
@@ -74,36 +36,14 @@ def order(**changes: Any) -> pb.CreateTransferRequest:
     return pb.CreateTransferRequest(**values)
 
 
-@pytest.fixture
-async def service(parts: real.Parts, database: str) -> AsyncIterator[Service]:
-    """The whole service on the test's database, on a port of its own."""
-    settings = real.settings_for(
-        parts, Settings, database, accounts_target="unused", compliance_target="unused", recovery_poll_ms=20
-    )
-    ledger, screening = FakeLedger(), FakeScreening()
-    ledger.open("a", 1_000_000)
-    ledger.open("b")
-    ledger.open("anna", 50_000, customers=("customers/anna",))
-
-    @asynccontextmanager
-    async def build(given: Settings) -> AsyncIterator[lifecycle.Parts]:
-        async with build_with(given, ledger, screening) as made:
-            yield made
-
-    async with lifecycle.running(settings, build) as running:
-        certificate, key = parts.state.certificate("edge")
-        credentials = grpc.ssl_channel_credentials(
-            parts.state.ca.read_bytes(), key.read_bytes(), certificate.read_bytes()
-        )
-        async with grpc.aio.secure_channel(
-            f"127.0.0.1:{running.grpc_port}", credentials, options=[("grpc.ssl_target_name_override", "transactions")]
-        ) as channel:
-            yield Service(TransferServiceStub(channel), parts.state, ledger, screening, settings)
+async def create(service: Service, **changes: Any) -> transfer_pb2.Transfer:
+    """A transfer by a teller."""
+    return (await service.call("CreateTransfer", order(**changes))).transfer
 
 
 async def test_a_transfer_is_made_read_and_listed(service: Service) -> None:
     """What was created is what is read, and the decision is for compliance alone."""
-    made = await service.create(end_to_end_id="E2E", creditor_name="Nord")
+    made = await create(service, end_to_end_id="E2E", creditor_name="Nord")
     assert made.state == transfer_pb2.TRANSFER_STATE_COMPLETED
     assert made.decision == ""
     request = pb.GetTransferRequest(name=made.name)
@@ -188,7 +128,7 @@ async def test_a_call_that_the_edge_sends_again_is_one_transfer_also_without_a_k
     async def sent_as(edges_id: str) -> transfer_pb2.Transfer:
         metadata = (("authorization", f"Bearer {token}"), ("x-request-id", edges_id))
         transfer: transfer_pb2.Transfer = (
-            await service.stub.CreateTransfer(request, metadata=metadata, timeout=5)
+            await service.stubs[0].CreateTransfer(request, metadata=metadata, timeout=5)
         ).transfer
         return transfer
 
@@ -242,7 +182,7 @@ async def test_a_preview_shows_the_decisions_trace_to_who_may_read_it(
 
 async def test_a_preview_under_a_used_key_is_of_what_is_asked_now(service: Service) -> None:
     """Not of the payment that the request_id, or the transfer_id, made before."""
-    made = await service.create(request_id="used", transfer_id="used")
+    made = await create(service, request_id="used", transfer_id="used")
     assert made.state == transfer_pb2.TRANSFER_STATE_COMPLETED
     poor = order(request_id="used", transfer_id="used", validate_only=True)
     poor.amount.minor_units = 50_000_000
@@ -273,7 +213,7 @@ async def test_lists_page_through_under_new_transfers(service: Service) -> None:
 
 async def test_customers_see_what_debits_them_and_nothing_else(service: Service) -> None:
     """Made by staff on Anna's account: Anna sees it, Ben and other tenants do not."""
-    made = await service.create(debit_account="accounts/anna")
+    made = await create(service, debit_account="accounts/anna")
     request = pb.GetTransferRequest(name=made.name)
     anna = {"role": "customer", "customer": "customers/anna"}
     assert (await service.call("GetTransfer", request, **anna)).transfer.name == made.name
@@ -321,7 +261,7 @@ async def test_a_resolved_case_finishes_its_transfer(service: Service, parts: re
 
 async def test_a_reversal_counts_from_a_day_not_far_away(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten years before and after the present; a copy of the request is answered whenever it comes."""
-    one = await service.create()
+    one = await create(service)
     reverse = pb.ReverseTransferRequest(name=one.name, reason="twice paid", request_id=uuid.uuid4().hex)
     for days in (-3700, 3700, 365 * 5000):
         reverse.effective_time.CopyFrom(clock.timestamp(clock.now() + timedelta(days=days)))
@@ -335,7 +275,7 @@ async def test_a_reversal_counts_from_a_day_not_far_away(service: Service, monke
 
 async def test_cancel_and_reverse_keep_their_request_ids(service: Service) -> None:
     """The same request gives the same answer; its request_id for another transfer is refused."""
-    one, two = await service.create(), await service.create()
+    one, two = await create(service), await create(service)
     reverse = pb.ReverseTransferRequest(name=one.name, reason="twice paid", request_id=uuid.uuid4().hex)
     first = (await service.call("ReverseTransfer", reverse)).reversal
     assert (await service.call("ReverseTransfer", reverse)).reversal == first

@@ -288,6 +288,14 @@ def test_the_end_of_a_day_is_its_local_midnight() -> None:
     assert end_of_day(datetime(2026, 3, 28, 20, tzinfo=UTC), "Asia/Beirut") == datetime(2026, 3, 28, 22, tzinfo=UTC)
 
 
+def test_a_pattern_without_an_end_ends_before_the_calendar_does() -> None:
+    """However large its steps, none of them leaves the years that there are."""
+    for unit in (Unit.DAILY, Unit.WEEKLY, Unit.MONTHLY):
+        of = timing("2999-12-31", Recurrence(unit, 366, (6,), 31))
+        found = list(occurrences(of, WEEKENDS, BEGINNING))
+        assert 8900 < found[-1].nominal_date.year <= 9000
+
+
 def test_nothing_follows_a_single_run() -> None:
     """Once is once."""
     (only,) = first(timing("2026-03-02"), 2)
