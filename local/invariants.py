@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
+
+NAMESPACE = uuid.UUID("5f6c0c1e-8f0f-5b1e-9c53-0d6f2b0a7a11")  # meshkit.idempotency.NAMESPACE, without its imports
+
 # (invariant, service, statement whose every row is a violation as text)
 SINGLE: tuple[tuple[str, str, str], ...] = (
     (

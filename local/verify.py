@@ -17,13 +17,13 @@ import psycopg
 from psycopg import IsolationLevel
 from sqlalchemy.engine import URL, make_url
 
+from local import verify_schedules
 from local.binaries import find
-from local.invariants import COUNTS, SINGLE
+from local.invariants import COUNTS, NAMESPACE, SINGLE
 from local.postgres import Postgres
 from local.state import SERVICES, MeshError, State
 from local.texts import printable
 
-NAMESPACE = uuid.UUID("5f6c0c1e-8f0f-5b1e-9c53-0d6f2b0a7a11")  # meshkit.idempotency.NAMESPACE, without its imports
 SETTLED_SECONDS = 10
 _AGAIN_SECONDS = 0.5
 _SHOWN_MAX = 5
@@ -57,7 +57,7 @@ CLAIMS = {
     "INV-2": "a balance is the sum of its entries, numbered without a gap",
     "INV-3": "no hold or posting makes the available balance negative",
     "INV-4": "the services' roles cannot change or delete what is append-only",
-    "INV-5": "one request_id has one effect",
+    "INV-5": "one request_id has one effect, and a run of a schedule pays once",
     "INV-6": "a transfer has its journal exactly when it completed, and no hold outlives it",
     "INV-7": "every change of state has exactly one event",
     "INV-8": "a limit's use is the sum of its live and captured reservations",
@@ -95,6 +95,8 @@ def verify_databases(urls: Mapping[str, URL], public_key: Path | None = None) ->
         for service, connection in connections.items():
             findings["INV-4"].add(*_append_only(connection, service))
             findings["INV-7"].add(*_event_ids(connection, service))
+        findings["INV-5"].add(*verify_schedules.runs(connections["transactions"]))
+        findings["INV-7"].add(0, verify_schedules.events(connections["transactions"]))
         findings["INV-9"].add(*verify_history.check(connections["accounts"], keys))
         _across(connections, findings)
     finally:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 from florin.accounts.v1 import account_service_pb2
+from florin.transactions.v1 import schedule_service_pb2
 from tests.support.mesh import Mesh
+from tests.support.parts import wait_until
 from tests.support.protocols import refused
 
 
@@ -14,6 +17,10 @@ def test_every_invariant_holds_on_a_used_mesh(mesh: Mesh) -> None:
     debit, credit = mesh.account(funds=10_00), mesh.account()
     mesh.call("TransferService.CreateTransfer", mesh.transfer(debit, credit, 1_00))
     refused(lambda: mesh.call("TransferService.CreateTransfer", mesh.transfer(debit, credit, 100_00)))
+    soon = datetime.now(UTC) + timedelta(seconds=2)
+    made = mesh.call("ScheduleService.CreateSchedule", mesh.schedule(debit, credit, 1_00, at=soon)).schedule
+    runs = schedule_service_pb2.ListScheduleRunsRequest(schedule=made.name)
+    wait_until(lambda: mesh.call("ScheduleService.ListScheduleRuns", runs).runs, 20)
     verdict = mesh.florin("verify", "--json")
     assert verdict.returncode == 0, verdict.stdout + verdict.stderr
     found = json.loads(verdict.stdout)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import grpc
 from google.protobuf.message import Message
@@ -240,8 +241,13 @@ class Mesh:
     def schedule(
         self, debit: str, credit: str, minor_units: int, *, at: datetime | None = None, **more: Any
     ) -> schedule_service_pb2.CreateScheduleRequest:
-        """A request for a schedule in UTC, tomorrow unless told otherwise, with a request_id of its own."""
+        """A request for a schedule, tomorrow unless told otherwise, with a request_id of its own.
+
+        In a time zone in which its day does not end soon: a run tries again while its day lasts.
+        """
         at = at or datetime.now(UTC) + timedelta(days=1)
+        time_zone = "UTC" if 1 <= at.hour < 23 else "Etc/GMT+6"
+        at = at.astimezone(ZoneInfo(time_zone))
         return schedule_service_pb2.CreateScheduleRequest(
             schedule=schedule_pb2.Schedule(
                 debit_account=debit,
@@ -249,7 +255,7 @@ class Mesh:
                 amount=money_pb2.Money(currency_code="EUR", minor_units=minor_units),
                 start_date=at.date().isoformat(),
                 local_time=at.time().isoformat("seconds"),
-                time_zone="UTC",
+                time_zone=time_zone,
                 **more,
             ),
             request_id=secrets.token_hex(8),

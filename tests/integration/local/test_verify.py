@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from local.state import SERVICES
 from local.verify import Finding
 from meshkit.idempotency import NAMESPACE
 from tests.support.parts import Parts, fresh_database
+from transactions.schedule import transfer_id
 
 Urls = dict[str, URL]
 
@@ -34,7 +36,10 @@ def databases(parts: Parts) -> Urls:
 @pytest.fixture
 def urls(databases: Urls) -> Urls:
     """The databases without the rows of the test before."""
-    for service, tables in (("transactions", "transfers, outbox"), ("accounts", "journals, accounts")):
+    for service, tables in (
+        ("transactions", "transfers, schedules, schedule_runs, outbox"),
+        ("accounts", "journals, accounts"),
+    ):
         execute(databases, service, f"TRUNCATE {tables} CASCADE")
     execute(databases, "compliance", "TRUNCATE reservations")
     execute(databases, "accounts", "REVOKE ALL ON entries FROM accounts_runtime")
@@ -181,6 +186,74 @@ def test_an_event_of_another_id_and_a_gap_are_found(urls: Urls) -> None:
     violations = found(urls)["INV-7"].violations
     assert f"transactions: demo/transfers/{id_} jumps from version 1 to 3" in violations
     assert f"transactions: demo/transfers/{id_} version 3 has another event id" in violations
+
+
+def run(urls: Urls, state: str, paid_by: tuple[int, ...], attempts: int = 2, *, told: bool = True) -> str:
+    """A run of a schedule that was told of, and completed transfers of those of its attempts; gives its name."""
+    schedule = str(uuid.uuid4())
+    name = f"schedules/{schedule}/runs/1"
+    execute(
+        urls,
+        "transactions",
+        "INSERT INTO schedule_runs (tenant, schedule, number, state, nominal_date, run_time, amount, creditor_name,"
+        " end_to_end_id, remittance, attempts, refusal, due_time, create_time, update_time) VALUES"
+        " ('demo', %s, 1, %s, '2026-03-02', now(), 5, '', '', '', %s, %s, %s, now(), now())",
+        schedule,
+        state,
+        attempts,
+        b"x" if state in {"DECLINED", "WAITING"} else None,
+        None if state in {"COMPLETED", "DECLINED"} else datetime.now(UTC),
+    )
+    for attempt in range(1, attempts + 2):
+        if attempt in paid_by:
+            id_ = transfer(urls, "COMPLETED", "journals/x")
+            wanted = transfer_id("demo", name, attempt)
+            execute(urls, "transactions", "UPDATE transfers SET id = %s WHERE id = %s", wanted, id_)
+    if told:
+        execute(
+            urls,
+            "transactions",
+            "INSERT INTO outbox (tenant, partition, event_id, subject, aggregate, version, time, traceparent, data)"
+            " VALUES ('demo', 0, %s, 'florin.transactions.schedule_run_completed.v1', %s, 1, now(), '', '')",
+            uuid.uuid5(NAMESPACE, f"demo/{name}#1"),
+            name,
+        )
+    return name
+
+
+@pytest.mark.parametrize(
+    ("state", "paid_by", "holds"),
+    [
+        ("COMPLETED", (2,), True),
+        ("COMPLETED", (), False),
+        ("COMPLETED", (1,), False),
+        ("COMPLETED", (1, 2), False),
+        ("COMPLETED", (2, 3), False),
+        ("STARTED", (), True),
+        ("STARTED", (2,), True),
+        ("STARTED", (1,), False),
+        ("WAITING", (), True),
+        ("WAITING", (2,), False),
+        ("DECLINED", (), True),
+        ("DECLINED", (2,), False),
+    ],
+)
+def test_a_run_pays_once_where_it_says_so(urls: Urls, state: str, paid_by: tuple[int, ...], holds: bool) -> None:
+    """By its last attempt, and by none that it does not know of."""
+    name = run(urls, state, paid_by)
+    finding = found(urls)["INV-5"]
+    told = f"demo/{name} is {state} after 2 attempts, and those that paid are {list(paid_by)}"
+    assert finding.violations == ([] if holds else [told])
+    assert finding.checked == 1 + len(paid_by)  # the transfers have request_ids too
+
+
+def test_a_run_that_is_over_and_was_not_told_of_is_found(urls: Urls) -> None:
+    """And so is one that was told of before it is over."""
+    silent, early = run(urls, "COMPLETED", (2,), told=False), run(urls, "STARTED", ())
+    assert set(found(urls)["INV-7"].violations) >= {
+        f"demo/{silent} is COMPLETED and has 0 events",
+        f"demo/{early} is STARTED and has 1 events",
+    }
 
 
 def booked(urls: Urls) -> str:
