@@ -39,7 +39,7 @@ from transactions.schedule_operations import decline_waiting
 from transactions.settings import Settings
 
 _SCHEDULES_AT_ONCE = 100
-_RUNS_OF_ONE_AT_ONCE = 50  # of a schedule that missed thousands: the others are not to wait for it
+_RUNS_OF_ONE_AT_ONCE = 20  # of a schedule that missed thousands: the others are not to wait for it
 _RUNS_AT_ONCE = 200  # pay together; fewer than a batch may have, so that others' payments find room beside them
 _PARKED = timedelta(minutes=5)
 _LOOK_AGAIN_SECONDS, _LOOK_AGAIN_SECONDS_MAX = 0.5, 30.0
@@ -124,6 +124,7 @@ class Scheduler:
             events += [schedule_events.of_run(run, schedule) for run in runs if run.state is RunState.SKIPPED]
             if after.version != schedule.version:
                 events.append(schedule_events.of(after))
+            await asyncio.sleep(0)  # a hundred that each missed many days take a while: payments go on between them
         await schedule_store.insert_runs(conn, cipher, begun)
         await schedule_store.go_on(conn, moved)
         await outbox.append(conn, events)
