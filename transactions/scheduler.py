@@ -42,7 +42,7 @@ _SCHEDULES_AT_ONCE = 100
 _RUNS_OF_ONE_AT_ONCE = 20  # of a schedule that missed thousands: the others are not to wait for it
 _RUNS_AT_ONCE = 200  # pay together; fewer than a batch may have, so that others' payments find room beside them
 _PARKED = timedelta(minutes=5)
-_LOOK_AGAIN_SECONDS, _LOOK_AGAIN_SECONDS_MAX = 0.5, 30.0
+_LOOK_AGAIN_SECONDS, _LOOK_AGAIN_SECONDS_MAX = 0.5, 60.0
 """Pauses before a transfer that is under way is looked at again, doubled; a review may take days."""
 _log = logs.get(__name__)
 

@@ -51,6 +51,8 @@ def sound(descriptor: Descriptor, names: Mapping[str, str], depth: int = 0) -> M
         if field.containing_oneof is not None and field.containing_oneof.fields[0] is not field:
             continue
         target = field.message_type
+        if target is not None and target.GetOptions().map_entry:
+            continue
         if target is not None and target.full_name == "google.protobuf.FieldMask":
             getattr(message, field.name).paths.append("display_name")
         elif target is not None:
