@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,14 +32,15 @@ async def present(conn: AsyncConnection, places: Collection[tuple[str, str]]) ->
 
 
 async def save(conn: AsyncConnection, calendar: HolidayCalendar) -> bool:
-    """Writes a calendar over the version before it, which is locked, or adds the first; whether it was written."""
+    """Writes a calendar over the version before it, which is locked, or adds the first; whether it was written. The
+    schedules that go by it have to be told: it is spreading from then on."""
     rows = await fetch(
         conn,
-        f"INSERT INTO holiday_calendars AS c ({CALENDAR_COLUMNS})"  # noqa: S608
-        " VALUES (%s, %s, %s, %s, %s::smallint[], %s::date[], %s::text[], %s, %s)"
+        f"INSERT INTO holiday_calendars AS c ({CALENDAR_COLUMNS}, spreading)"  # noqa: S608
+        " VALUES (%s, %s, %s, %s, %s::smallint[], %s::date[], %s::text[], %s, %s, true)"
         " ON CONFLICT (tenant, id) DO UPDATE SET version = excluded.version, display_name = excluded.display_name,"
         " weekend_days = excluded.weekend_days, holidays = excluded.holidays, holiday_names = excluded.holiday_names,"
-        " update_time = excluded.update_time WHERE c.version = excluded.version - 1 RETURNING 1",
+        " update_time = excluded.update_time, spreading = true WHERE c.version = excluded.version - 1 RETURNING 1",
         (
             calendar.tenant,
             calendar.id,
@@ -56,13 +56,22 @@ async def save(conn: AsyncConnection, calendar: HolidayCalendar) -> bool:
     return bool(rows)
 
 
-async def reconsider(conn: AsyncConnection, calendar: HolidayCalendar, now: datetime) -> None:
-    """Makes the schedules due that go by a calendar: the worker then finds when they run by its new version."""
+async def lock_spreading(conn: AsyncConnection) -> HolidayCalendar | None:
+    """A calendar whose schedules have to be told of its version, locked; one that another replica has is left to it."""
+    rows = await fetch(
+        conn,
+        f"SELECT {CALENDAR_COLUMNS} FROM holiday_calendars WHERE spreading"  # noqa: S608
+        " ORDER BY update_time LIMIT 1 FOR UPDATE SKIP LOCKED",
+    )
+    return calendar_from(rows[0]) if rows else None
+
+
+async def spread(conn: AsyncConnection, calendar: HolidayCalendar) -> None:
+    """Notes that all schedules know of a locked calendar's version."""
     await execute(
         conn,
-        "UPDATE schedules SET due_time = %s WHERE tenant = %s AND holiday_calendar = %s AND holiday_calendar <> ''"
-        " AND state = 'ACTIVE'",
-        (now, calendar.tenant, calendar.id),
+        "UPDATE holiday_calendars SET spreading = false WHERE tenant = %s AND id = %s",
+        (calendar.tenant, calendar.id),
     )
 
 

@@ -73,6 +73,8 @@ class BusinessDays:
     weekend: frozenset[int] = frozenset({6, 7})
     """Days of the week, 1 to 7; never all of them."""
     holidays: frozenset[date] = frozenset()
+    version: int = 0
+    """Of the calendar that they are from; 0 where they are from none."""
 
     def has(self, day: date) -> bool:
         """Whether a day is one."""

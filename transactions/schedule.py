@@ -96,6 +96,8 @@ class Schedule:
     update_time: datetime
     holiday_calendar: str = ""
     """The id of the calendar; empty for weekends alone."""
+    calendar_version: int = 0
+    """Which version of the calendar says what comes next."""
     retry: Retry = Retry()
     customers: tuple[str, ...] = ()
     """Who may see it: the maker, if a customer, and the owners of the debit account."""
@@ -244,12 +246,8 @@ class HolidayCalendar:
     @property
     def business_days(self) -> BusinessDays:
         """What runs go by."""
-        holidays = frozenset(day for day, _ in self.holidays)
-        return (
-            BusinessDays(frozenset(self.weekend_days), holidays)
-            if self.weekend_days
-            else BusinessDays(holidays=holidays)
-        )
+        weekend = frozenset(self.weekend_days) or BusinessDays().weekend
+        return BusinessDays(weekend, frozenset(day for day, _ in self.holidays), self.version)
 
 
 def transfer_id(tenant: str, run: str, attempt: int) -> str:
@@ -300,10 +298,10 @@ def planned(schedule: Schedule, days: BusinessDays) -> Schedule:
     """An active schedule with the times of what comes next; without any where nothing does."""
     first = recurrence.next_occurrence(schedule.timing, days, schedule.position)
     if first is None:
-        return replace(schedule, next_run_time=None, due_time=None)
+        return replace(schedule, calendar_version=days.version, next_run_time=None, due_time=None)
     ahead = islice(recurrence.occurrences(schedule.timing, days, schedule.position), _LOOKED_AHEAD)
     running = (one.run_time for one in ahead if one.skip is None and not _was_paused(schedule, one))
-    return replace(schedule, next_run_time=next(running, None), due_time=first.run_time)
+    return replace(schedule, calendar_version=days.version, next_run_time=next(running, None), due_time=first.run_time)
 
 
 def upcoming(schedule: Schedule, days: BusinessDays, count: int) -> list[Occurrence]:

@@ -147,7 +147,8 @@ async def update(
         raise CurrencyMismatch(schedule.debit_account, schedule.currency, changes.currency)
     changed = changes.applied(schedule).changed(clock.now(), schedule.state)
     if changed.state is ScheduleState.ACTIVE:
-        changed = await _planned(conn, changed)
+        # Its calendar need not be locked: where that is set meanwhile, an active schedule of an older version is found.
+        changed = _or_completed(planned(changed, await _business_days(conn, changed)))
     await schedule_store.save(conn, cipher, changed)
     await _tell(conn, call, "update_schedule", schedule, changed, {"fields": sorted(changes.paths)})
     return changed
@@ -167,14 +168,22 @@ async def pause(conn: AsyncConnection, cipher: Cipher, call: Call, id_: str) -> 
 
 
 async def resume(conn: AsyncConnection, cipher: Cipher, call: Call, id_: str) -> Schedule:
-    """Lets begin what is due from now on; an active one stays so. Raises ScheduleNotFound, StaffOnly, ScheduleEnded."""
+    """Lets begin what is due from now on; an active one stays so.
+
+    Raises ScheduleNotFound, StaffOnly, ScheduleEnded, Raced when another calendar was chosen for it at the same time.
+    """
+    seen = await get(conn, cipher, call.who, id_)
+    # Locked, and first: who sets it meanwhile would not find a paused schedule to tell.
+    days = await _business_days(conn, seen, lock="FOR SHARE")
     schedule = _owned(await get(conn, cipher, call.who, id_, lock=True), call)
+    if schedule.holiday_calendar != seen.holiday_calendar:
+        raise Raced
     if schedule.has_ended:
         raise ScheduleEnded(schedule.name, schedule.state)
     if schedule.state is ScheduleState.ACTIVE:
         return schedule
     now = clock.now()
-    resumed = await _planned(conn, replace(schedule.changed(now, ScheduleState.ACTIVE), skip_before=now))
+    resumed = _or_completed(planned(replace(schedule.changed(now, ScheduleState.ACTIVE), skip_before=now), days))
     await schedule_store.go_on(conn, [resumed])
     await _tell(conn, call, "resume_schedule", schedule, resumed)
     return resumed
@@ -212,7 +221,6 @@ async def set_calendar(conn: AsyncConnection, call: Call, wanted: HolidayCalenda
         calendar = replace(wanted, version=before.version + 1, create_time=before.create_time)
     if not await calendar_store.save(conn, calendar):
         raise Raced
-    await calendar_store.reconsider(conn, calendar, calendar.update_time)
     await audit.record(
         conn,
         call,
@@ -243,12 +251,8 @@ async def _business_days(conn: AsyncConnection, schedule: Schedule, *, lock: str
     return (await _calendar(conn, schedule.tenant, schedule.holiday_calendar, lock=lock)).business_days
 
 
-async def _planned(conn: AsyncConnection, schedule: Schedule) -> Schedule:
-    """The next version of a schedule with what comes next; COMPLETED where nothing does.
-
-    Its calendar need not be locked: who sets that waits for the schedule, and then has it considered again.
-    """
-    plan = planned(schedule, await _business_days(conn, schedule))
+def _or_completed(plan: Schedule) -> Schedule:
+    """An active schedule; COMPLETED where nothing comes any more."""
     return plan if plan.due_time is not None else replace(plan, state=ScheduleState.COMPLETED)
 
 

@@ -18,8 +18,9 @@ CREDITOR_NAME, REMITTANCE = "schedules.creditor_name", "schedules.remittance"
 COLUMNS = (
     "tenant, id, version, state, subject, customer, scopes, fingerprint, customers, debit_account, credit_account,"
     " currency, amount, creditor_name, end_to_end_id, remittance, start_date, local_time, time_zone, unit, every,"
-    " weekdays, month_day, day_adjustment, holiday_calendar, end_date, run_count, retries, retry_pause, refusal,"
-    " runs_begun, last_nominal_date, last_run_date, skip_before, next_run_time, due_time, create_time, update_time"
+    " weekdays, month_day, day_adjustment, holiday_calendar, calendar_version, end_date, run_count, retries,"
+    " retry_pause, refusal, runs_begun, last_nominal_date, last_run_date, skip_before, next_run_time, due_time,"
+    " create_time, update_time"
 )
 RUN_COLUMNS = (
     "tenant, schedule, number, state, nominal_date, run_time, skip, amount, creditor_name, end_to_end_id, remittance,"
@@ -33,7 +34,8 @@ def schedule_from(row: Sequence[Any], cipher: Cipher) -> Schedule:
     (
         tenant, id_, version, state, subject, customer, scopes, fingerprint, customers, debit_account, credit_account,
         currency, amount, creditor_name, end_to_end_id, remittance, start_date, local_time, time_zone, unit, every,
-        weekdays, month_day, day_adjustment, holiday_calendar, end_date, run_count, retries, retry_pause, refusal,
+        weekdays, month_day, day_adjustment, holiday_calendar, calendar_version, end_date, run_count, retries,
+        retry_pause, refusal,
         runs_begun, last_nominal_date, last_run_date, skip_before, next_run_time, due_time, create_time, update_time,
     ) = row  # fmt: skip
     return Schedule(
@@ -56,6 +58,7 @@ def schedule_from(row: Sequence[Any], cipher: Cipher) -> Schedule:
         create_time=create_time,
         update_time=update_time,
         holiday_calendar=holiday_calendar,
+        calendar_version=calendar_version,
         retry=Retry(retries, retry_pause),
         customers=tuple(customers),
         state=ScheduleState(state),
@@ -94,6 +97,7 @@ def values_of(schedule: Schedule, cipher: Cipher) -> tuple[Any, ...]:
         timing.recurrence.month_day,
         timing.adjustment.value,
         schedule.holiday_calendar,
+        schedule.calendar_version,
         timing.end_date,
         timing.run_count,
         schedule.retry.retries,

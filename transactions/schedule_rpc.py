@@ -232,7 +232,10 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
             changed = await change(conn, self._db.cipher, call, _id(name))
             return response(schedule=schedule_messages.schedule(changed))
 
-        answer = await idempotency.answer(self._db, call, response, work)  # type: ignore[arg-type]
+        answer = await until_not_raced(
+            (),
+            lambda: idempotency.answer(self._db, call, response, work),  # type: ignore[arg-type]
+        )
         self._on_change()
         return answer
 

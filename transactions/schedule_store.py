@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
 from transactions.filter import Condition
-from transactions.schedule import Run, Schedule
+from transactions.schedule import HolidayCalendar, Run, Schedule
 from transactions.schedule_rows import (
     COLUMNS,
     RUN_COLUMNS,
@@ -32,11 +32,12 @@ _INSERT = (
 _GO_ON = (
     "UPDATE schedules AS s SET version = n.version, state = n.state, refusal = n.refusal, runs_begun = n.runs_begun,"
     " last_nominal_date = n.last_nominal_date, last_run_date = n.last_run_date, skip_before = n.skip_before,"
-    " next_run_time = n.next_run_time, due_time = n.due_time, update_time = n.update_time"
+    " next_run_time = n.next_run_time, due_time = n.due_time, calendar_version = n.calendar_version,"
+    " update_time = n.update_time"
     " FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::bytea[], %s::integer[], %s::date[], %s::date[],"
-    " %s::timestamptz[], %s::timestamptz[], %s::timestamptz[], %s::timestamptz[])"
+    " %s::timestamptz[], %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::timestamptz[])"
     " AS n(tenant, id, version, state, refusal, runs_begun, last_nominal_date, last_run_date, skip_before,"
-    " next_run_time, due_time, update_time) WHERE s.tenant = n.tenant AND s.id = n.id"
+    " next_run_time, due_time, calendar_version, update_time) WHERE s.tenant = n.tenant AND s.id = n.id"
 )
 _INSERT_RUNS = (
     "INSERT INTO schedule_runs (tenant, schedule, number, state, nominal_date, run_time, skip, amount, creditor_name,"
@@ -148,17 +149,19 @@ async def go_on(conn: AsyncConnection, schedules: Sequence[Schedule]) -> None:
             [s.skip_before for s in schedules],
             [s.next_run_time for s in schedules],
             [s.due_time for s in schedules],
+            [s.calendar_version for s in schedules],
             [s.update_time for s in schedules],
         ),
     )
 
 
 async def next_due(conn: AsyncConnection) -> datetime | None:
-    """When the first schedule or run is due; None when none is."""
+    """When the first schedule, run or calendar is due; None when none is."""
     rows = await fetch(
         conn,
         "SELECT least((SELECT min(due_time) FROM schedules WHERE due_time IS NOT NULL),"
-        " (SELECT min(due_time) FROM schedule_runs WHERE due_time IS NOT NULL))",
+        " (SELECT min(due_time) FROM schedule_runs WHERE due_time IS NOT NULL),"
+        " (SELECT min(update_time) FROM holiday_calendars WHERE spreading))",
     )
     due: datetime | None = rows[0][0]
     return due
@@ -170,6 +173,17 @@ async def lock_due(conn: AsyncConnection, cipher: Cipher, now: datetime, limit: 
         conn,
         f"SELECT {COLUMNS} FROM schedules WHERE due_time <= %s ORDER BY due_time LIMIT %s FOR UPDATE SKIP LOCKED",  # noqa: S608
         (now, limit),
+    )
+    return [schedule_from(row, cipher) for row in rows]
+
+
+async def lock_outdated(conn: AsyncConnection, cipher: Cipher, calendar: HolidayCalendar, limit: int) -> list[Schedule]:
+    """Active schedules whose next run an older version of a locked calendar says; waited for and locked."""
+    rows = await fetch(
+        conn,
+        f"SELECT {COLUMNS} FROM schedules WHERE tenant = %s AND holiday_calendar = %s AND holiday_calendar <> ''"  # noqa: S608
+        " AND state = 'ACTIVE' AND calendar_version < %s ORDER BY calendar_version, id LIMIT %s FOR UPDATE",
+        (calendar.tenant, calendar.id, calendar.version, limit),
     )
     return [schedule_from(row, cipher) for row in rows]
 

@@ -33,12 +33,14 @@ from transactions.schedule import (
     after_refusal,
     begin_due,
     fails,
+    planned,
     transfer_of,
 )
 from transactions.schedule_operations import decline_waiting
 from transactions.settings import Settings
 
 _SCHEDULES_AT_ONCE = 100
+_OUTDATED_AT_ONCE = 200  # schedules that are told of a calendar's new version; runs that are due go on between them
 _RUNS_OF_ONE_AT_ONCE = 20  # of a schedule that missed thousands: the others are not to wait for it
 _RUNS_AT_ONCE = 200  # pay together; fewer than a batch may have, so that others' payments find room beside them
 _PARKED = timedelta(minutes=5)
@@ -90,7 +92,8 @@ class Scheduler:
                 await asyncio.wait_for(self._changed.wait(), wait_seconds)
 
     async def work_once(self) -> bool:
-        """Begins what is due and brings forward what is under way, some of each; whether there was any."""
+        """Begins what is due, brings forward what is under way, spreads new calendars, some of each; whether there was
+        any."""
         moved, begun = await self._db.run(ALL_TENANTS, self._begin)
         crash(self._settings, "after-begin")
         for run in begun:
@@ -101,7 +104,8 @@ class Scheduler:
             crash(self._settings, "before-paying")
             # Once begun it is finished, also when this worker is to end.
             await asyncio.shield(self._bring_forward(taken))
-        return bool(moved or taken)
+        outdated = await self._db.run(ALL_TENANTS, self._spread)
+        return bool(moved or taken or outdated)
 
     async def _begin(self, conn: AsyncConnection) -> tuple[int, list[Run]]:
         """Records the runs that are due and moves their schedules on, in one transaction; gives how many schedules
@@ -110,7 +114,6 @@ class Scheduler:
         schedules = await schedule_store.lock_due(conn, cipher, now, _SCHEDULES_AT_ONCE)
         if not schedules:
             return 0, []
-        # Read after the schedules were locked: who sets a calendar waits for them, and has them considered again.
         calendars = await calendar_store.present(
             conn, {(s.tenant, s.holiday_calendar) for s in schedules if s.holiday_calendar}
         )
@@ -137,6 +140,28 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - whatever one schedule breaks, the others have to go on
             _log.error("a schedule cannot be moved on", schedule=schedule.name, exc_info=error)
             return replace(schedule, due_time=now + _PARKED), []
+
+    async def _spread(self, conn: AsyncConnection) -> bool:
+        """Finds anew when schedules run whose calendar was set; whether there was such a calendar."""
+        calendar = await calendar_store.lock_spreading(conn)
+        if calendar is None:
+            return False
+        schedules = await schedule_store.lock_outdated(conn, self._db.cipher, calendar, _OUTDATED_AT_ONCE)
+        if schedules:
+            days, now = calendar.business_days, clock.now()
+            await schedule_store.go_on(conn, [self._told(schedule, days, now) for schedule in schedules])
+        if len(schedules) < _OUTDATED_AT_ONCE:
+            await calendar_store.spread(conn, calendar)
+        return True
+
+    def _told(self, schedule: Schedule, days: BusinessDays, now: datetime) -> Schedule:
+        try:
+            plan = planned(schedule, days)
+        except Exception as error:  # noqa: BLE001 - whatever one schedule breaks, the others have to go on
+            _log.error("a schedule cannot be moved on", schedule=schedule.name, exc_info=error)
+            return replace(schedule, calendar_version=days.version, due_time=now + _PARKED)
+        # Where nothing comes any more, the worker finds that, and ends it.
+        return plan if plan.due_time is not None else replace(plan, due_time=now)
 
     async def _take(self, conn: AsyncConnection) -> list[Taken]:
         now = clock.now()

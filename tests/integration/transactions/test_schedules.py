@@ -48,6 +48,7 @@ from transactions.schedule_errors import (
     ScheduleNotFound,
     ScheduleStartPassed,
 )
+from transactions.schedule_rows import COLUMNS
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 POINTS = ("after-begin", "before-paying", "after-intent", "after-paying", "after-recording")
@@ -511,20 +512,47 @@ async def test_a_holiday_that_is_set_later_moves_the_run(replica: Replica, time:
 
 
 async def test_a_calendar_and_the_schedules_that_go_by_it_never_disagree(replica: Replica, time: Clock) -> None:
-    """Calendars are set while schedules are made, changed and moved on: at rest all of them go by the last one."""
+    """Calendars are set while schedules are made, paused and resumed and moved on: at rest all go by the last one."""
     await set_calendar(replica)
     holidays = [date(2026, 3, 2) + n * DAY for n in range(4)]
     when = timing(adjustment=Adjustment.NEXT)
-    made = [schedule(when=when, holiday_calendar="bank", amount=1) for _ in range(20)]
+    made = [schedule(when=when, holiday_calendar="bank", amount=1) for _ in range(40)]
+    paused = [await create(replica, one) for one in made[:20]]
+    for one in paused:
+        await change(replica, operations.pause, one)
 
     async def calendars() -> None:
         for count in (1, 3, 2, 4):
             await set_calendar(replica, *holidays[:count])
 
-    await asyncio.gather(calendars(), work(replica), *(create(replica, one) for one in made))
+    resumes = [change(replica, operations.resume, one) for one in paused]
+    await asyncio.gather(calendars(), work(replica), *(create(replica, one) for one in made[20:]), *resumes)
     await work(replica)
     for one in made:
         assert (await present(replica, one)).next_run_time == MONDAY + HOUR + 4 * DAY
+
+
+async def test_a_calendar_spreads_in_lots_beside_what_is_due(replica: Replica, time: Clock) -> None:
+    """Four hundred and fifty schedules are told of it, two hundred at a time; a payment that is due does not wait."""
+    await set_calendar(replica)
+    await work(replica)
+    made = await create(replica, schedule(when=timing(start_date=date(2026, 3, 3)), holiday_calendar="bank"))
+    columns = [column.strip() for column in COLUMNS.split(",")]
+    copied = ", ".join("'copy-' || number" if column == "id" else column for column in columns)
+    await replica.query(
+        f"INSERT INTO schedules ({', '.join(columns)}) SELECT {copied}"
+        f" FROM schedules, generate_series(1, 449) AS number WHERE id = '{made.id}' RETURNING 1"
+    )
+    due = await create(replica, schedule())
+    time.now = MONDAY + HOUR
+    await set_calendar(replica, date(2026, 3, 3))
+    await replica.scheduler.work_once()
+    assert states(await runs(replica, due)) == ["COMPLETED"]
+    outdated = "SELECT count(*) FROM schedules WHERE holiday_calendar = 'bank' AND calendar_version < 2"
+    assert (await replica.query(outdated))[0][0] == 250
+    await work(replica)
+    assert (await replica.query(outdated))[0][0] == 0
+    assert await replica.query("SELECT id FROM holiday_calendars WHERE spreading") == []
 
 
 async def test_fifty_copies_of_a_request_make_one_schedule(replica: Replica, time: Clock) -> None:

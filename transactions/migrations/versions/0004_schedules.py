@@ -16,6 +16,7 @@ CREATE TABLE holiday_calendars (
     weekend_days smallint[] NOT NULL,
     holidays date[] NOT NULL,
     holiday_names text[] NOT NULL,
+    spreading boolean NOT NULL,
     create_time timestamptz NOT NULL,
     update_time timestamptz NOT NULL,
     CONSTRAINT holiday_calendars_pk PRIMARY KEY (tenant, id),
@@ -51,6 +52,7 @@ CREATE TABLE schedules (
     month_day smallint NOT NULL,
     day_adjustment text NOT NULL,
     holiday_calendar text NOT NULL,
+    calendar_version bigint NOT NULL,
     end_date date,
     run_count integer,
     retries smallint NOT NULL,
@@ -117,9 +119,10 @@ def upgrade() -> None:
         "CREATE INDEX schedules_newest ON schedules (tenant, create_time DESC, id DESC)",
         "CREATE INDEX schedules_customers ON schedules USING gin (customers)",
         (
-            "CREATE INDEX schedules_holiday_calendar ON schedules (tenant, holiday_calendar)"
+            "CREATE INDEX schedules_holiday_calendar ON schedules (tenant, holiday_calendar, calendar_version)"
             " WHERE holiday_calendar <> '' AND state = 'ACTIVE'"
         ),
+        "CREATE INDEX holiday_calendars_spreading ON holiday_calendars (update_time) WHERE spreading",
         "CREATE INDEX schedule_runs_due ON schedule_runs (due_time) WHERE due_time IS NOT NULL",
         *(
             statement
