@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -51,6 +51,10 @@ class Principal:
         )
 
 
+async def _no_token() -> None:
+    """Calls without a token have none that could be withdrawn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call as it came in."""
@@ -71,6 +75,9 @@ class Call:
     """The W3C trace context of the call's span, as `trace_given` checks it; empty when there is none."""
     token_expires: float = float("inf")
     """When the token ends, in Unix seconds; a stream must not outlive it, also while it is silent."""
+    token_stands: Callable[[], Awaitable[object]] = _no_token
+    """Verifies the token once more, which costs next to nothing: a stream asks now and then, since the issuer may have
+    withdrawn the key that signed it. Raises TokenInvalid."""
 
     @property
     def who(self) -> Principal:

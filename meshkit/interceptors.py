@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -282,6 +283,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 deadline=exchange.deadline,
                 traceparent=exchange.traceparent,
                 token_expires=exchange.token_expires,
+                token_stands=partial(check_token, self, exchange),
             )
         )
 

@@ -7,13 +7,14 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 from joserfc import jwk, jws, jwt
 
-from meshkit import tokens
+from meshkit import identity, interceptors, tokens
 from meshkit.errors import AudienceWrong, TokenInvalid, Unavailable
 from meshkit.settings import ServiceSettings
 from meshkit.tokens import Verifier
@@ -125,6 +126,29 @@ async def test_a_withdrawn_keys_tokens_end_with_the_next_refresh(verifier: Verif
     due(verifier)
     await eventually(lambda: refused(verifier, header))
     assert not await refused(verifier, issuer.token())
+
+
+async def test_a_call_under_way_can_ask_whether_its_token_still_stands(
+    verifier: Verifier, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream lives longer than what was verified at its beginning: it is told when the issuer withdrew the key."""
+    monkeypatch.setattr(interceptors, "CHECKS", (interceptors.check_token,))
+    monkeypatch.setattr(tokens, "_REFRESH_SECONDS", 0)
+    guard = interceptors.Guard({}, verifier, concurrent_calls_max=1)
+    method: Any = SimpleNamespace(is_internal=False, name="/x/Watch")
+    await guard._admit(interceptors.Exchange(method, None, {"authorization": issuer.token()}, None))
+    call = identity.current()
+    await call.token_stands()
+    issuer.keys = [new_key("two")]
+
+    async def ended() -> bool:
+        try:
+            await call.token_stands()
+        except TokenInvalid:
+            return True
+        return False
+
+    await eventually(ended)
 
 
 async def test_a_refresh_that_brings_the_same_keys_forgets_nothing(
