@@ -5,28 +5,43 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import consumers, ledger_store, moments_store, posting, signing, store
+from accounts import (
+    consumers,
+    ledger_store,
+    moments_store,
+    overdraft_operations,
+    posting,
+    signing,
+    store,
+    sums_store,
+)
 from accounts.audit_rpc import AuditService
+from accounts.balance_rpc import BalanceService
 from accounts.book import Expire
 from accounts.ledger_rpc import LedgerService
 from accounts.model import Balance
 from accounts.moments import PastBalance
 from accounts.moments_store import PastKey
+from accounts.overdraft_rpc import OverdraftService
 from accounts.posting import Item
 from accounts.rpc import AccountService, BalanceKey
 from accounts.sealing import Sealer
 from accounts.settings import Settings
 from accounts.signing import Signer
 from accounts.statement_rpc import StatementService
+from accounts.watches import Key, Watches
 from florin.accounts.v1 import (
     account_service_pb2_grpc,
     audit_service_pb2_grpc,
+    balance_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
+    overdraft_service_pb2_grpc,
     statement_service_pb2_grpc,
 )
 from meshkit import clock, logs, parts
@@ -39,6 +54,7 @@ from meshkit.lifecycle import Parts
 IMBALANCES = Gauge("florin_ledger_imbalances", "Pairs of tenant and currency whose balances do not sum to zero.")
 
 _EXPIRED_AT_ONCE = 500
+_OVERDRAFT_EXPIRY_SECONDS = 10.0
 _BALANCE_READS_MAX = 4  # batches of balance reads at once; each holds a connection
 _PAST_READS_MAX = 2
 _PAST_BATCH_MAX = 100  # each takes some dozen looks at an index
@@ -49,7 +65,8 @@ _log = logs.get(__name__)
 async def build(settings: Settings) -> AsyncIterator[Parts]:
     """The parts of a running accounts service."""
     async with Database.open(settings) as db, Bus.open(settings) as bus:
-        ledger = _ledger(settings, db)
+        watches = _watches(settings, db)
+        ledger = _ledger(settings, db, watches)
         balances, past_balances = _balances(db), _past_balances(db)
         consumer = Consumer(
             bus,
@@ -60,7 +77,9 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             gap_seconds=None,
         )
         signer = None if settings.sealing_key_file is None else signing.signer(settings.sealing_key_file)
-        accounts, steps = AccountService(db, ledger, balances, past_balances), LedgerService(db, ledger)
+        approval_time = timedelta(hours=settings.overdraft_approval_hours)
+        accounts = AccountService(db, ledger, balances, past_balances, approval_time=approval_time)
+        steps, overdrafts, sums = LedgerService(db, ledger), OverdraftService(db), BalanceService(db, watches)
         statements = StatementService(db, entries_max=settings.statement_entries_max)
         audit = AuditService(db, signer)
         yield Parts(
@@ -71,8 +90,14 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 "florin.accounts.v1.AuditService": lambda server: (
                     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)
                 ),
+                "florin.accounts.v1.BalanceService": lambda server: (
+                    balance_service_pb2_grpc.add_BalanceServiceServicer_to_server(sums, server)
+                ),
                 "florin.accounts.v1.LedgerService": lambda server: (
                     ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(steps, server)
+                ),
+                "florin.accounts.v1.OverdraftService": lambda server: (
+                    overdraft_service_pb2_grpc.add_OverdraftServiceServicer_to_server(overdrafts, server)
                 ),
                 "florin.accounts.v1.StatementService": lambda server: (
                     statement_service_pb2_grpc.add_StatementServiceServicer_to_server(statements, server)
@@ -85,10 +110,13 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 "past-balances": past_balances.run,
                 "compliance-events": consumer.run,
                 "hold-expiry": lambda: _expire_holds(db, ledger, settings.hold_expiry_seconds),
+                "overdraft-expiry": lambda: _expire_overdraft_changes(db),
+                "watches": watches.run,
                 "imbalance": lambda: _watch_balance(db, settings.imbalance_check_seconds),
                 **_sealing(settings, db, signer),
             },
             checks=parts.checks(settings, db),
+            on_drain=watches.drain,
         )
 
 
@@ -100,9 +128,12 @@ def _sealing(settings: Settings, db: Database, signer: Signer | None) -> dict[st
     return {"sealer": Sealer(db, signer, every_seconds=settings.seal_seconds).run}
 
 
-def _ledger(settings: Settings, db: Database) -> Batcher[Item, ledger_service_pb2.StepOutcome]:
+def _ledger(settings: Settings, db: Database, watches: Watches) -> Batcher[Item, ledger_service_pb2.StepOutcome]:
     async def process(items: Sequence[Item]) -> Sequence[ledger_service_pb2.StepOutcome | BaseException]:
-        return await posting.apply_steps(db, items)
+        outcomes = await posting.apply_steps(db, items)
+        if watches.any:
+            watches.touched(posting.touched(items, outcomes))
+        return outcomes
 
     # One at a time: a second batch would wait for the first one's row locks, and make the batches smaller.
     return Batcher(
@@ -119,6 +150,30 @@ def _balances(db: Database) -> Batcher[BalanceKey, Balance | None]:
         return await db.run({key[0] for key in keys}, lambda conn: store.balances(conn, keys), read_only=True)
 
     return Batcher("balances", process, concurrency=_BALANCE_READS_MAX)
+
+
+def _watches(settings: Settings, db: Database) -> Watches:
+    async def read(keys: Sequence[Key]) -> Sequence[Balance | None]:
+        wanted = [(tenant, account, None) for tenant, account in keys]
+        return await db.run({key[0] for key in keys}, lambda conn: store.balances(conn, wanted), read_only=True)
+
+    return Watches(
+        read,
+        poll_seconds=settings.watch_poll_seconds,
+        streams_max=settings.watches_max,
+        subject_streams_max=settings.watches_per_subject_max,
+    )
+
+
+async def _expire_overdraft_changes(db: Database) -> None:
+    """Ends the changes whose time is over. They are no longer approved from then on, whether or not this was quick."""
+
+    async def work(conn: AsyncConnection) -> int:
+        return await overdraft_operations.expire_overdraft_changes(conn, clock.now(), limit=_EXPIRED_AT_ONCE)
+
+    while True:
+        if await db.run(ALL_TENANTS, work) < _EXPIRED_AT_ONCE:
+            await asyncio.sleep(_OVERDRAFT_EXPIRY_SECONDS)
 
 
 async def _expire_holds(
@@ -152,7 +207,7 @@ async def _watch_balance(db: Database, every_seconds: float) -> None:
 
     async def work(conn: AsyncConnection) -> int:
         await allow_long_statements(conn)
-        return await store.imbalances(conn)
+        return await sums_store.imbalances(conn)
 
     while True:
         wrong = await db.run(ALL_TENANTS, work, read_only=True, long=True)

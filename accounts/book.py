@@ -105,12 +105,15 @@ class BookAccount:
     """No entry to come is recorded before it: that of the last entry, or the end of the last statement's period."""
     dating_microseconds: int = 0
     """How far an entry's effective time is from its recorded one, at most."""
+    minimum_balance: int = 0
+    debits_blocked: bool = False
+    credits_blocked: bool = False
     changed: bool = False
 
     @property
     def available(self) -> int:
         """What a debit may use (INV-3), in minor units."""
-        return self.posted - self.held + self.overdraft_limit
+        return self.posted - self.held + self.overdraft_limit - self.minimum_balance
 
 
 @dataclass(frozen=True, slots=True)

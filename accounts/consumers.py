@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts import operations
+from accounts.account_changes import last_part
 from accounts.model import KycState
 from florin.compliance.v1 import events_pb2 as compliance
 from meshkit import logs
@@ -35,7 +36,7 @@ def compliance_handler(cipher: Cipher) -> Callable[[AsyncConnection, Sequence[In
             message = event.message() if event.type in _HANDLED else None
             if isinstance(message, compliance.CustomerVerified | compliance.CustomerRejected):
                 state = KycState.VERIFIED if isinstance(message, compliance.CustomerVerified) else KycState.REJECTED
-                verdicts.setdefault(event.tenant, {})[operations.last_part(message.customer)] = state
+                verdicts.setdefault(event.tenant, {})[last_part(message.customer)] = state
             elif isinstance(message, compliance.CaseResolved) and message.freeze_account:
                 freezes.append((event.tenant, message.freeze_account, event, message))
         for tenant in sorted(verdicts):

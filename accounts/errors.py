@@ -292,6 +292,26 @@ class HoldExceeded(DomainError):
         )
 
 
+class AccountDebitsBlocked(DomainError):
+    """Staff blocked the account's debits; why is staff's alone to know."""
+
+    code = _CODE.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_ACCOUNT_DEBITS_BLOCKED
+
+    def __init__(self, account: str) -> None:
+        super().__init__(f"accounts/{account} takes no debits.", metadata={"account": f"accounts/{account}"})
+
+
+class AccountCreditsBlocked(DomainError):
+    """Staff blocked the account's credits; why is staff's alone to know."""
+
+    code = _CODE.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_ACCOUNT_CREDITS_BLOCKED
+
+    def __init__(self, account: str) -> None:
+        super().__init__(f"accounts/{account} takes no credits.", metadata={"account": f"accounts/{account}"})
+
+
 class AmountOverflow(DomainError):
     """A balance would not fit into 64 bits."""
 

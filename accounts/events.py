@@ -11,6 +11,7 @@ from accounts.book import Book, Hold, Posted
 from accounts.history import Head
 from accounts.model import Account, Customer, HoldState, Tenant
 from accounts.outcomes import customers, timestamp
+from accounts.overdrafts import OverdraftChange, Threshold
 from accounts.statements import Statement
 from florin.accounts.v1 import events_pb2 as pb
 from florin.common.v1 import money_pb2
@@ -65,8 +66,47 @@ def account_updated(account: Account) -> Event:
         state=account.state.value,  # type: ignore[arg-type]
         overdraft_limit_minor_units=account.balance.overdraft_limit,
         update_time=timestamp(account.update_time),
+        minimum_balance=messages.minimum_balance(account.balance),
+        debits_blocked=account.debit_block_reason != "",
+        credits_blocked=account.credit_block_reason != "",
     )
     return Event(account.tenant, name, account.version, message, account.update_time)
+
+
+def overdraft_change_requested(change: OverdraftChange) -> Event:
+    """A limit waits for a second person."""
+    message = pb.OverdraftChangeRequested(
+        overdraft_change=change.name,
+        account=f"accounts/{change.account}",
+        previous_limit=messages.money(change.currency, change.previous_limit),
+        limit=messages.money(change.currency, change.new_limit),
+        create_time=timestamp(change.create_time),
+        expire_time=timestamp(change.expire_time),
+    )
+    return Event(change.tenant, change.name, change.version, message, change.create_time)
+
+
+def overdraft_change_ended(change: OverdraftChange) -> Event:
+    """A limit waits no more; `change` has its `end_time`."""
+    ended = change.end_time or change.create_time
+    message = pb.OverdraftChangeEnded(
+        overdraft_change=change.name,
+        account=f"accounts/{change.account}",
+        state=change.state.value,  # type: ignore[arg-type]
+        limit=messages.money(change.currency, change.new_limit),
+        end_time=timestamp(ended),
+    )
+    return Event(change.tenant, change.name, change.version, message, ended)
+
+
+def overdraft_threshold_changed(threshold: Threshold) -> Event:
+    """From now on, limits above it need a second person."""
+    message = pb.OverdraftThresholdChanged(
+        overdraft_threshold=threshold.name,
+        threshold=messages.money(threshold.currency, threshold.amount),
+        update_time=timestamp(threshold.update_time),
+    )
+    return Event(threshold.tenant, threshold.name, threshold.version, message, threshold.update_time)
 
 
 def tree_head_signed(head: Head, number: int) -> Event:

@@ -105,6 +105,7 @@ def _post(book: Book, step: Post, now: datetime) -> Posted:
         raise RequestInvalid([("effective_time", f"must be within {DATING_MAX.days} days of the present")])
     accounts = _journal_accounts(book, step)
     hold, taken = _consumable(book, step, accounts, now) if step.hold_key else (None, 0)
+    _check_blocks(step, accounts, hold)
     legs = _legs_after(step, accounts, hold, taken)
     # Clocks are set back, and those of replicas differ; the rows of the accounts are what all of them see. So each
     # account's entries are recorded in the order of their sequence, and a journal's in one moment.
@@ -215,6 +216,29 @@ def _consumable(book: Book, step: Post, accounts: Sequence[BookAccount], now: da
     return hold, taken
 
 
+def _check_blocks(step: Post, accounts: Sequence[BookAccount], hold: Hold | None) -> None:
+    """A blocked side takes nothing, but what was held before debits were blocked: that was promised to somebody.
+
+    Raises AccountDebitsBlocked, AccountCreditsBlocked.
+    """
+    for account in accounts:
+        if account.debits_blocked or account.credits_blocked:
+            break
+    else:
+        return  # every journal passes here, and nearly none has such an account
+    debits: dict[str, int] = {}
+    for account, leg in zip(accounts, step.legs, strict=True):
+        if leg.amount < 0:
+            debits[account.id] = debits.get(account.id, 0) - leg.amount
+    for account in accounts:
+        promised = hold.amount if hold is not None and hold.account == account.id else 0
+        if account.debits_blocked and debits.get(account.id, 0) > promised:
+            raise errors.AccountDebitsBlocked(account.id)
+    for account in accounts:
+        if account.credits_blocked and account.id not in debits:
+            raise errors.AccountCreditsBlocked(account.id)
+
+
 def _legs_after(step: Post, accounts: Sequence[BookAccount], hold: Hold | None, taken: int) -> list[PostedLeg]:
     """The entries with their balances and sequences; `taken` of the hold is kept back no longer.
 
@@ -251,6 +275,8 @@ def _place(book: Book, step: Place, now: datetime) -> Held:
     if account.currency != step.currency:
         raise errors.CurrencyMismatch(account.id, account.currency, step.currency)
     _check_states([account])
+    if account.debits_blocked:
+        raise errors.AccountDebitsBlocked(account.id)
     if account.held + step.amount > INT64_MAX or account.posted - account.held - step.amount < INT64_MIN:
         raise errors.AmountOverflow(account.id)
     if account.type is AccountType.CUSTOMER and step.amount > account.available:

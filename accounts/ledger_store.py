@@ -30,7 +30,8 @@ _HOLD_ACCOUNTS = (
 )
 _ACCOUNTS = (
     "SELECT a.tenant, a.account, a.type, a.state, a.currency, a.posted, a.held, a.overdraft_limit, a.sequence,"
-    " a.recorded_time, a.dating_microseconds FROM accounts AS a"
+    " a.recorded_time, a.dating_microseconds, a.minimum_balance, a.debit_block_reason <> '',"
+    " a.credit_block_reason <> '' FROM accounts AS a"
     " JOIN unnest(%s::text[], %s::text[]) AS k(tenant, account) USING (tenant, account) ORDER BY a.tenant, a.account"
 )
 # Keys do not change here, so the rows are not locked against the foreign keys of other sessions.
@@ -305,7 +306,8 @@ def _hold_statements(book: Book) -> list[tuple[str, tuple[object, ...]]]:
 
 
 def _account(row: Sequence[Any], owners: dict[Pair, list[str]]) -> BookAccount:
-    tenant, account, type_, state, currency, posted, held, overdraft_limit, sequence, recorded_time, dating = row
+    tenant, account, type_, state, currency, posted, held, overdraft_limit, sequence, recorded_time, *rest = row
+    dating, minimum_balance, debits_blocked, credits_blocked = rest
     return BookAccount(
         tenant=tenant,
         id=account,
@@ -319,6 +321,9 @@ def _account(row: Sequence[Any], owners: dict[Pair, list[str]]) -> BookAccount:
         owners=tuple(owners.get((tenant, account), ())),
         recorded_time=recorded_time,
         dating_microseconds=dating,
+        minimum_balance=minimum_balance,
+        debits_blocked=debits_blocked,
+        credits_blocked=credits_blocked,
     )
 
 

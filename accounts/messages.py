@@ -8,8 +8,9 @@ from accounts.history import Head, JournalContent
 from accounts.model import Account, Balance, Customer, Entry, Identifier, Journal, Tenant
 from accounts.moments import PastBalance
 from accounts.outcomes import customers, timestamp
+from accounts.overdrafts import OverdraftChange, Threshold
 from accounts.statements import Statement
-from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2, sealed_pb2, statement_pb2
+from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2, overdraft_pb2, sealed_pb2, statement_pb2
 from florin.common.v1 import money_pb2
 from meshkit.identity import Principal
 
@@ -37,7 +38,7 @@ def customer(model: Customer) -> customer_pb2.Customer:
 
 
 def account(model: Account, who: Principal) -> account_pb2.Account:
-    """An account as a caller sees it: staff is told why it is frozen, since a case of compliance may be behind it."""
+    """An account as a caller sees it: staff is told why it is frozen or blocked, since a case may be behind it."""
     return account_pb2.Account(
         name=f"accounts/{model.id}",
         customers=customers(model.owners),
@@ -55,6 +56,45 @@ def account(model: Account, who: Principal) -> account_pb2.Account:
         balance=balance(model.balance),
         freeze_reason=model.freeze_reason if who.is_staff else "",
         create_time=timestamp(model.create_time),
+        update_time=timestamp(model.update_time),
+        etag=str(model.version),
+        minimum_balance=minimum_balance(model.balance),
+        debits_blocked=model.debit_block_reason != "",
+        credits_blocked=model.credit_block_reason != "",
+        debit_block_reason=model.debit_block_reason if who.is_staff else "",
+        credit_block_reason=model.credit_block_reason if who.is_staff else "",
+    )
+
+
+def minimum_balance(model: Balance) -> money_pb2.Money | None:
+    """What has to stay; None for nothing."""
+    return money(model.currency, model.minimum) if model.minimum else None
+
+
+def overdraft_change(model: OverdraftChange) -> overdraft_pb2.OverdraftChange:
+    """A raise of an overdraft limit, as staff sees it."""
+    return overdraft_pb2.OverdraftChange(
+        name=model.name,
+        account=f"accounts/{model.account}",
+        state=model.state.value,  # type: ignore[arg-type]
+        previous_limit=money(model.currency, model.previous_limit),
+        limit=money(model.currency, model.new_limit),
+        requested_by=model.requested_by,
+        decided_by=model.decided_by,
+        reason=model.reason,
+        create_time=timestamp(model.create_time),
+        expire_time=timestamp(model.expire_time),
+        end_time=None if model.end_time is None else timestamp(model.end_time),
+        etag=str(model.version),
+    )
+
+
+def overdraft_threshold(model: Threshold) -> overdraft_pb2.OverdraftThreshold:
+    """The highest limit that one person may set."""
+    return overdraft_pb2.OverdraftThreshold(
+        name=model.name,
+        threshold=money(model.currency, model.amount),
+        set_by=model.set_by,
         update_time=timestamp(model.update_time),
         etag=str(model.version),
     )

@@ -16,6 +16,9 @@ from meshkit import iban
 OVERDRAFT_LIMIT_MAX = 10**15
 """The contract's bound of an overdraft limit, in minor units."""
 
+MINIMUM_BALANCE_MAX = 10**15
+"""The bound of a minimum balance, in minor units."""
+
 
 class AccountType(IntEnum):
     """What an account is for."""
@@ -50,6 +53,13 @@ class JournalKind(IntEnum):
     TRANSFER = 1
     FUNDING = 2
     REVERSAL = 3
+
+
+class PostingSide(IntEnum):
+    """A side of an account."""
+
+    DEBIT = 1
+    CREDIT = 2
 
 
 class HoldState(IntEnum):
@@ -101,11 +111,13 @@ class Balance:
     held: int
     overdraft_limit: int
     sequence: int
+    minimum: int = 0
+    """What has to stay, less holds; an account has this or an overdraft limit."""
 
     @property
     def available(self) -> int:
         """What a debit may use (INV-3)."""
-        return self.posted - self.held + self.overdraft_limit
+        return self.posted - self.held + self.overdraft_limit - self.minimum
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +138,10 @@ class Account:
     owners: tuple[str, ...]
     """Ids of customers, sorted."""
     identifiers: tuple[Identifier, ...]
+    debit_block_reason: str = ""
+    """Why debits are blocked; empty while they are not."""
+    credit_block_reason: str = ""
+    """Why credits are blocked; empty while they are not."""
 
 
 @dataclass(frozen=True, slots=True)

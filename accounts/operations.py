@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, events, moments, moments_store, store
+from accounts import errors, events, moments, moments_store, overdraft_operations, store
+from accounts.account_changes import audited, check_etag, last_part, locked_account, save
 from accounts.model import (
     Account,
     AccountState,
@@ -21,14 +23,16 @@ from accounts.model import (
     Identifier,
     Journal,
     KycState,
+    PostingSide,
     Tenant,
     opening_state,
     without_balances,
 )
 from accounts.moments import AsOf, Axis
+from accounts.overdraft_operations import Wish
+from accounts.overdrafts import OverdraftChange
 from meshkit import audit, clock, idempotency, outbox
 from meshkit.cipher import Cipher
-from meshkit.errors import EtagMismatch
 from meshkit.identity import Call
 
 
@@ -88,7 +92,7 @@ async def update_customer(
     customer = await store.customer(conn, cipher, call.tenant, last_part(name), lock=True)
     if customer is None or name != f"customers/{customer.id}":
         raise errors.CustomerNotFound(name)
-    _check_etag(etag, customer.version)
+    check_etag(etag, customer.version)
     changed = replace(customer, display_name=display_name, version=customer.version + 1, update_time=clock.now())
     await store.save_customer(conn, cipher, changed)
     await _audit_customer(conn, call, "update_customer", customer, changed)
@@ -108,8 +112,12 @@ async def create_account(
     identifiers: Sequence[Identifier],
     overdraft_limit: int,
     display_name: str,
-) -> Account:
-    """Opens an account. Raises AccountExists, CustomerNotFound, CustomerRejected, IdentifierTaken."""
+    approval_time: timedelta,
+) -> tuple[Account, OverdraftChange | None]:
+    """Opens an account; gives it and the overdraft limit that waits for a second person, if one does.
+
+    Raises AccountExists, CustomerNotFound, CustomerRejected, IdentifierTaken.
+    """
     now = clock.now()
     chosen = account_id or idempotency.derive_id(call)
     if await store.accounts(conn, call.tenant, [chosen]):
@@ -129,7 +137,7 @@ async def create_account(
         state=opening_state([customer.kyc_state for customer in known]),
         currency=currency,
         display_name=display_name,
-        balance=Balance(currency, 0, 0, overdraft_limit, 0),
+        balance=Balance(currency, 0, 0, 0, 0),
         freeze_reason="",
         version=1,
         create_time=now,
@@ -137,16 +145,18 @@ async def create_account(
         owners=tuple(sorted(owners)),
         identifiers=tuple(dict.fromkeys(identifiers)),
     )
+    settled = await overdraft_operations.settle(conn, account, Wish(overdraft_limit))
+    account = replace(account, balance=settled.balance)
     if not await store.add_account(conn, account):
         raise errors.AccountExists(chosen)
     taken = await store.add_identifiers(conn, account)
     if taken:
         raise errors.IdentifierTaken(taken[0])
     await audit.record(
-        conn, call, action="create_account", resource=f"accounts/{account.id}", before=None, after=_audited(account)
+        conn, call, action="create_account", resource=f"accounts/{account.id}", before=None, after=audited(account)
     )
     await outbox.append(conn, [events.account_opened(account)])
-    return account
+    return account, await _request(conn, call, account, settled.waiting, approval_time)
 
 
 async def get_account(conn: AsyncConnection, call: Call, name: str) -> Account:
@@ -201,52 +211,88 @@ async def get_journal(conn: AsyncConnection, call: Call, name: str) -> Journal:
 
 
 async def update_account(
-    conn: AsyncConnection, call: Call, *, name: str, etag: str, display_name: str | None, overdraft_limit: int | None
-) -> Account:
-    """Changes what is not None. Raises AccountNotFound, EtagMismatch, AccountClosed, AccountTypeWrong, OverdraftInUse.
+    conn: AsyncConnection,
+    call: Call,
+    *,
+    name: str,
+    etag: str,
+    display_name: str | None,
+    wish: Wish,
+    approval_time: timedelta,
+) -> tuple[Account, OverdraftChange | None]:
+    """Changes what is not None; gives the account and the overdraft limit that waits for a second person, if one does.
 
-    `overdraft_limit` is in minor units.
+    Raises AccountNotFound, EtagMismatch, AccountClosed, and what `overdraft_operations.settle` raises.
     """
-    account = await _locked_account(conn, call, name)
-    _check_etag(etag, account.version)
+    account = await locked_account(conn, call, name)
+    check_etag(etag, account.version)
     if account.state is AccountState.CLOSED:
         raise errors.AccountClosed(account.id)
-    balance = account.balance
-    if overdraft_limit is not None and overdraft_limit != balance.overdraft_limit:
-        if account.type is not AccountType.CUSTOMER:
-            raise errors.AccountTypeWrong(account.id, account.type, "only customer accounts have an overdraft limit")
-        balance = replace(balance, overdraft_limit=overdraft_limit)
-        if balance.available < 0:
-            raise errors.OverdraftInUse(account.id, account.balance)
-    changed = replace(account, balance=balance)
+    settled = await overdraft_operations.settle(conn, account, wish)
+    if wish.overdraft_limit is not None or wish.minimum:
+        await overdraft_operations.supersede(conn, call, account)
+    changed = replace(account, balance=settled.balance)
     if display_name is not None:
         changed = replace(changed, display_name=display_name)
-    return await _save(conn, call, "update_account", account, changed)
+    saved = await save(conn, call, "update_account", account, changed)
+    return saved, await _request(conn, call, saved, settled.waiting, approval_time)
+
+
+async def _request(
+    conn: AsyncConnection, call: Call, account: Account, limit: int | None, approval_time: timedelta
+) -> OverdraftChange | None:
+    if limit is None:
+        return None
+    return await overdraft_operations.request(conn, call, account, limit, approval_time=approval_time)
+
+
+async def block_account(conn: AsyncConnection, call: Call, *, name: str, side: PostingSide, why: str) -> Account:
+    """Stops an account's debits or its credits. Raises AccountNotFound, AccountClosed."""
+    account = await locked_account(conn, call, name)
+    if account.state is AccountState.CLOSED:
+        raise errors.AccountClosed(account.id)
+    if side is PostingSide.DEBIT:
+        blocked = replace(account, debit_block_reason=account.debit_block_reason or why)
+    else:
+        blocked = replace(account, credit_block_reason=account.credit_block_reason or why)
+    return await save(conn, call, f"block_{side.name.lower()}s", account, blocked, why=why)
+
+
+async def unblock_account(conn: AsyncConnection, call: Call, *, name: str, side: PostingSide, why: str) -> Account:
+    """Lets an account's debits or its credits go on. Raises AccountNotFound, AccountClosed."""
+    account = await locked_account(conn, call, name)
+    if account.state is AccountState.CLOSED:
+        raise errors.AccountClosed(account.id)
+    if side is PostingSide.DEBIT:
+        free = replace(account, debit_block_reason="")
+    else:
+        free = replace(account, credit_block_reason="")
+    return await save(conn, call, f"unblock_{side.name.lower()}s", account, free, why=why)
 
 
 async def freeze_account(conn: AsyncConnection, call: Call, *, name: str, why: str) -> Account:
     """Stops debits and credits. Raises AccountNotFound, AccountClosed, AccountPending."""
-    account = await _locked_account(conn, call, name)
+    account = await locked_account(conn, call, name)
     if account.state is AccountState.FROZEN:
         return account
     _check_open(account)
     frozen = replace(account, state=AccountState.FROZEN, freeze_reason=why)
-    return await _save(conn, call, "freeze_account", account, frozen, why=why)
+    return await save(conn, call, "freeze_account", account, frozen, why=why)
 
 
 async def unfreeze_account(conn: AsyncConnection, call: Call, *, name: str, why: str) -> Account:
     """Lets debits and credits go on. Raises AccountNotFound, AccountClosed, AccountPending."""
-    account = await _locked_account(conn, call, name)
+    account = await locked_account(conn, call, name)
     if account.state is AccountState.ACTIVE:
         return account
     _check_open(account)
     active = replace(account, state=AccountState.ACTIVE, freeze_reason="")
-    return await _save(conn, call, "unfreeze_account", account, active, why=why)
+    return await save(conn, call, "unfreeze_account", account, active, why=why)
 
 
 async def close_account(conn: AsyncConnection, call: Call, *, name: str) -> Account:
     """Closes an account at zero. Raises AccountNotFound, AccountFrozen, AccountHasHolds, AccountNotEmpty."""
-    account = await _locked_account(conn, call, name)
+    account = await locked_account(conn, call, name)
     if account.state is AccountState.CLOSED:
         return account
     if account.state is AccountState.FROZEN:
@@ -255,7 +301,8 @@ async def close_account(conn: AsyncConnection, call: Call, *, name: str) -> Acco
         raise errors.AccountHasHolds(account.id, account.balance)
     if account.balance.posted:
         raise errors.AccountNotEmpty(account.id, account.balance)
-    return await _save(conn, call, "close_account", account, replace(account, state=AccountState.CLOSED))
+    await overdraft_operations.supersede(conn, call, account)
+    return await save(conn, call, "close_account", account, replace(account, state=AccountState.CLOSED))
 
 
 async def set_kyc_states(conn: AsyncConnection, cipher: Cipher, tenant: str, states: dict[str, KycState]) -> set[str]:
@@ -295,21 +342,9 @@ async def freeze_for_case(conn: AsyncConnection, call: Call, *, account: str, wh
     return True
 
 
-def last_part(name: str) -> str:
-    """The id in a resource name."""
-    return name.rpartition("/")[2]
-
-
 def customer_of(call: Call) -> str | None:
     """The id of the customer that the token is bound to; None for staff."""
     return None if call.who.customer is None else last_part(call.who.customer)
-
-
-async def _locked_account(conn: AsyncConnection, call: Call, name: str) -> Account:
-    found = await store.accounts(conn, call.tenant, [last_part(name)], lock=True)
-    if not found or name != f"accounts/{found[0].id}":
-        raise errors.AccountNotFound(name)
-    return found[0]
 
 
 def _check_open(account: Account) -> None:
@@ -317,32 +352,6 @@ def _check_open(account: Account) -> None:
         raise errors.AccountClosed(account.id)
     if account.state is AccountState.PENDING:
         raise errors.AccountPending(account.id)
-
-
-def _check_etag(etag: str, version: int) -> None:
-    if etag and etag != str(version):
-        raise EtagMismatch(str(version))
-
-
-async def _save(
-    conn: AsyncConnection, call: Call, action: str, before: Account, after: Account, *, why: str = ""
-) -> Account:
-    """Writes a change with its audit row and its event; a change that changes nothing is none."""
-    if after == before:
-        return before
-    changed = replace(after, version=before.version + 1, update_time=clock.now())
-    await store.save_accounts(conn, [changed])
-    await audit.record(
-        conn,
-        call,
-        action=action,
-        resource=f"accounts/{before.id}",
-        before=_audited(before),
-        after=_audited(changed),
-        why=why,
-    )
-    await outbox.append(conn, [events.account_updated(changed)])
-    return changed
 
 
 async def _audit_customer(
@@ -357,11 +366,3 @@ async def _audit_customer(
         before=None if before is None else {"version": before.version},
         after={"version": after.version},
     )
-
-
-def _audited(account: Account) -> dict[str, object]:
-    return {
-        "state": account.state.name,
-        "overdraft_limit_minor_units": account.balance.overdraft_limit,
-        "display_name": account.display_name,
-    }

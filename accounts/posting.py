@@ -181,6 +181,17 @@ async def _audit_funding(conn: AsyncConnection, call: Call, step: Post, posted: 
     )
 
 
+def touched(items: Sequence[Item], outcomes_: Sequence[pb.StepOutcome | BaseException]) -> set[tuple[str, str]]:
+    """The (tenant, account) pairs that a batch may have changed."""
+    found: set[tuple[str, str]] = set()
+    for item, outcome in zip(items, outcomes_, strict=True):
+        if isinstance(outcome, BaseException):
+            continue
+        names = outcome.journal.accounts if outcome.HasField("journal") else [outcome.hold.account]
+        found.update((item.step.tenant, name.removeprefix("accounts/")) for name in names)
+    return found
+
+
 def journal_in(outcome: pb.StepOutcome) -> str:
     """The journal's name in an outcome. Raises the refusal that the outcome is."""
     if outcome.HasField("refusal"):

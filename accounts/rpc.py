@@ -5,16 +5,27 @@
 from __future__ import annotations
 
 import zoneinfo
+from datetime import timedelta
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts import errors, messages, moments, operations, posting, store
-from accounts.model import OVERDRAFT_LIMIT_MAX, AccountType, Balance, identifier_is_valid
+from accounts.account_changes import last_part
+from accounts.model import (
+    MINIMUM_BALANCE_MAX,
+    OVERDRAFT_LIMIT_MAX,
+    AccountType,
+    Balance,
+    PostingSide,
+    identifier_is_valid,
+)
 from accounts.moments import AsOf, Axis, PastBalance
 from accounts.moments_store import PastKey
+from accounts.overdraft_operations import Wish
 from accounts.posting import Item
+from florin.accounts.v1 import account_pb2
 from florin.accounts.v1 import account_service_pb2 as pb
 from florin.accounts.v1 import account_service_pb2_grpc as pb_grpc
 from meshkit import clock, idempotency, identity, money, pages
@@ -37,11 +48,14 @@ class AccountService(pb_grpc.AccountServiceServicer):
         ledger: Batcher[Item, Any],
         balances: Batcher[BalanceKey, Balance | None],
         past_balances: Batcher[PastKey, PastBalance | None],
+        *,
+        approval_time: timedelta,
     ) -> None:
         self._db = db
         self._ledger = ledger
         self._balances = balances
         self._past_balances = past_balances
+        self._approval_time = approval_time
         self._tenants: set[str] = set()
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, context: Any) -> pb.CreateTenantResponse:
@@ -129,19 +143,23 @@ class AccountService(pb_grpc.AccountServiceServicer):
                 raise errors.IdentifierInvalid(identifier, f"identifiers[{position}]")
 
         async def work(conn: AsyncConnection) -> pb.CreateAccountResponse:
-            account = await operations.create_account(
+            account, waiting = await operations.create_account(
                 conn,
                 self._db.cipher,
                 call,
                 account_id=request.account_id,
-                owners=[operations.last_part(name) for name in request.customers],
+                owners=[last_part(name) for name in request.customers],
                 type_=AccountType(request.type),
                 currency=request.currency_code,
                 identifiers=identifiers,
                 overdraft_limit=request.overdraft_limit_minor_units,
                 display_name=request.display_name,
+                approval_time=self._approval_time,
             )
-            return pb.CreateAccountResponse(account=messages.account(account, call.who))
+            return pb.CreateAccountResponse(
+                account=messages.account(account, call.who),
+                overdraft_change=None if waiting is None else messages.overdraft_change(waiting),
+            )
 
         return await idempotency.answer(self._db, call, pb.CreateAccountResponse, work)
 
@@ -158,7 +176,7 @@ class AccountService(pb_grpc.AccountServiceServicer):
     async def GetBalance(self, request: pb.GetBalanceRequest, context: Any) -> pb.GetBalanceResponse:
         """Shows what stands or stood on an account; reads that come together are one query."""
         call = identity.current()
-        key = (call.tenant, operations.last_part(request.name), operations.customer_of(call))
+        key = (call.tenant, last_part(request.name), operations.customer_of(call))
         as_of = _as_of(request)
         if as_of is not None:
             past = await self._past_balances.submit((*key, as_of), deadline=call.deadline)
@@ -180,7 +198,7 @@ class AccountService(pb_grpc.AccountServiceServicer):
         key = pages.decode("accounts", filter_text, request.page_token, [str])
         if not call.who.is_staff and request.customer not in ("", call.who.customer):
             return pb.ListAccountsResponse()
-        customer = operations.customer_of(call) or operations.last_part(request.customer) or None
+        customer = operations.customer_of(call) or last_part(request.customer) or None
 
         async def work(conn: AsyncConnection) -> pb.ListAccountsResponse:
             found = await store.list_accounts(
@@ -194,25 +212,32 @@ class AccountService(pb_grpc.AccountServiceServicer):
         return await self._db.run(call.tenant, work, read_only=True)
 
     async def UpdateAccount(self, request: pb.UpdateAccountRequest, context: Any) -> pb.UpdateAccountResponse:
-        """Changes an account's display name or overdraft limit."""
+        """Changes an account's display name and limits."""
         call = identity.current()
         account = request.account
-        _check_account(account.display_name, account.overdraft_limit_minor_units)
-        _check_mask(request.update_mask, ["display_name", "overdraft_limit_minor_units"])
+        _check_account(account)
+        _check_mask(request.update_mask, ["display_name", "overdraft_limit_minor_units", "minimum_balance"])
         paths = set(request.update_mask.paths)
+        wish = Wish(
+            overdraft_limit=account.overdraft_limit_minor_units if "overdraft_limit_minor_units" in paths else None,
+            minimum=account.minimum_balance.minor_units if "minimum_balance" in paths else None,
+            minimum_currency=account.minimum_balance.currency_code if "minimum_balance" in paths else "",
+        )
 
         async def work(conn: AsyncConnection) -> pb.UpdateAccountResponse:
-            changed = await operations.update_account(
+            changed, waiting = await operations.update_account(
                 conn,
                 call,
                 name=account.name,
                 etag=account.etag,
                 display_name=account.display_name if "display_name" in paths else None,
-                overdraft_limit=(
-                    account.overdraft_limit_minor_units if "overdraft_limit_minor_units" in paths else None
-                ),
+                wish=wish,
+                approval_time=self._approval_time,
             )
-            return pb.UpdateAccountResponse(account=messages.account(changed, call.who))
+            return pb.UpdateAccountResponse(
+                account=messages.account(changed, call.who),
+                overdraft_change=None if waiting is None else messages.overdraft_change(waiting),
+            )
 
         return await idempotency.answer(self._db, call, pb.UpdateAccountResponse, work)
 
@@ -235,6 +260,26 @@ class AccountService(pb_grpc.AccountServiceServicer):
             return pb.UnfreezeAccountResponse(account=messages.account(account, call.who))
 
         return await idempotency.answer(self._db, call, pb.UnfreezeAccountResponse, work)
+
+    async def BlockAccount(self, request: pb.BlockAccountRequest, context: Any) -> pb.BlockAccountResponse:
+        """Stops an account's debits or its credits."""
+        call, side = identity.current(), PostingSide(request.side)
+
+        async def work(conn: AsyncConnection) -> pb.BlockAccountResponse:
+            account = await operations.block_account(conn, call, name=request.name, side=side, why=request.reason)
+            return pb.BlockAccountResponse(account=messages.account(account, call.who))
+
+        return await idempotency.answer(self._db, call, pb.BlockAccountResponse, work)
+
+    async def UnblockAccount(self, request: pb.UnblockAccountRequest, context: Any) -> pb.UnblockAccountResponse:
+        """Lets an account's debits or its credits go on."""
+        call, side = identity.current(), PostingSide(request.side)
+
+        async def work(conn: AsyncConnection) -> pb.UnblockAccountResponse:
+            account = await operations.unblock_account(conn, call, name=request.name, side=side, why=request.reason)
+            return pb.UnblockAccountResponse(account=messages.account(account, call.who))
+
+        return await idempotency.answer(self._db, call, pb.UnblockAccountResponse, work)
 
     async def CloseAccount(self, request: pb.CloseAccountRequest, context: Any) -> pb.CloseAccountResponse:
         """Closes an account for good."""
@@ -323,13 +368,15 @@ def _time_zone(name: str) -> str:
     return name
 
 
-def _check_account(display_name: str, overdraft_limit: int) -> None:
-    """The rules of CreateAccount for what UpdateAccount may change."""
+def _check_account(account: account_pb2.Account) -> None:
+    """The rules of CreateAccount for what UpdateAccount may change, and those of a minimum balance."""
     violations = []
-    if len(display_name) > 120:
+    if len(account.display_name) > 120:
         violations.append(("account.display_name", "must have at most 120 characters"))
-    if not 0 <= overdraft_limit <= OVERDRAFT_LIMIT_MAX:
+    if not 0 <= account.overdraft_limit_minor_units <= OVERDRAFT_LIMIT_MAX:
         violations.append(("account.overdraft_limit_minor_units", f"must be between 0 and {OVERDRAFT_LIMIT_MAX}"))
+    if not 0 <= account.minimum_balance.minor_units <= MINIMUM_BALANCE_MAX:
+        violations.append(("account.minimum_balance", f"must be between 0 and {MINIMUM_BALANCE_MAX}"))
     if violations:
         raise RequestInvalid(violations)
 

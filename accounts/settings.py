@@ -35,4 +35,12 @@ class Settings(ServiceSettings):
             signing.signer(value)
         return value
 
+    overdraft_approval_hours: float = Field(
+        72.0, gt=0, le=8760, description="How long a raised overdraft limit waits for a second person."
+    )
+    watches_max: int = Field(500, ge=1, description="Streams of accounts at once, per replica.")
+    watches_per_subject_max: int = Field(20, ge=1, description="Streams of accounts of one subject, per replica.")
+    watch_poll_seconds: float = Field(
+        1.0, gt=0, description="How often the accounts that are followed are looked at for what other replicas did."
+    )
     statement_entries_max: int = Field(100_000, ge=1, le=1_000_000, description="Entries in one statement at most.")

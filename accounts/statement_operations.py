@@ -8,9 +8,10 @@ from datetime import date, timedelta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts import errors, events, moments, moments_store, statement_errors, statement_store, statements, store
+from accounts.account_changes import last_part
 from accounts.model import Account
 from accounts.moments import AsOf, Axis, PastBalance
-from accounts.operations import customer_of, last_part
+from accounts.operations import customer_of
 from accounts.statements import LAYOUT, Statement
 from meshkit import audit, clock, idempotency, outbox
 from meshkit.errors import RequestIdReused

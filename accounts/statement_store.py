@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts.model import Entry
 from accounts.statements import Period, Statement, Totals
-from accounts.store import ENTRY, to_entry
+from accounts.store import entries_between
 from meshkit.database import fetch
 
 _COLUMNS = (
@@ -21,10 +21,6 @@ _COLUMNS = (
 _OWNED = (
     "(CAST(:customer AS text) IS NULL OR EXISTS (SELECT 1 FROM account_owners AS o"
     " WHERE o.tenant = s.tenant AND o.account = s.account AND o.customer = :customer))"
-)
-_ENTRIES = (
-    f"SELECT {ENTRY} FROM entries AS e JOIN journals AS j USING (tenant, journal)"  # noqa: S608 - a constant
-    " WHERE e.tenant = %s AND e.account = %s AND e.sequence > %s AND e.sequence <= %s ORDER BY e.sequence LIMIT %s"
 )
 _TOTALS = (
     "SELECT count(*) FILTER (WHERE amount > 0), coalesce(sum(amount) FILTER (WHERE amount > 0), 0),"
@@ -130,8 +126,7 @@ async def list_statements(
 
 async def entries(conn: AsyncConnection, of: Statement, *, after: int, limit: int) -> list[Entry]:
     """A statement's entries in their order, from behind the sequence `after` on."""
-    rows = await fetch(conn, _ENTRIES, (of.tenant, of.account, after, of.closing_sequence, limit))
-    return [to_entry(row) for row in rows]
+    return await entries_between(conn, of.tenant, of.account, after=after, up_to=of.closing_sequence, limit=limit)
 
 
 async def totals(conn: AsyncConnection, of: Statement) -> Totals:

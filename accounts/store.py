@@ -26,12 +26,14 @@ from accounts.model import (
     Tenant,
 )
 from meshkit.cipher import Cipher
+from meshkit.database import fetch
 
 _NAME_PURPOSE = "customers.display_name"
 _CUSTOMER = "tenant, customer, display_name, kyc_state, version, create_time, update_time"
 _ACCOUNT = """
     a.tenant, a.account, a.type, a.state, a.currency, a.display_name, a.posted, a.held, a.overdraft_limit, a.sequence,
-    a.freeze_reason, a.version, a.create_time, a.update_time,
+    a.minimum_balance, a.freeze_reason, a.version, a.create_time, a.update_time,
+    a.debit_block_reason, a.credit_block_reason,
     ARRAY(SELECT o.customer FROM account_owners AS o
           WHERE o.tenant = a.tenant AND o.account = a.account ORDER BY o.customer),
     ARRAY(SELECT i.kind || ':' || i.value FROM account_identifiers AS i
@@ -255,7 +257,9 @@ async def save_accounts(conn: AsyncConnection, changed: Sequence[Account]) -> No
         await conn.execute(
             text(
                 "UPDATE accounts SET state = :state, display_name = :display_name, overdraft_limit = :overdraft_limit,"
-                " freeze_reason = :freeze_reason, version = :version, update_time = :update_time"
+                " minimum_balance = :minimum_balance, freeze_reason = :freeze_reason,"
+                " debit_block_reason = :debit_block_reason, credit_block_reason = :credit_block_reason,"
+                " version = :version, update_time = :update_time"
                 " WHERE tenant = :tenant AND account = :account"
             ),
             {
@@ -264,7 +268,10 @@ async def save_accounts(conn: AsyncConnection, changed: Sequence[Account]) -> No
                 "state": account.state.value,
                 "display_name": account.display_name,
                 "overdraft_limit": account.balance.overdraft_limit,
+                "minimum_balance": account.balance.minimum,
                 "freeze_reason": account.freeze_reason,
+                "debit_block_reason": account.debit_block_reason,
+                "credit_block_reason": account.credit_block_reason,
                 "version": account.version,
                 "update_time": account.update_time,
             },
@@ -275,7 +282,8 @@ async def balances(conn: AsyncConnection, wanted: Sequence[tuple[str, str, str |
     """Balances of (tenant, account, customer or None for staff), in their order; None for absent and foreign ones."""
     rows = await conn.execute(
         text(
-            "SELECT k.position, a.currency, a.posted, a.held, a.overdraft_limit, a.sequence FROM"
+            "SELECT k.position, a.currency, a.posted, a.held, a.overdraft_limit, a.sequence,"
+            " a.minimum_balance FROM"
             " unnest(CAST(:tenants AS text[]), CAST(:accounts AS text[]), CAST(:customers AS text[])) WITH ORDINALITY"
             " AS k(tenant, account, customer, position) JOIN accounts AS a USING (tenant, account)"
             " WHERE k.customer IS NULL OR EXISTS (SELECT 1 FROM account_owners AS o"
@@ -297,6 +305,10 @@ ENTRY = (
     "e.account, e.journal::text, e.currency, e.amount, e.balance_after, e.sequence, j.kind, j.origin, e.create_time,"
     " e.effective_time"
 )
+_ENTRIES_BETWEEN = (
+    f"SELECT {ENTRY} FROM entries AS e JOIN journals AS j USING (tenant, journal)"  # noqa: S608 - a constant
+    " WHERE e.tenant = %s AND e.account = %s AND e.sequence > %s AND e.sequence <= %s ORDER BY e.sequence LIMIT %s"
+)
 
 
 async def list_entries(conn: AsyncConnection, tenant: str, account: str, *, before: int, limit: int) -> list[Entry]:
@@ -310,6 +322,13 @@ async def list_entries(conn: AsyncConnection, tenant: str, account: str, *, befo
         {"tenant": tenant, "account": account, "before": before, "limit": limit},
     )
     return [to_entry(row) for row in rows]
+
+
+async def entries_between(
+    conn: AsyncConnection, tenant: str, account: str, *, after: int, up_to: int, limit: int
+) -> list[Entry]:
+    """An account's entries with sequences above `after`, up to `up_to`, the oldest first."""
+    return [to_entry(row) for row in await fetch(conn, _ENTRIES_BETWEEN, (tenant, account, after, up_to, limit))]
 
 
 async def journal(conn: AsyncConnection, tenant: str, journal_id: str) -> Journal | None:
@@ -345,14 +364,6 @@ async def owned_accounts(conn: AsyncConnection, tenant: str, customer: str, ids:
     return {row.account for row in rows}
 
 
-async def imbalances(conn: AsyncConnection) -> int:
-    """How many pairs of tenant and currency do not sum to zero over all accounts; anything but 0 is an alarm."""
-    found = await conn.execute(
-        text("SELECT count(*) FROM (SELECT 1 FROM accounts GROUP BY tenant, currency HAVING sum(posted) <> 0) AS wrong")
-    )
-    return int(found.scalar_one())
-
-
 def _to_customer(row: Any, cipher: Cipher) -> Customer:
     tenant, customer_id, display_name, kyc_state, version, create_time, update_time = row
     name = cipher.decrypt(display_name, _NAME_PURPOSE)
@@ -361,7 +372,7 @@ def _to_customer(row: Any, cipher: Cipher) -> Customer:
 
 def _to_account(row: Any) -> Account:
     tenant, account_id, type_, state, currency, display_name, posted, held, overdraft_limit, sequence = row[:10]
-    freeze_reason, version, create_time, update_time, owners, identifiers = row[10:]
+    minimum, freeze_reason, version, create_time, update_time, debit_block, credit_block, owners, identifiers = row[10:]
     return Account(
         tenant=tenant,
         id=account_id,
@@ -369,28 +380,19 @@ def _to_account(row: Any) -> Account:
         state=AccountState(state),
         currency=currency,
         display_name=display_name,
-        balance=Balance(currency, posted, held, overdraft_limit, sequence),
+        balance=Balance(currency, posted, held, overdraft_limit, sequence, minimum),
         freeze_reason=freeze_reason,
         version=version,
         create_time=create_time,
         update_time=update_time,
         owners=tuple(owners),
         identifiers=tuple(Identifier(*identifier.split(":", 1)) for identifier in identifiers),
+        debit_block_reason=debit_block,
+        credit_block_reason=credit_block,
     )
 
 
 def to_entry(row: Any) -> Entry:
     """An entry of the columns of `ENTRY`."""
-    account, journal_id, currency, amount, balance_after, sequence, kind, origin, create_time, effective_time = row
-    return Entry(
-        account=account,
-        journal=journal_id,
-        currency=currency,
-        amount=amount,
-        balance_after=balance_after,
-        sequence=sequence,
-        kind=JournalKind(kind),
-        origin=origin,
-        create_time=create_time,
-        effective_time=effective_time,
-    )
+    account, journal_id, currency, amount, after, sequence, kind, origin, created, effective = row
+    return Entry(account, journal_id, currency, amount, after, sequence, JournalKind(kind), origin, created, effective)

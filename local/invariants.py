@@ -106,8 +106,29 @@ SINGLE: tuple[tuple[str, str, str], ...] = (
         "INV-3",
         "accounts",
         (
-            "SELECT tenant || '/accounts/' || account || ': available ' || posted - held + overdraft_limit"
-            " FROM accounts WHERE type = 1 AND posted - held + overdraft_limit < 0"
+            "SELECT tenant || '/accounts/' || account || ': available '"
+            " || posted - held + overdraft_limit - minimum_balance"
+            " FROM accounts WHERE type = 1 AND posted - held + overdraft_limit - minimum_balance < 0"
+        ),
+    ),
+    (
+        "INV-3",
+        "accounts",
+        (
+            "SELECT tenant || '/accounts/' || account || ': minimum balance ' || minimum_balance"
+            " || ' and overdraft limit ' || overdraft_limit FROM accounts WHERE minimum_balance < 0"
+            " OR (minimum_balance > 0 AND (overdraft_limit > 0 OR type <> 1))"
+        ),
+    ),
+    # What waits must be what its account still has: whoever changes that ends it in the same transaction.
+    (
+        "INV-3",
+        "accounts",
+        (
+            "SELECT c.tenant || '/overdraftChanges/' || c.change || ' waits to raise ' || c.previous_limit || ', '"
+            " || 'accounts/' || c.account || ' has ' || a.overdraft_limit || ', a minimum of ' || a.minimum_balance"
+            " || ' and state ' || a.state FROM overdraft_changes AS c JOIN accounts AS a USING (tenant, account)"
+            " WHERE c.state = 1 AND (a.overdraft_limit <> c.previous_limit OR a.minimum_balance > 0 OR a.state = 4)"
         ),
     ),
     (

@@ -34,6 +34,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "kyc:read",
         "kyc:verify",
         "cases:resolve",
+        "overdrafts:approve",
         "events:read",
     ),
     "auditor": (

@@ -109,9 +109,12 @@ def test_every_method_is_either_public_with_scopes_or_internal_with_callers() ->
 
 
 def test_every_method_has_a_rate_and_only_streams_have_no_deadline() -> None:
-    """What is not limited in time is a stream of events, nothing else."""
+    """What is not limited in time is a stream of events or of an account's changes, nothing else."""
     assert [row.name for row in rows() if row.policy.rate == policy_pb2.RATE_UNSPECIFIED] == []
-    assert [row.name for row in rows() if row.policy.deadline_ms == 0] == ["NotificationService/StreamEvents"]
+    assert [row.name for row in rows() if row.policy.deadline_ms == 0] == [
+        "BalanceService/WatchAccount",
+        "NotificationService/StreamEvents",
+    ]
 
 
 def test_every_scope_of_the_contracts_belongs_to_a_role_and_every_role_uses_its_scopes() -> None:

@@ -24,6 +24,8 @@ PASSED_ON = {
         "ACCOUNT_PENDING",
         "ACCOUNT_FROZEN",
         "ACCOUNT_CLOSED",
+        "ACCOUNT_DEBITS_BLOCKED",
+        "ACCOUNT_CREDITS_BLOCKED",
         "AMOUNT_OVERFLOW",
         "INSUFFICIENT_FUNDS",
     },

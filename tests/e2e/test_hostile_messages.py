@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
-from florin.accounts.v1 import statement_service_pb2
+from florin.accounts.v1 import overdraft_service_pb2, statement_service_pb2
 from florin.compliance.v1 import compliance_service_pb2, policy_pb2
 from florin.notifications.v1 import notification_service_pb2
 from florin.transactions.v1 import schedule_pb2, schedule_service_pb2, transfer_service_pb2
@@ -99,6 +99,9 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
             tenant=tenant,
         ).calendar.name,
         "statements": mesh.call("StatementService.CreateStatement", issue, tenant=tenant).statement.name,
+        "overdraftChanges": mesh.overdraft_change(credit, tenant=tenant),
+        "rejectable": mesh.overdraft_change(mesh.account(tenant=tenant), tenant=tenant),
+        "overdraftThresholds": "overdraftThresholds/EUR",
     }
 
 
@@ -179,6 +182,13 @@ LISTS: dict[str, tuple[str, Any, str, str, list[Any]]] = {
         "cases",
         "0 ",
         [0, "none"],
+    ),
+    "overdraft changes before none": (
+        "OverdraftService.ListOverdraftChanges",
+        overdraft_service_pb2.ListOverdraftChangesRequest(),
+        "overdraftChanges",
+        "{tenant}\0\0" + "0",
+        ["none"],
     ),
     "deliveries before the end of time": (
         "NotificationService.ListDeliveries",

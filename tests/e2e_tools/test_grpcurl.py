@@ -18,6 +18,8 @@ TRANSFER = "transactions.v1.TransferService/CreateTransfer"
 PUBLIC_SERVICES = {
     "florin.accounts.v1.AccountService",
     "florin.accounts.v1.AuditService",
+    "florin.accounts.v1.BalanceService",
+    "florin.accounts.v1.OverdraftService",
     "florin.accounts.v1.StatementService",
     "florin.compliance.v1.ComplianceService",
     "florin.notifications.v1.NotificationService",

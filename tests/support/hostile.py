@@ -116,6 +116,14 @@ def _at_the_beginning(request: Any, _: Mapping[str, str]) -> None:
     request.as_of_sequence = 0
 
 
+def _from_the_first(request: Any, _: Mapping[str, str]) -> None:
+    request.after_sequence = 0
+
+
+def _reject_change(request: Any, names: Mapping[str, str]) -> None:
+    request.name = names.get("rejectable", request.name)
+
+
 def _a_part(request: Any, _: Mapping[str, str]) -> None:
     request.amount.minor_units = 1
 
@@ -153,6 +161,8 @@ _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
     "ReplayDeliveries": _replay_all,
     "GetBalance": _at_the_beginning,
     "ListEntries": _at_the_beginning,
+    "WatchAccount": _from_the_first,
+    "RejectOverdraftChange": _reject_change,
     "ReverseTransfer": _a_part,
     "CaptureTransfer": _capture,
     "VoidTransfer": _void,

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,9 +23,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from florin.accounts.v1 import account_pb2, account_service_pb2, account_service_pb2_grpc
+from florin.accounts.v1 import (
+    account_pb2,
+    account_service_pb2,
+    account_service_pb2_grpc,
+    overdraft_service_pb2,
+)
 from florin.common.v1 import money_pb2
 from florin.compliance.v1 import compliance_service_pb2, compliance_service_pb2_grpc
 from florin.notifications.v1 import notification_service_pb2_grpc
@@ -128,6 +134,18 @@ class Mesh:
         finally:
             connection.close()
 
+    def lines(self, path: str, *, token: str) -> Generator[bytes]:
+        """The lines of an answer that does not end, as they come; closing it hangs up."""
+        context = ssl.create_default_context(cafile=str(self.state.ca))
+        connection = http.client.HTTPSConnection("localhost", self.port, context=context, timeout=15)
+        try:
+            connection.request("GET", path, headers={"authorization": f"Bearer {token}"})
+            response = connection.getresponse()
+            while line := response.readline():
+                yield line
+        finally:
+            connection.close()
+
     def florin(self, *arguments: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
         """The `florin` command on this mesh."""
         return florin(*arguments, "--state", str(self.state.root), seconds=seconds)
@@ -219,6 +237,19 @@ class Mesh:
             request_id=secrets.token_hex(8),
         )
         stubs.accounts.FundAccount(funding, metadata=operator, timeout=10)
+
+    def overdraft_change(self, account: str, *, tenant: str = "demo", limit: int = 500_00) -> str:
+        """A limit that waits for another person than the teller, in a tenant whose threshold is below it."""
+        threshold = overdraft_service_pb2.SetOverdraftThresholdRequest(
+            threshold=money_pb2.Money(currency_code="EUR", minor_units=100_00)
+        )
+        self.call("OverdraftService.SetOverdraftThreshold", threshold, "compliance", tenant=tenant)
+        wish = account_service_pb2.UpdateAccountRequest(
+            account=account_pb2.Account(name=account, overdraft_limit_minor_units=limit),
+            update_mask=FieldMask(paths=["overdraft_limit_minor_units"]),
+        )
+        name: str = self.call("AccountService.UpdateAccount", wish, tenant=tenant).overdraft_change.name
+        return name
 
     def balance(self, account: str, *, tenant: str = "demo") -> account_pb2.Balance:
         """An account's balance as a teller sees it."""

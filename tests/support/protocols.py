@@ -23,6 +23,8 @@ from grpc_status import rpc_status
 from florin.accounts.v1 import (
     account_service_pb2,  # noqa: F401 - fills the descriptor pool
     audit_service_pb2,  # noqa: F401
+    balance_service_pb2,  # noqa: F401
+    overdraft_service_pb2,  # noqa: F401
     statement_service_pb2,  # noqa: F401
 )
 from florin.compliance.v1 import compliance_service_pb2  # noqa: F401
@@ -37,6 +39,8 @@ PROTOCOLS = ("gRPC", "REST", "gRPC-Web")
 SERVICES = {
     "AccountService": "florin.accounts.v1.AccountService",
     "AuditService": "florin.accounts.v1.AuditService",
+    "BalanceService": "florin.accounts.v1.BalanceService",
+    "OverdraftService": "florin.accounts.v1.OverdraftService",
     "StatementService": "florin.accounts.v1.StatementService",
     "TransferService": "florin.transactions.v1.TransferService",
     "ScheduleService": "florin.transactions.v1.ScheduleService",

@@ -14,7 +14,9 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from florin.accounts.v1 import audit_service_pb2 as audit_pb
 from florin.accounts.v1 import (
-    ledger_service_pb2,  # noqa: F401 - fills the descriptor pool
+    balance_service_pb2,  # noqa: F401 - fills the descriptor pool
+    ledger_service_pb2,  # noqa: F401
+    overdraft_service_pb2,
     statement_service_pb2,
 )
 from florin.common.v1 import money_pb2, policy_pb2
@@ -32,7 +34,9 @@ IDENTITIES = ("accounts", "transactions", "compliance", "notifications", "edge",
 SERVICES = {
     "florin.accounts.v1.AccountService": "accounts",
     "florin.accounts.v1.AuditService": "accounts",
+    "florin.accounts.v1.BalanceService": "accounts",
     "florin.accounts.v1.LedgerService": "accounts",
+    "florin.accounts.v1.OverdraftService": "accounts",
     "florin.accounts.v1.StatementService": "accounts",
     "florin.transactions.v1.ScheduleService": "transactions",
     "florin.transactions.v1.TransferService": "transactions",
@@ -60,8 +64,14 @@ NOBODYS = {
     for kind in (
         *("customers", "kycProfiles", "accounts", "transfers", "journals", "webhookEndpoints", "cases", "decisions"),
         *("limits", "rules", "watchlists", "statements", "schedules", "holidayCalendars"),
+        *("overdraftChanges",),
     )
-} | {"unverified": "customers/nobodys", "credit_accounts": "accounts/neither", "settlement": "accounts/no-settlement"}
+} | {
+    "overdraftThresholds": "overdraftThresholds/JPY",
+    "unverified": "customers/nobodys",
+    "credit_accounts": "accounts/neither",
+    "settlement": "accounts/no-settlement",
+}
 """Names of what there is not, for requests that should change nothing even where they are served."""
 INTERNAL = [method for method in methods() if not policy(method).scopes]
 
@@ -75,7 +85,8 @@ class Belongings:
 
     def marks(self) -> set[str]:
         """What must not be in an answer to somebody who may not know of this customer: ids that nobody guesses."""
-        kinds = set(self.names) - {"settlement", "limits", "rules", "watchlists", "holidayCalendars"}
+        kinds = set(self.names) - {"settlement", "limits", "rules", "watchlists"}
+        kinds -= {"holidayCalendars", "overdraftThresholds"}
         return {self.names[kind].partition("/")[2] for kind in kinds}
 
 
@@ -145,6 +156,11 @@ def made(mesh: Mesh) -> Iterator[World]:
         calendar_id="bank", calendar=schedule_pb2.HolidayCalendar(display_name="Bank holidays")
     )
     mesh.call("ScheduleService.SetHolidayCalendar", set_calendar, "operator", tenant=tenant)
+    # In a currency that no request of the matrix sets a threshold for: the other tenant stays without it.
+    threshold = overdraft_service_pb2.SetOverdraftThresholdRequest(
+        threshold=money_pb2.Money(currency_code="CHF", minor_units=1)
+    )
+    mesh.call("OverdraftService.SetOverdraftThreshold", threshold, "compliance", tenant=tenant)
     world = World(mesh, tenant, mesh.tenant(), _belongings(mesh, tenant), _belongings(mesh, tenant))
     for one in (world.mine, world.others):
         one.names["webhookEndpoints"] = world.new_endpoint(one.customer)  # type: ignore[index]
@@ -204,5 +220,7 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
         "statements": issued.name,
         "schedules": scheduled.name,
         "holidayCalendars": "holidayCalendars/bank",
+        "overdraftChanges": mesh.overdraft_change(credit, tenant=tenant),
+        "overdraftThresholds": "overdraftThresholds/CHF",
     }
     return Belongings(customer, names)

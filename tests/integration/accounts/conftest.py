@@ -21,7 +21,9 @@ from accounts.posting import Item
 from accounts.settings import Settings
 from florin.accounts.v1 import account_service_pb2 as pb
 from florin.accounts.v1.account_service_pb2_grpc import AccountServiceStub
+from florin.accounts.v1.balance_service_pb2_grpc import BalanceServiceStub
 from florin.accounts.v1.ledger_service_pb2_grpc import LedgerServiceStub
+from florin.accounts.v1.overdraft_service_pb2_grpc import OverdraftServiceStub
 from florin.common.v1 import money_pb2
 from local import issuer
 from meshkit import clock, lifecycle
@@ -175,6 +177,8 @@ class Service:
     internal: LedgerServiceStub
     transactions_on_public: AccountServiceStub
     edge_on_internal: LedgerServiceStub
+    overdrafts: OverdraftServiceStub
+    balances: BalanceServiceStub
     tenant: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:12]}")
 
     def token(self, role: str, **claims: Any) -> tuple[tuple[str, str], ...]:
@@ -184,7 +188,9 @@ class Service:
 
     async def call(self, method: str, request: Any, role: str = "operator", **claims: Any) -> Any:
         """Calls a public method as a role."""
-        return await getattr(self.public, method)(request, metadata=self.token(role, **claims), timeout=5)
+        stubs = (self.public, self.overdrafts, self.balances)
+        stub = next(stub for stub in stubs if hasattr(stub, method))
+        return await getattr(stub, method)(request, metadata=self.token(role, **claims), timeout=5)
 
     async def customer(self, name: str, display_name: str = "Acme") -> None:
         """Records a customer."""
@@ -243,6 +249,8 @@ async def service(parts: real.Parts, running: lifecycle.Running) -> AsyncIterato
             LedgerServiceStub(transactions),
             AccountServiceStub(transactions),
             LedgerServiceStub(edge),
+            OverdraftServiceStub(edge),
+            BalanceServiceStub(edge),
         )
         await made.call("CreateTenant", pb.CreateTenantRequest(tenant_id=made.tenant, time_zone="Europe/Vienna"))
         yield made

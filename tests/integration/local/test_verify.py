@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import threading
 import uuid
@@ -296,6 +297,62 @@ def test_a_statement_that_entries_do_not_say_is_found(urls: Urls) -> None:
     assert found(urls)["INV-2"].violations == [f"{name}: 3 at 0 and 5 at 1, entries say nothing and 5"]
     execute(urls, "accounts", "UPDATE statements SET opening = 0, closing = 0, closing_sequence = 2")
     assert found(urls)["INV-2"].violations == [f"{name}: 0 at 0 and 0 at 2, entries say nothing and nothing"]
+
+
+def limited(urls: Urls, *, posted: int = 0, limit: int = 0, minimum: int = 0) -> None:
+    """A customer account "a", on which a raise from no overdraft limit to 9 waits."""
+    execute(urls, "accounts", "INSERT INTO tenants VALUES ('demo', '', 'UTC', now()) ON CONFLICT DO NOTHING")
+    execute(
+        urls,
+        "accounts",
+        "INSERT INTO accounts (tenant, account, type, state, currency, display_name, version, create_time, update_time,"
+        " posted, overdraft_limit, minimum_balance) VALUES ('demo', 'a', 1, 2, 'EUR', '', 1, now(), now(), %s, %s, %s)",
+        posted,
+        limit,
+        minimum,
+    )
+    execute(
+        urls,
+        "accounts",
+        "INSERT INTO overdraft_changes (tenant, change, account, state, currency, previous_limit, new_limit,"
+        " requested_by, version, create_time, expire_time)"
+        " VALUES ('demo', %s, 'a', 1, 'EUR', 0, 9, 'teller', 1, now(), now())",
+        uuid.UUID(int=2),
+    )
+
+
+def test_a_limit_that_waits_for_what_is_no_longer_so_is_found(urls: Urls) -> None:
+    """Whoever changes the limit, sets a minimum or closes the account ends what waits, in the same transaction."""
+    limited(urls, posted=50)
+    name = f"demo/overdraftChanges/{uuid.UUID(int=2)} waits to raise 0, accounts/a has"
+    assert not [violation for violation in found(urls)["INV-3"].violations if "overdraft" in violation]
+    for change, has in (
+        ("overdraft_limit = 5", "5, a minimum of 0 and state 2"),
+        ("state = 4", "0, a minimum of 0 and"),
+    ):
+        execute(urls, "accounts", "UPDATE accounts SET overdraft_limit = 0, posted = 0, state = 2")
+        execute(urls, "accounts", f"UPDATE accounts SET {change}")
+        (violation,) = found(urls)["INV-3"].violations
+        assert violation.startswith(f"{name} {has}")
+    execute(urls, "accounts", "UPDATE overdraft_changes SET state = 5, end_time = now()")
+    assert not found(urls)["INV-3"].violations
+
+
+def test_a_minimum_that_is_not_kept_is_found(urls: Urls) -> None:
+    """Should somebody have taken the checks of the rows away."""
+    for constraint in ("inv_3_available_not_negative", "accounts_minimum_balance"):
+        execute(urls, "accounts", f"ALTER TABLE accounts DROP CONSTRAINT {constraint}")
+    limited(urls, posted=10, limit=1, minimum=20)
+    execute(urls, "accounts", "UPDATE overdraft_changes SET state = 5, end_time = now()")
+    try:
+        assert found(urls)["INV-3"].violations == [
+            "demo/accounts/a: available -9",
+            "demo/accounts/a: minimum balance 20 and overdraft limit 1",
+        ]
+    finally:
+        execute(urls, "accounts", "TRUNCATE accounts CASCADE")
+        migration = importlib.import_module("accounts.migrations.versions.0007_limits")
+        execute(urls, "accounts", migration._RULES)
 
 
 def test_an_entry_with_other_times_than_its_journal_is_found(urls: Urls) -> None:

@@ -30,6 +30,7 @@ NAMES_NOTHING = {
     *("ListSchedules", "SetHolidayCalendar", "GetHolidayCalendar", "ListHolidayCalendars"),
     *("GetTreeHead", "GetConsistencyProof", "ListSigningKeys", "ExportJournals"),
     *("CreateTenant", "CreateCustomer", "CreateWebhookEndpoint"),
+    *("RollUpBalances", "ListOverdraftChanges", "ListOverdraftThresholds", "SetOverdraftThreshold"),
 }
 """Methods that may be answered to a stranger, since they do not ask for one resource: the answer must hold none."""
 PERMISSIONS = {"SCOPE_MISSING", "STAFF_ONLY", "TOKEN_INVALID", "AUDIENCE_WRONG", "CALLER_NOT_ALLOWED", "METHOD_UNKNOWN"}

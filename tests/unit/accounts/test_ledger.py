@@ -170,8 +170,13 @@ STEPS = st.one_of(
 
 
 def start() -> Book:
-    """Three customer accounts with 100 each, of which one has an overdraft limit, and the bank's own."""
-    return book(account("a", 100), account("b", 100, overdraft_limit=50), account("c", 100), bank(posted=-300))
+    """Three customer accounts with 100 each, one with an overdraft limit, one with a minimum, and the bank's own."""
+    return book(
+        account("a", 100),
+        account("b", 100, overdraft_limit=50),
+        account("c", 100, minimum_balance=30),
+        bank(posted=-300),
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -362,6 +367,8 @@ def full_book() -> Book:
         account("pending", 100, state=AccountState.PENDING),
         account("frozen", 100, state=AccountState.FROZEN),
         account("closed", state=AccountState.CLOSED),
+        account("undebited", 100, debits_blocked=True),
+        account("uncredited", 100, credits_blocked=True),
         account("full", ledger.POSTED_MAX),
         bank(),
     )
@@ -375,7 +382,9 @@ PRECEDENCE = [
     (errors.JournalUnbalanced, ("a", -2), ("pending", 3)),
     (errors.AccountPending, ("frozen", -1), ("closed", -1), ("pending", 2)),
     (errors.AccountFrozen, ("closed", -1), ("frozen", 1)),
-    (errors.AccountClosed, ("a", -1), ("closed", 1)),
+    (errors.AccountClosed, ("undebited", -1), ("closed", 1)),
+    (errors.AccountDebitsBlocked, ("undebited", -101), ("uncredited", 101)),
+    (errors.AccountCreditsBlocked, ("a", -101), ("uncredited", 1), ("full", 100)),
     (errors.AmountOverflow, ("a", -101), ("full", 101)),
     (errors.InsufficientFunds, ("a", -101), ("b", 101)),
 ]
@@ -392,6 +401,7 @@ def test_a_missing_hold_goes_before_missing_funds() -> None:
     """HOLD_NOT_FOUND stands before AMOUNT_OVERFLOW and INSUFFICIENT_FUNDS, and after the states."""
     assert refusal(full_book(), post(1, ("a", -101), ("b", 101), hold=9)) is errors.HoldNotFound
     assert refusal(full_book(), post(1, ("a", -1), ("closed", 1), hold=9)) is errors.AccountClosed
+    assert refusal(full_book(), post(1, ("undebited", -1), ("uncredited", 1), hold=9)) is errors.HoldNotFound
 
 
 @pytest.mark.parametrize(
@@ -403,6 +413,7 @@ def test_a_missing_hold_goes_before_missing_funds() -> None:
         (place(1, "pending", 101), errors.AccountPending),
         (place(1, "frozen", 101), errors.AccountFrozen),
         (place(1, "closed", 101), errors.AccountClosed),
+        (place(1, "undebited", 101), errors.AccountDebitsBlocked),
         (place(1, "a", 101), errors.InsufficientFunds),
     ],
 )

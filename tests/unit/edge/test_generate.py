@@ -117,14 +117,15 @@ def test_only_what_leads_nowhere_is_free_of_scopes(rendered: Any) -> None:
 
 
 def test_a_routes_time_is_its_contracts_deadline_and_a_little_more(rendered: Any) -> None:
-    """A service answers before the edge gives up, and a stream of events is not cut."""
+    """A service answers before the edge gives up, and a stream of events or of an account is not cut."""
     made = routes(rendered)
     get = made["/florin.accounts.v1.AccountService/GetAccount"]["route"]["max_stream_duration"]
     assert get["max_stream_duration"] == get["grpc_timeout_header_max"] == "2.2s"
-    stream = made["/florin.notifications.v1.NotificationService/StreamEvents"]["route"]
-    assert stream["max_stream_duration"]["max_stream_duration"] == "0s"
-    assert "grpc_timeout_header_max" not in stream["max_stream_duration"]
-    assert stream["idle_timeout"] == "0s"
+    for name in ("notifications.v1.NotificationService/StreamEvents", "accounts.v1.BalanceService/WatchAccount"):
+        stream = made[f"/florin.{name}"]["route"]
+        assert stream["max_stream_duration"]["max_stream_duration"] == "0s"
+        assert "grpc_timeout_header_max" not in stream["max_stream_duration"]
+        assert stream["idle_timeout"] == "0s"
 
 
 def test_a_service_is_asked_for_its_health_by_the_name_that_it_always_had(rendered: Any) -> None:

@@ -67,6 +67,8 @@ async def test_only_what_the_edge_serves_is_listed() -> None:
     assert {service.name for service in answer.list_services_response.service} == {
         "florin.accounts.v1.AccountService",
         "florin.accounts.v1.AuditService",
+        "florin.accounts.v1.BalanceService",
+        "florin.accounts.v1.OverdraftService",
         "florin.accounts.v1.StatementService",
         "florin.transactions.v1.ScheduleService",
         "florin.transactions.v1.TransferService",
