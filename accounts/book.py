@@ -24,6 +24,8 @@ class Leg:
     reference: str
     currency: str
     amount: int
+    position: bool = False
+    """Whether it is on the bank's own position, an internal account that is debited on anybody's behalf."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,8 @@ def _journal_accounts(book: Book, step: Post) -> list[BookAccount]:
     """The legs' accounts, once all that can be refused without looking at balances is seen not to be."""
     accounts: list[BookAccount] = []
     for leg in step.legs:
-        account = _debitable(book, step, leg.reference) if leg.amount < 0 else book.account(step.tenant, leg.reference)
+        is_own = leg.amount < 0 and not leg.position
+        account = _debitable(book, step, leg.reference) if is_own else book.account(step.tenant, leg.reference)
         if account is None:
             raise errors.AccountNotFound(leg.reference)
         accounts.append(account)
@@ -155,7 +156,9 @@ def _journal_accounts(book: Book, step: Post) -> list[BookAccount]:
         if leg.amount > 0 and account.id in debited:
             raise errors.AccountsIdentical(account.id)
     for account, leg in zip(accounts, step.legs, strict=True):
-        if leg.amount < 0:
+        if leg.position:
+            _check_position(account)
+        elif leg.amount < 0:
             _check_type(account, step.kind, step.actor)
     totals: dict[str, int] = {}
     for account, leg in zip(accounts, step.legs, strict=True):
@@ -185,6 +188,12 @@ def _check_type(account: BookAccount, kind: JournalKind, actor: Actor) -> None:
     # A reversal gives back what came in by a transfer that stands; it lets nothing enter.
     if kind != JournalKind.REVERSAL and account.type != AccountType.CUSTOMER and not actor.may_fund:
         raise errors.AccountTypeWrong(account.id, account.type, f"debiting it needs the scope {FUND_SCOPE}")
+
+
+def _check_position(account: BookAccount) -> None:
+    """What the bank changes between currencies goes through accounts of its own. Raises AccountTypeWrong."""
+    if account.type is not AccountType.INTERNAL:
+        raise errors.AccountTypeWrong(account.id, account.type, "a position is an internal account")
 
 
 def _check_states(accounts: Sequence[BookAccount]) -> None:

@@ -101,7 +101,9 @@ def _post(position: int, step: pb.JournalStep) -> Post:
         actor=_actor(step.principal),
         kind=JournalKind(step.kind),
         origin=step.origin,
-        legs=tuple(Leg(leg.account, leg.amount.currency_code, leg.amount.minor_units) for leg in step.legs),
+        legs=tuple(
+            Leg(leg.account, leg.amount.currency_code, leg.amount.minor_units, leg.position) for leg in step.legs
+        ),
         hold_key=_uuid(step.hold_key, f"steps[{position}].hold_key"),
         effective_time=_moment(step.effective_time, f"steps[{position}].effective_time")
         if step.HasField("effective_time")

@@ -473,3 +473,55 @@ def test_several_legs_on_one_account_count_together() -> None:
     posted = one(subject, post(2, ("a", -60), ("a", -40), ("b", 100)))
     assert isinstance(posted, Posted)
     assert [(leg.sequence, leg.balance_after) for leg in posted.legs] == [(1, 40), (2, 0), (1, 100)]
+
+
+def exchange(actor: Actor) -> Post:
+    """10.00 EUR of "a" against 11.00 USD for "b", by way of the bank's positions."""
+    legs = (
+        Leg("accounts/a", "EUR", -1000),
+        Leg("accounts/b", "USD", 1100),
+        Leg("accounts/eur", "EUR", 1000, position=True),
+        Leg("accounts/usd", "USD", -1100, position=True),
+    )
+    return replace(post(1, actor=actor), legs=legs)
+
+
+def positions(type_: AccountType = AccountType.INTERNAL) -> list[BookAccount]:
+    """The bank's, of which nothing is in yet."""
+    return [account(name.lower(), type=type_, owners=(), currency=name) for name in ("EUR", "USD")]
+
+
+@pytest.mark.parametrize("actor", [STAFF, FUNDER, Actor("a", may_fund=False)])
+def test_an_exchange_moves_both_currencies_through_positions(actor: Actor) -> None:
+    """On anybody's behalf who may debit the payer; each currency sums to zero, and a position may be negative."""
+    accounts = [account("a", 1000), account("b", currency="USD"), *positions()]
+    (outcome,) = ledger.apply(book(*accounts), [exchange(actor)], NOW)
+    assert isinstance(outcome, Posted)
+    assert [one.posted for one in accounts] == [0, 1100, 1000, -1100]
+
+
+def test_a_customer_changes_own_money_alone() -> None:
+    """The positions are debited on anybody's behalf, the payer is not."""
+    accounts = [account("a", 1000), account("b", currency="USD"), *positions()]
+    (outcome,) = ledger.apply(book(*accounts), [exchange(Actor("b", may_fund=False))], NOW)
+    assert isinstance(outcome, Refused)
+    assert isinstance(outcome.refusal, errors.AccountNotFound)
+
+
+@pytest.mark.parametrize("type_", [one for one in AccountType if one is not AccountType.INTERNAL])
+def test_no_other_account_is_a_position(type_: AccountType) -> None:
+    """A customer's could be debited by everybody else; a settlement account would let money enter."""
+    accounts = [account("a", 1000), account("b", currency="USD"), *positions(type_)]
+    (outcome,) = ledger.apply(book(*accounts), [exchange(FUNDER)], NOW)
+    assert isinstance(outcome, Refused)
+    assert isinstance(outcome.refusal, errors.AccountTypeWrong)
+
+
+def test_an_internal_account_pays_only_where_it_is_named_as_a_position() -> None:
+    """That others in the journal are positions gives no right to debit it as the payer."""
+    accounts = [account("a", 1000, type=AccountType.INTERNAL, owners=()), account("b", currency="USD"), *positions()]
+    (outcome,) = ledger.apply(book(*accounts), [exchange(STAFF)], NOW)
+    assert isinstance(outcome, Refused)
+    assert isinstance(outcome.refusal, errors.AccountTypeWrong)
+    (outcome,) = ledger.apply(book(*accounts), [replace(exchange(FUNDER), key=key(2))], NOW)
+    assert isinstance(outcome, Posted)
