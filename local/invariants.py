@@ -5,6 +5,11 @@ from __future__ import annotations
 import uuid
 
 NAMESPACE = uuid.UUID("5f6c0c1e-8f0f-5b1e-9c53-0d6f2b0a7a11")  # meshkit.idempotency.NAMESPACE, without its imports
+FEES_OF_CAPTURES = (
+    "SELECT tenant, capture_of, sum(fee) AS fees FROM transfers WHERE capture_of <> ''"
+    " AND state IN ('COMPLETED', 'REVERSED') GROUP BY tenant, capture_of"
+)
+"""What the captures of each authorization were charged."""
 
 # (invariant, service, statement whose every row is a violation as text)
 SINGLE: tuple[tuple[str, str, str], ...] = (
@@ -156,6 +161,53 @@ SINGLE: tuple[tuple[str, str, str], ...] = (
             " (SELECT tenant, capture_of, sum(amount) AS total FROM transfers WHERE capture_of <> ''"
             " AND state IN ('COMPLETED', 'REVERSED') GROUP BY tenant, capture_of) AS c"
             " ON c.tenant = a.tenant AND c.capture_of = a.id WHERE a.captured <> coalesce(c.total, 0)"
+        ),
+    ),
+    (
+        "INV-6",
+        "transactions",
+        (
+            "SELECT a.tenant || '/transfers/' || a.id || ' was priced at ' || coalesce(a.fee, 0)"  # noqa: S608
+            " || ', its captures were charged ' || coalesce(c.fees, 0) FROM transfers AS a"
+            f" JOIN ({FEES_OF_CAPTURES}) AS c ON c.tenant = a.tenant AND c.capture_of = a.id"
+            " WHERE coalesce(c.fees, 0) > coalesce(a.fee, 0)"
+            " OR (a.captured = a.amount AND coalesce(c.fees, 0) <> coalesce(a.fee, 0))"
+        ),
+    ),
+    (
+        "INV-6",
+        "transactions",
+        (
+            "SELECT t.tenant || '/transfers/' || t.id || ' was priced by version ' || t.fee_version || ' of '"
+            " || t.fee_schedule || ', which does not say so' FROM transfers AS t LEFT JOIN fee_schedule_versions AS v"
+            " ON v.tenant = t.tenant AND v.version = t.fee_version AND v.account = t.fee_account"
+            " AND 'feeSchedules/' || lower(v.kind) || '-' || lower(v.currency) = t.fee_schedule"
+            " WHERE t.fee IS NOT NULL AND (v.tenant IS NULL OR t.fee > v.maximum)"
+        ),
+    ),
+    (
+        "INV-6",
+        "transactions",
+        (
+            "SELECT t.tenant || '/transfers/' || t.id || ' changed ' || t.amount || ' ' || t.currency || ' into '"
+            " || t.credit_amount || ' ' || t.credit_currency || ', which quotes/' || t.quote || ' does not say'"
+            " FROM transfers AS t LEFT JOIN quotes AS q ON q.tenant = t.tenant AND q.id = t.quote"
+            " AND (q.debit_amount, q.debit_currency, q.credit_amount, q.credit_currency, q.rate)"
+            " = (t.amount, t.currency, t.credit_amount, t.credit_currency, t.rate)"
+            " AND (q.debit_position, q.credit_position) = (t.debit_position, t.credit_position)"
+            " WHERE t.quote IS NOT NULL AND q.id IS NULL"
+        ),
+    ),
+    (
+        "INV-6",
+        "transactions",
+        (
+            "SELECT r.tenant || '/transfers/' || r.id || ' does not move back what ' || o.id || ' changed'"
+            " FROM transfers AS r JOIN transfers AS o ON o.tenant = r.tenant AND o.id = r.reversal_of"
+            " WHERE r.state = 'COMPLETED' AND o.rate IS NOT NULL"
+            " AND (r.amount, r.currency, r.credit_amount, r.credit_currency, r.debit_position, r.credit_position)"
+            " IS DISTINCT FROM (o.credit_amount, o.credit_currency, o.amount, o.currency, o.credit_position,"
+            " o.debit_position)"
         ),
     ),
     (

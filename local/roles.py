@@ -24,6 +24,8 @@ ROLES: dict[str, tuple[str, ...]] = {
         "events:read",
         "kyc:submit",
         "kyc:read",
+        "fees:read",
+        "rates:read",
     ),
     "compliance": (
         "customers:read",
@@ -46,6 +48,8 @@ ROLES: dict[str, tuple[str, ...]] = {
         "events:read",
         "webhooks:read",
         "ledger:audit",
+        "fees:read",
+        "rates:read",
     ),
     "operator": (
         "customers:read",
@@ -63,6 +67,10 @@ ROLES: dict[str, tuple[str, ...]] = {
         "events:read",
         "tenants:write",
         "compliance:read",
+        "fees:read",
+        "fees:write",
+        "rates:read",
+        "rates:write",
     ),
 }
 """Role → scopes. A customer's token also names its customer and reaches only what is that customer's."""

@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL, make_url
 
 from local import verify_schedules
 from local.binaries import find
-from local.invariants import COUNTS, NAMESPACE, SINGLE
+from local.invariants import COUNTS, FEES_OF_CAPTURES, NAMESPACE, SINGLE
 from local.postgres import Postgres
 from local.state import SERVICES, MeshError, State
 from local.texts import printable
@@ -58,7 +58,7 @@ CLAIMS = {
     "INV-3": "no hold or posting makes the available balance negative",
     "INV-4": "the services' roles cannot change or delete what is append-only",
     "INV-5": "one request_id has one effect, and a run of a schedule pays once",
-    "INV-6": "a transfer has its journal exactly when it completed, and no hold outlives it",
+    "INV-6": "a transfer has its journal, with fee and exchange, exactly when it completed, and no hold outlives it",
     "INV-7": "every change of state has exactly one event",
     "INV-8": "a limit's use is the sum of its live and captured reservations",
     "INV-9": "every journal is what was sealed, in a signed log that was only added to",
@@ -178,6 +178,7 @@ def _across(connections: dict[str, Connection], findings: dict[str, Finding]) ->
 
     checks: tuple[tuple[str, Callable[[dict[str, Connection]], tuple[int, set[str]]]], ...] = (
         ("INV-6", _journals_of_transfers),
+        ("INV-6", _legs_of_transfers),
         ("INV-7", _events_of_transfers),
         ("INV-8", _reservations_of_transfers),
         ("INV-9", lambda open_ones: verify_history.unsealed(open_ones["accounts"])),
@@ -235,20 +236,50 @@ def _journals_of_transfers(connections: dict[str, Connection]) -> tuple[int, set
 
 
 def _holds_of_authorizations(connections: dict[str, Connection]) -> set[str]:
-    """Whether what is left of each standing authorization is held."""
+    """Whether what is left of each standing authorization, and of its fee, is held."""
     held = {
         (row[0], row[1]): row[2]
         for row in connections["accounts"].execute("SELECT tenant, origin, amount FROM holds WHERE state = 1")
     }
     standing = connections["transactions"].execute(
-        "SELECT tenant, id, amount - captured FROM transfers"
-        " WHERE state = 'AUTHORIZED' AND NOT voided AND expire_time > now() + interval '1 second'"
+        "SELECT a.tenant, a.id, a.amount - a.captured + coalesce(a.fee, 0) - coalesce(c.fees, 0)"  # noqa: S608
+        f" FROM transfers AS a LEFT JOIN ({FEES_OF_CAPTURES}) AS c ON c.tenant = a.tenant AND c.capture_of = a.id"
+        " WHERE a.state = 'AUTHORIZED' AND NOT a.voided AND a.expire_time > now() + interval '1 second'"
     )
     return {
         f"{tenant}/transfers/{id_} is AUTHORIZED with {left} left, and {held.get((tenant, f'transfers/{id_}'), 0)} held"
         for tenant, id_, left in standing
         if held.get((tenant, f"transfers/{id_}")) != left
     }
+
+
+def _legs_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str]]:
+    """Whether the journal of each transfer moved its fee and its exchange too, from whom and to whom it should, and
+    nothing else."""
+    transfers = connections["transactions"].execute(
+        "SELECT tenant, journal, id, nullif(fee, 0), fee_account, amount, credit_amount, debit_position,"
+        " credit_position, reversal_of <> '', debit_account, credit_account FROM transfers"
+        " WHERE state IN ('COMPLETED', 'REVERSED')"
+    )
+    moved: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    # The first two legs are payer's and payee's.
+    for tenant, journal, account, amount in connections["accounts"].execute(
+        "SELECT tenant, 'journals/' || journal, 'accounts/' || account, amount FROM entries JOIN journals"
+        " USING (tenant, journal) WHERE leg >= 2 AND origin LIKE 'transfers/%' ORDER BY leg"
+    ):
+        moved.setdefault((tenant, journal), []).append((account, amount))
+    checked, suspects = 0, set()
+    for tenant, journal, id_, fee, fee_account, paid, got, debit_position, credit_position, *sides in transfers:
+        is_reversal, debit, credit = sides
+        wanted = [(debit_position, paid), (credit_position, -got)] if got is not None else []
+        if fee is not None:
+            payer, payee = (fee_account, credit) if is_reversal else (debit, fee_account)
+            wanted += [(payer, -fee), (payee, fee)]
+        found = moved.get((tenant, journal), [])
+        checked += bool(wanted)
+        if found != wanted:
+            suspects.add(f"{tenant}/transfers/{id_}: its journal's other legs are {found}, expected {wanted}")
+    return checked, suspects
 
 
 def _events_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str]]:

@@ -29,10 +29,10 @@ def admit(
         return errors.AccountNotFound(transfer.credit_account).to_status(), None
     if debit.name == credit.name:
         return errors.AccountsIdentical().to_status(), None
-    for account in (debit, credit):
-        if account.currency != transfer.currency:
+    for account, currency in ((debit, transfer.currency), (credit, transfer.credit_currency)):
+        if account.currency != currency:
             # The payer named the payee's account, and may know its currency; nothing else of it is told.
-            return errors.CurrencyMismatch(account.name, account.currency, transfer.currency).to_status(), None
+            return errors.CurrencyMismatch(account.name, account.currency, currency).to_status(), None
     return None, (debit, credit)
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from florin.transactions.v1 import schedule_service_pb2_grpc, transfer_service_pb2_grpc
+from florin.transactions.v1 import (
+    exchange_service_pb2_grpc,
+    fee_service_pb2_grpc,
+    schedule_service_pb2_grpc,
+    transfer_service_pb2_grpc,
+)
 from meshkit import channels
 from meshkit import parts as kit
 from meshkit.bus import Bus
@@ -14,6 +19,8 @@ from meshkit.inbox import Consumer
 from meshkit.lifecycle import Parts
 from transactions import consumers
 from transactions.clients import LedgerClient, ScreeningClient
+from transactions.exchange_rpc import ExchangeServicer
+from transactions.fee_rpc import FeeServicer
 from transactions.operations import Transfers
 from transactions.passes import Passes
 from transactions.ports import Ledger, Screening
@@ -22,6 +29,7 @@ from transactions.rpc import TransferServicer
 from transactions.schedule_rpc import ScheduleServicer
 from transactions.scheduler import Scheduler
 from transactions.settings import Settings
+from transactions.tariffs import Tariffs
 from transactions.waiters import Waiters
 
 
@@ -44,10 +52,13 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
         waiters = Waiters()
         passes = Passes(db, ledger, screening, settings, on_change=waiters.changed)
         recovery = Recovery(db, passes, settings)
-        transfers = Transfers(db, passes, ledger, waiters, settings)
+        tariffs = Tariffs(db, settings.fee_schedule_refresh_ms / 1000)
+        transfers = Transfers(db, passes, ledger, waiters, tariffs, settings)
         scheduler = Scheduler(db, transfers.orders, settings)
         servicer = TransferServicer(transfers, ledger, screening)
         schedules = ScheduleServicer(db, ledger, settings, on_change=scheduler.wake)
+        fees = FeeServicer(db, ledger)
+        exchange = ExchangeServicer(db, ledger, settings)
         cases = Consumer(
             bus,
             db,
@@ -66,10 +77,17 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
                 "florin.transactions.v1.ScheduleService": lambda server: (
                     schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server(schedules, server)
                 ),
+                "florin.transactions.v1.FeeService": lambda server: (
+                    fee_service_pb2_grpc.add_FeeServiceServicer_to_server(fees, server)
+                ),
+                "florin.transactions.v1.ExchangeService": lambda server: (
+                    exchange_service_pb2_grpc.add_ExchangeServiceServicer_to_server(exchange, server)
+                ),
             },
             workers={
                 **kit.workers(settings, db, bus),
                 "transfers": transfers.orders.run,
+                "fee-schedules": tariffs.run,
                 "recovery": recovery.run,
                 "schedules": scheduler.run,
                 "compliance-events": cases.run,

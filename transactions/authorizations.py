@@ -12,7 +12,7 @@ from meshkit import audit, clock, idempotency
 from meshkit.database import Database
 from meshkit.errors import StaffOnly, Unavailable
 from meshkit.identity import Call, Principal
-from transactions import errors, saga, store
+from transactions import errors, fee_operations, fees, saga, store
 from transactions.model import State, Transfer
 from transactions.orders import Order, Orders
 from transactions.passes import Passes
@@ -65,7 +65,7 @@ class Authorizations:
         async def make(found: Transfer | None) -> Transfer:
             authorization = _owned(found, capture.principal, capture.capture_of)
             _check_stands(authorization)
-            order = _of(authorization, capture)
+            order = await _priced(conn, authorization, _of(authorization, capture))
             live = await store.live_captures(conn, self._db.cipher, [authorization.place])
             if live:
                 raise _Busy(live[0])
@@ -147,6 +147,15 @@ def _check_stands(authorization: Transfer) -> None:
         raise errors.AuthorizationEnded(authorization.name, State.VOIDED)
     if saga.is_over(authorization, clock.now()):
         raise errors.AuthorizationEnded(authorization.name, State.EXPIRED)
+
+
+async def _priced(conn: AsyncConnection, authorization: Transfer, capture: Transfer) -> Transfer:
+    """The capture with its part of the authorization's fee, by the version that priced that one."""
+    fee = authorization.fee
+    if fee is None:
+        return capture
+    schedule = await fee_operations.get_fee_schedule(conn, authorization.tenant, fee.schedule, fee.version)
+    return replace(capture, fee=fees.of_capture(schedule, authorization, capture.amount))
 
 
 def _of(authorization: Transfer, capture: Transfer) -> Transfer:

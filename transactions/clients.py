@@ -13,8 +13,8 @@ from florin.accounts.v1 import journal_pb2, ledger_service_pb2, ledger_service_p
 from florin.common.v1 import money_pb2
 from florin.compliance.v1 import decision_pb2, screening_service_pb2, screening_service_pb2_grpc
 from meshkit import channels, clock
-from transactions import errors
-from transactions.model import State, Transfer
+from transactions import errors, legs
+from transactions.model import AccountType, State, Transfer
 from transactions.ports import Account, Decision, Outcome
 
 _CACHE_MAX = 100_000
@@ -62,7 +62,9 @@ class LedgerClient:
         found: dict[tuple[str, str], Account] = {}
         for key, facts in zip(keys, response.accounts, strict=True):
             if facts.account:
-                found[key] = Account(facts.account, facts.currency_code, tuple(facts.customers))
+                found[key] = Account(
+                    facts.account, facts.currency_code, tuple(facts.customers), AccountType(facts.type)
+                )
                 self._known[key] = (now + _CACHE_SECONDS, found[key])
         while len(self._known) > _CACHE_MAX:
             self._known.popitem(last=False)
@@ -77,7 +79,7 @@ class LedgerClient:
         return [_outcome(outcome) for outcome in response.outcomes]
 
     async def hold(self, transfers: Sequence[Transfer]) -> list[Outcome]:
-        """Holds each transfer's amount on its debit account."""
+        """Holds each transfer's amount and fee on its debit account."""
         request = ledger_service_pb2.PlaceHoldsRequest(steps=[_hold_step(transfer) for transfer in transfers])
         response = await channels.call(self._stub.PlaceHolds, request, service="accounts", timeout_s=self._timeout_s)
         return [_hold_outcome(*pair) for pair in zip(response.outcomes, transfers, strict=True)]
@@ -123,8 +125,8 @@ class ScreeningClient:
         return [_decision(outcome) for outcome in response.outcomes]
 
 
-def _money(transfer: Transfer, sign: int = 1) -> money_pb2.Money:
-    return money_pb2.Money(currency_code=transfer.currency, minor_units=sign * transfer.amount)
+def _money(transfer: Transfer, more: int = 0) -> money_pb2.Money:
+    return money_pb2.Money(currency_code=transfer.currency, minor_units=transfer.amount + more)
 
 
 def _journal_step(transfer: Transfer) -> ledger_service_pb2.JournalStep:
@@ -135,8 +137,12 @@ def _journal_step(transfer: Transfer) -> ledger_service_pb2.JournalStep:
         kind=kind,
         origin=transfer.name,
         legs=[
-            ledger_service_pb2.JournalLeg(account=transfer.debit_account, amount=_money(transfer, -1)),
-            ledger_service_pb2.JournalLeg(account=transfer.credit_account, amount=_money(transfer)),
+            ledger_service_pb2.JournalLeg(
+                account=leg.account,
+                amount=money_pb2.Money(currency_code=leg.currency, minor_units=leg.amount),
+                position=leg.position,
+            )
+            for leg in legs.of(transfer)
         ],
         hold_key=transfer.hold_key,
         keep_hold=bool(transfer.capture_of) and not transfer.final_capture,
@@ -150,7 +156,7 @@ def _hold_step(transfer: Transfer) -> ledger_service_pb2.HoldStep:
         principal=transfer.principal.to_proto(),
         origin=transfer.name,
         account=transfer.debit_account,
-        amount=_money(transfer),
+        amount=_money(transfer, more=transfer.fee_amount),
         expire_time=clock.timestamp(transfer.expire_time) if transfer.expire_time is not None else None,
     )
 

@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 from florin.common.v1 import errors_pb2
 from meshkit import money
 from meshkit.errors import DomainError, error_info
+from transactions.model import AccountType
 
 
 class FilterInvalid(DomainError):
@@ -85,6 +86,30 @@ class CurrencyMismatch(DomainError):
             f"{account} is an account in {currency_code}, not {requested}.",
             metadata={"account": account, "currency_code": currency_code, "requested": requested},
         )
+
+
+class AccountTypeWrong(DomainError):
+    """The type of the account does not allow what was asked; `sentence` says what would."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_ACCOUNT_TYPE_WRONG
+
+    def __init__(self, account: str, type_: AccountType, sentence: str) -> None:
+        super().__init__(
+            f"{account} is a {type_.name.lower()} account: {sentence}.",
+            metadata={"account": account, "type": f"ACCOUNT_TYPE_{type_.name}"},
+        )
+
+
+class FeeScheduleNotFound(DomainError):
+    """No such fee schedule, or no such version of it; `version` 0 is the newest."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = errors_pb2.REASON_FEE_SCHEDULE_NOT_FOUND
+
+    def __init__(self, name: str, version: int) -> None:
+        of_version = f" of version {version}" if version else ""
+        super().__init__(f"There is no {name}{of_version}.", metadata={"name": name, "version": str(version)})
 
 
 class LimitExceeded(DomainError):

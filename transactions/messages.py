@@ -12,6 +12,7 @@ from florin.transactions.v1 import transfer_pb2, transfer_service_pb2
 from meshkit import clock, idempotency, identity
 from meshkit.errors import error_info, reason_of
 from meshkit.identity import Call, Principal
+from transactions import exchange_messages, fee_messages
 from transactions.model import CREATE_METHOD, State, Transfer, request_key
 
 _VALID_FOR = timedelta(days=7)
@@ -46,6 +47,7 @@ def order(
         update_time=moment,
         expire_time=moment + _valid_for(request) if request.authorize_only else None,
         customers=(principal.customer,) if principal.customer is not None else (),
+        quote=request.quote.removeprefix("quotes/"),
         traceparent=identity.traceparent(),
     )
 
@@ -134,6 +136,11 @@ def transfer(model: Transfer, principal: Principal) -> transfer_pb2.Transfer:
     if model.capture_of:
         message.capture_of = f"transfers/{model.capture_of}"
         message.final_capture = model.final_capture
+    if model.fee is not None:
+        fee = message.returned_fee if model.reversal_of else message.fee
+        fee.CopyFrom(fee_messages.transfer_fee(model.fee, model.fee_currency))
+    if model.exchange is not None:
+        message.exchange.CopyFrom(exchange_messages.transfer_exchange(model.exchange, model.quote))
     if model.decision.startswith("decisions/") and "compliance:read" in principal.scopes:
         message.decision = model.decision
     if model.refusal is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from google.rpc import status_pb2
@@ -43,6 +43,49 @@ class Verdict(StrEnum):
     APPROVED = "APPROVED"
     REJECTED = "REJECTED"
     EXPIRED = "EXPIRED"
+
+
+class AccountType(IntEnum):
+    """What an account is for; the numbers are those of the contract. One that this version does not know is OTHER."""
+
+    OTHER = 0
+    CUSTOMER = 1
+    INTERNAL = 2
+    SETTLEMENT = 3
+    FEE = 4
+    SUSPENSE = 5
+
+    @classmethod
+    def _missing_(cls, value: object) -> AccountType:  # noqa: ARG003 - the enum gives what it does not know
+        return cls.OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class Fee:
+    """What a transfer's payer pays beside its amount, in minor units of the payer's currency, and what priced it."""
+
+    amount: int
+    schedule: str
+    """The schedule's name, "feeSchedules/…"."""
+    version: int
+    account: str
+    """Where it goes to: "accounts/…"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """How a transfer's amount becomes another currency, by way of the bank's positions."""
+
+    currency: str
+    """The payee's."""
+    amount: int
+    """What the payee gets, in minor units of `currency`."""
+    rate: int
+    """As it was quoted; see exchange.py."""
+    debit_position: str
+    """The bank's account in the transfer's own currency, "accounts/…"."""
+    credit_position: str
+    """The bank's account in `currency`."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +135,12 @@ class Transfer:
     """The id of the authorization that this transfer captures."""
     final_capture: bool = False
     """Whether what this capture leaves is given back."""
+    fee: Fee | None = None
+    """An authorization's is held for its captures; a reversal's is given back. None where no schedule prices it."""
+    quote: str = ""
+    """The id of the quote that it uses."""
+    exchange: Exchange | None = None
+    """What the quote makes of it; of a reversal, what undoes that. None where both accounts are in one currency."""
     traceparent: str = field(default="", compare=False)
     """The trace of the call that made it, for what is told of it; not kept, so what recovery does has none."""
 
@@ -130,6 +179,21 @@ class Transfer:
     def left(self) -> int:
         """How much of an authorization can still be captured."""
         return self.amount - self.captured
+
+    @property
+    def fee_amount(self) -> int:
+        """The fee, in minor units."""
+        return self.fee.amount if self.fee is not None else 0
+
+    @property
+    def fee_currency(self) -> str:
+        """The currency of who pays the fee, or is given it back."""
+        return self.credit_currency if self.reversal_of else self.currency
+
+    @property
+    def credit_currency(self) -> str:
+        """The payee's currency."""
+        return self.exchange.currency if self.exchange is not None else self.currency
 
     def step_key(self, step: str) -> str:
         """The key of a step, the same whoever does it and however often."""

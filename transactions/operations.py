@@ -15,7 +15,7 @@ from meshkit import audit, clock, iban, idempotency, money, pages
 from meshkit.database import Database
 from meshkit.errors import PageTokenInvalid, RecordedRefusal, RequestInvalid, StaffOnly
 from meshkit.identity import Call, Principal
-from transactions import errors, store
+from transactions import errors, exchange, exchange_errors, store
 from transactions import filter as filters
 from transactions.authorizations import Authorizations
 from transactions.model import RESTING, State, Transfer
@@ -23,6 +23,7 @@ from transactions.orders import Order, Orders
 from transactions.passes import Passes
 from transactions.ports import Ledger
 from transactions.settings import Settings
+from transactions.tariffs import Tariffs
 from transactions.waiters import Waiters
 
 _DATING_MAX = timedelta(days=10 * 366)
@@ -32,19 +33,22 @@ _DATING_MAX = timedelta(days=10 * 366)
 class Transfers:
     """The use cases; new transfers go their way in `orders`, captures and voids are in `authorizations`."""
 
-    def __init__(self, db: Database, passes: Passes, ledger: Ledger, waiters: Waiters, settings: Settings) -> None:
+    def __init__(
+        self, db: Database, passes: Passes, ledger: Ledger, waiters: Waiters, tariffs: Tariffs, settings: Settings
+    ) -> None:
         self._db = db
         self._passes = passes
         self._ledger = ledger
         self._waiters = waiters
-        self.orders = Orders(db, passes, settings)
+        self.orders = Orders(db, passes, tariffs, settings)
         self.authorizations = Authorizations(db, passes, self.orders)
 
-    async def reverse(self, original_id: str, reversal: Transfer, call: Call) -> Transfer:
+    async def reverse(self, original_id: str, reversal: Transfer, call: Call, *, return_fee: bool = False) -> Transfer:
         """Moves a completed transfer's money back, all of it or `reversal.amount`, by a transfer of its own; audited.
+        `return_fee` gives its fee back too, all of it.
 
         Raises RequestIdReused, TransferNotFound, TransferNotCompleted, TransferReversed, CurrencyMismatch,
-        ReversalExceeded.
+        ReversalExceeded, ExchangeIndivisible.
         """
 
         async def record(conn: AsyncConnection) -> Transfer:
@@ -57,15 +61,7 @@ class Transfers:
                     raise errors.TransferReversed(original.name, live.name)
                 if original.state is not State.COMPLETED:
                     raise errors.TransferNotCompleted(original.name, original.state)
-                return replace(
-                    reversal,
-                    debit_account=original.credit_account,
-                    credit_account=original.debit_account,
-                    currency=original.currency,
-                    amount=_reversible(original, reversal),
-                    end_to_end_id=original.end_to_end_id,
-                    customers=original.customers,
-                )
+                return _undoing(original, reversal, return_fee=return_fee)
 
             order, is_new = await self.orders.record_follower(conn, original_id, reversal, make)
             if is_new:
@@ -75,7 +71,12 @@ class Transfers:
                     action="reverse_transfer",
                     resource=f"transfers/{original_id}",
                     before={"state": State.COMPLETED},
-                    after={"reversal": order.name, "reversed_minor_units": order.amount},
+                    after={
+                        "reversal": order.name,
+                        "reversed_minor_units": order.amount,
+                        "reversed_currency_code": order.currency,
+                        "returned_fee_minor_units": order.fee_amount,
+                    },
                     why=reversal.remittance,
                 )
             return order
@@ -217,6 +218,26 @@ def _check_dating(reversal: Transfer) -> None:
     effective_time = reversal.effective_time
     if effective_time is not None and abs(effective_time - clock.now()) > _DATING_MAX:
         raise RequestInvalid([("effective_time", "must be within ten years of the present")])
+
+
+def _undoing(original: Transfer, reversal: Transfer, *, return_fee: bool) -> Transfer:
+    """The reversal with what it moves back. Raises CurrencyMismatch, ReversalExceeded, ExchangeIndivisible."""
+    currency, amount, there = original.currency, _reversible(original, reversal), original.exchange
+    if there is not None:
+        if amount != original.amount:
+            raise exchange_errors.ExchangeIndivisible(original.name)
+        currency, amount = there.currency, there.amount
+    return replace(
+        reversal,
+        debit_account=original.credit_account,
+        credit_account=original.debit_account,
+        currency=currency,
+        amount=amount,
+        exchange=exchange.back(original, there) if there is not None else None,
+        end_to_end_id=original.end_to_end_id,
+        customers=original.customers,
+        fee=original.fee if return_fee else None,
+    )
 
 
 def _reversible(original: Transfer, reversal: Transfer) -> int:

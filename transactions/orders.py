@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -16,10 +17,11 @@ from meshkit import logs
 from meshkit.batching import FEW_ITEMS_MAX, Batcher
 from meshkit.database import Database
 from meshkit.errors import DeadlineExceeded, DomainError, RecordedRefusal, RequestIdReused
-from transactions import errors, store
+from transactions import errors, exchange_errors, quotes, store
 from transactions.model import RESTING, State, Transfer
 from transactions.passes import Passes, crash
 from transactions.settings import Settings
+from transactions.tariffs import Tariffs
 
 _log = logs.get(__name__)
 
@@ -46,9 +48,10 @@ class Orders:
     """Callers at the same time share the commits and the steps: two batchers, one after the other, so that a step which
     hangs holds up no intent."""
 
-    def __init__(self, db: Database, passes: Passes, settings: Settings) -> None:
+    def __init__(self, db: Database, passes: Passes, tariffs: Tariffs, settings: Settings) -> None:
         self._db = db
         self._passes = passes
+        self._tariffs = tariffs
         self._settings = settings
         batches = {"batch_max": settings.batch_max, "concurrency": settings.passes_in_flight}
         self._intents: Batcher[Order, Transfer] = Batcher("intents", self._record_orders, **batches)
@@ -99,13 +102,24 @@ class Orders:
 
     async def _record_orders(self, orders: Sequence[Order]) -> list[Transfer | DomainError]:
         """A batch's intents in one durable transaction. What is not final goes on from here, whoever waits for it."""
-        results = await self._record_intents([order.transfer for order in orders])
+        priced = await self._tariffs.priced([order.transfer for order in orders])
+        results = await self._record_intents(priced)
         for order, result in zip(orders, results, strict=True):
             if isinstance(result, Transfer):
                 order.recorded = result
         crash(self._settings, "after-intent")
         self.hand_on(orders)
         return results
+
+    async def previewed(self, transfer: Transfer) -> Transfer:
+        """A transfer that is not to be recorded, with its fee and with what its quote makes of it.
+
+        Raises QuoteNotFound, QuoteExpired, QuoteMismatch, QuoteUsed.
+        """
+        (priced,) = await self._tariffs.priced([transfer])
+        if not priced.quote:
+            return priced
+        return await self._db.run(priced.tenant, lambda conn: quotes.previewed(conn, priced), read_only=True)
 
     async def record_follower(
         self,
@@ -179,10 +193,17 @@ class Orders:
             first.setdefault((transfer.tenant, str(transfer.request_key)), transfer)
         new = list(first.values())
 
+        refused: dict[tuple[str, uuid.UUID], DomainError] = {}
+
         async def work(conn: AsyncConnection) -> list[Transfer]:
-            inserted = await store.insert_intents(conn, self._db.cipher, new, self._settings.recovery_lease_seconds)
-            known = [transfer for transfer in new if (transfer.tenant, transfer.request_key) in inserted]
-            missing = [transfer for transfer in new if (transfer.tenant, transfer.request_key) not in inserted]
+            refused.clear()
+            ready, known = new, list[Transfer]()
+            if any(transfer.quote for transfer in new):
+                ready, known, found = await quotes.applied(conn, self._db.cipher, new)
+                refused.update(found)
+            inserted = await store.insert_intents(conn, self._db.cipher, ready, self._settings.recovery_lease_seconds)
+            known += [transfer for transfer in ready if (transfer.tenant, transfer.request_key) in inserted]
+            missing = [transfer for transfer in ready if (transfer.tenant, transfer.request_key) not in inserted]
             if missing:
                 known += await store.find_by_request(
                     conn, self._db.cipher, [(t.tenant, t.request_key, t.id) for t in missing]
@@ -196,12 +217,23 @@ class Orders:
         for transfer in transfers:
             recorded = by_request.get((transfer.tenant, str(transfer.request_key)))
             if recorded is None:
-                results.append(errors.TransferExists(by_id[transfer.tenant, transfer.id].name))
+                results.append(_unrecorded(transfer, by_id, refused))
             elif recorded.fingerprint != transfer.fingerprint:
                 results.append(RequestIdReused(recorded.name))
             else:
                 results.append(recorded)
         return results
+
+
+def _unrecorded(
+    transfer: Transfer,
+    by_id: Mapping[tuple[str, str], Transfer],
+    refused: Mapping[tuple[str, uuid.UUID], DomainError],
+) -> DomainError:
+    """Why a transfer was not recorded: its id is another's, its quote does not fit, or another one uses that."""
+    if transfer.place in by_id:
+        return errors.TransferExists(transfer.name)
+    return refused.get((transfer.tenant, transfer.request_key)) or exchange_errors.QuoteUsed(transfer.quote)
 
 
 def _final_answer(transfer: Transfer) -> Transfer | DomainError:

@@ -45,7 +45,8 @@ def after(original: Transfer, follower: Transfer) -> Transfer | None:
             state=saga.after(original, Answer.REVERSED),
             version=original.version + 1,
             reversed_by=follower.id,
-            reversed=follower.amount,
+            # What was changed goes back whole, and what the follower moves is in the other currency.
+            reversed=follower.amount if original.exchange is None else original.amount,
             update_time=follower.update_time,
         )
     answer = saga.capture_leads_to(original, follower)

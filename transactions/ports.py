@@ -11,7 +11,7 @@ from typing import Protocol
 from google.rpc import status_pb2
 
 from florin.compliance.v1 import decision_pb2
-from transactions.model import Transfer
+from transactions.model import AccountType, Transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Account:
     name: str
     currency: str
     customers: tuple[str, ...]
+    type: AccountType
 
 
 class Decision(StrEnum):
@@ -60,7 +61,7 @@ class Ledger(Protocol):
         """Posts each transfer's journal."""
 
     async def hold(self, transfers: Sequence[Transfer]) -> list[Outcome]:
-        """Holds each transfer's amount."""
+        """Holds each transfer's amount and fee."""
 
     async def release(self, transfers: Sequence[Transfer]) -> list[Outcome]:
         """Gives each transfer's hold back."""

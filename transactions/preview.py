@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from google.rpc import status_pb2
@@ -9,7 +10,7 @@ from google.rpc import status_pb2
 from florin.common.v1 import money_pb2
 from florin.transactions.v1 import transfer_service_pb2
 from meshkit import idempotency
-from transactions import errors, events
+from transactions import errors, events, legs
 from transactions.answers import admit
 from transactions.messages import STATES
 from transactions.model import State, Transfer
@@ -49,25 +50,26 @@ async def _decided(
     if transfer.is_authorization:
         return _would_reach(State.AUTHORIZED)
     answer = _would_reach(State.COMPLETED)
-    answer.legs.extend(_legs(transfer, debit, credit, posted))
+    answer.legs.extend(_legs(transfer, {debit.name: debit, credit.name: credit}, posted))
     return answer
 
 
 def _legs(
-    transfer: Transfer, debit: Account, credit: Account, posted: Outcome
+    transfer: Transfer, sides: Mapping[str, Account], posted: Outcome
 ) -> list[transfer_service_pb2.TransferPreview.PreviewLeg]:
-    legs = []
-    for position, (account, sign) in enumerate(((debit, -1), (credit, 1))):
-        leg = transfer_service_pb2.TransferPreview.PreviewLeg(
-            account=account.name,
-            amount=money_pb2.Money(currency_code=transfer.currency, minor_units=sign * transfer.amount),
+    shown = []
+    for position, leg in enumerate(legs.of(transfer)):
+        message = transfer_service_pb2.TransferPreview.PreviewLeg(
+            account=leg.account, amount=money_pb2.Money(currency_code=leg.currency, minor_units=leg.amount)
         )
-        own = transfer.principal.is_staff or transfer.principal.customer in account.customers
+        # What is neither side's is the bank's.
+        customers = sides[leg.account].customers if leg.account in sides else ()
+        own = transfer.principal.is_staff or transfer.principal.customer in customers
         if own and position < len(posted.balances_after):
-            leg.balance_after.currency_code = transfer.currency
-            leg.balance_after.minor_units = posted.balances_after[position]
-        legs.append(leg)
-    return legs
+            message.balance_after.currency_code = leg.currency
+            message.balance_after.minor_units = posted.balances_after[position]
+        shown.append(message)
+    return shown
 
 
 def _declined(refusal: status_pb2.Status) -> transfer_service_pb2.TransferPreview:

@@ -9,7 +9,8 @@ from google.rpc import status_pb2
 
 from meshkit.cipher import Cipher
 from meshkit.identity import Principal
-from transactions.model import State, Transfer, Verdict
+from transactions.exchange import RATE_PLACES, rate_text
+from transactions.model import Exchange, Fee, State, Transfer, Verdict
 
 CREDITOR_NAME, REMITTANCE = "transfers.creditor_name", "transfers.remittance"
 
@@ -17,7 +18,8 @@ COLUMNS = (
     "tenant, id, version, state, subject, customer, scopes, request_key, request_id, fingerprint, debit_account,"
     " credit_account, currency, amount, creditor_name, end_to_end_id, remittance, verdict, refusal, journal, decision,"
     " case_name, stand_in, reversal_of, reversed_by, customers, create_time, update_time, effective_time,"
-    " expire_time, captured, voided, capture_of, final_capture, reversed"
+    " expire_time, captured, voided, capture_of, final_capture, reversed, fee, fee_schedule, fee_version, fee_account,"
+    " quote, credit_currency, credit_amount, rate, debit_position, credit_position"
 )
 
 
@@ -27,7 +29,8 @@ def transfer_from(row: Sequence[Any], cipher: Cipher) -> Transfer:
         tenant, id_, version, state, subject, customer, scopes, request_key, request_id, fingerprint, debit_account,
         credit_account, currency, amount, creditor_name, end_to_end_id, remittance, verdict, refusal, journal, decision,
         case_name, stand_in, reversal_of, reversed_by, customers, create_time, update_time, effective_time,
-        expire_time, captured, voided, capture_of, final_capture, reversed_,
+        expire_time, captured, voided, capture_of, final_capture, reversed_, fee, fee_schedule, fee_version,
+        fee_account, quote, credit_currency, credit_amount, rate, debit_position, credit_position,
     ) = row  # fmt: skip
     return Transfer(
         id=id_,
@@ -62,6 +65,13 @@ def transfer_from(row: Sequence[Any], cipher: Cipher) -> Transfer:
         capture_of=capture_of,
         final_capture=final_capture,
         reversed=reversed_,
+        fee=Fee(fee, fee_schedule, fee_version, fee_account) if fee is not None else None,
+        quote=quote or "",
+        exchange=Exchange(
+            credit_currency, credit_amount, int(rate.scaleb(RATE_PLACES)), debit_position, credit_position
+        )
+        if rate is not None
+        else None,
     )
 
 
@@ -90,6 +100,23 @@ def intent_columns(transfers: Sequence[Transfer], cipher: Cipher) -> tuple[list[
         [t.expire_time for t in transfers],
         [t.capture_of for t in transfers],
         [t.final_capture for t in transfers],
+    )
+
+
+def priced_columns(transfers: Sequence[Transfer]) -> tuple[list[Any], ...]:
+    """What new transfers of which some cost a fee or are exchanged bring more, in the order of the insert statement."""
+    fees, exchanges = [t.fee for t in transfers], [t.exchange for t in transfers]
+    return (
+        [fee.amount if fee is not None else None for fee in fees],
+        [fee.schedule if fee is not None else None for fee in fees],
+        [fee.version if fee is not None else None for fee in fees],
+        [fee.account if fee is not None else None for fee in fees],
+        [t.quote or None for t in transfers],
+        [one.currency if one is not None else None for one in exchanges],
+        [one.amount if one is not None else None for one in exchanges],
+        [rate_text(one.rate) if one is not None else None for one in exchanges],
+        [one.debit_position if one is not None else None for one in exchanges],
+        [one.credit_position if one is not None else None for one in exchanges],
     )
 
 

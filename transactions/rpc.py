@@ -31,6 +31,7 @@ class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
         order = messages.order(request, call.who, call.fingerprint, call.request_id)
         check(order)
         if request.validate_only:
+            order = await self._transfers.orders.previewed(order)
             shown = await preview(order, self._ledger, self._screening)
             return pb.CreateTransferResponse(transfer=messages.previewed(order, call.who, shown), preview=shown)
         transfer = await self._transfers.orders.create(order, call.deadline)
@@ -82,7 +83,7 @@ class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
         call = identity.current()
         original = _id(request.name)
         order = messages.reversal(request, call, original)
-        transfer = await self._transfers.reverse(original, order, call)
+        transfer = await self._transfers.reverse(original, order, call, return_fee=request.return_fee)
         return pb.ReverseTransferResponse(reversal=messages.transfer(transfer, call.who))
 
     async def CaptureTransfer(self, request: pb.CaptureTransferRequest, context: Any) -> pb.CaptureTransferResponse:  # noqa: N802, ARG002

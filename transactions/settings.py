@@ -36,6 +36,13 @@ class Settings(ServiceSettings):
         168, ge=1, le=8760, description="A run that could not begin for this long is skipped, not made up for."
     )
     schedules_max: int = Field(1000, ge=1, description="Schedules that a customer may have open at once.")
+    fee_schedule_refresh_ms: int = Field(
+        1000, ge=10, le=4000, description="How often fee schedules are read; after five seconds they must have been."
+    )
+    quote_valid_seconds: int = Field(30, ge=1, le=3600, description="How long a quote can be used.")
+    exchange_rate_age_max_seconds: int = Field(
+        3600, ge=1, description="Quotes are made of no exchange rate that its source gave longer ago."
+    )
     crash_point: str = Field("", description="Tests only: the process kills itself at this point. Empty: never.")
 
     @property

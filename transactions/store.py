@@ -16,24 +16,36 @@ from meshkit.database import execute, fetch
 from transactions import events
 from transactions.filter import Condition
 from transactions.model import Transfer, Verdict
-from transactions.rows import COLUMNS, intent_columns, outcome_columns, transfer_from
+from transactions.rows import COLUMNS, intent_columns, outcome_columns, priced_columns, transfer_from
 
-_INSERT = (
-    "INSERT INTO transfers (tenant, id, version, state, subject, customer, scopes, request_key, request_id,"
-    " fingerprint, debit_account, credit_account, currency, amount, creditor_name, end_to_end_id, remittance,"
-    " reversal_of, customers, create_time, update_time, effective_time, expire_time, capture_of, final_capture,"
-    " due_time)"
-    " SELECT n.tenant, n.id, 1, 'ACCEPTED', n.subject, n.customer, n.scopes, n.request_key, n.request_id,"
-    " n.fingerprint, n.debit_account, n.credit_account, n.currency, n.amount, n.creditor_name, n.end_to_end_id,"
-    " n.remittance, n.reversal_of, string_to_array(n.customers, ','), n.create_time, n.create_time, n.effective_time,"
-    " n.expire_time, n.capture_of, n.final_capture, now() + make_interval(secs => %s)"
-    " FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::text[], %s::bytea[],"
-    " %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bytea[], %s::text[], %s::bytea[], %s::text[], %s::text[],"
-    " %s::timestamptz[], %s::timestamptz[], %s::timestamptz[], %s::text[], %s::boolean[])"
-    " AS n(tenant, id, subject, customer, scopes, request_key, request_id, fingerprint, debit_account, credit_account,"
-    " currency, amount, creditor_name, end_to_end_id, remittance, reversal_of, customers, create_time, effective_time,"
-    " expire_time, capture_of, final_capture)"
-    " ON CONFLICT DO NOTHING RETURNING tenant, request_key"
+
+def _insert(more: str = "", more_types: str = "") -> str:
+    """The statement that records intents; `more` columns of `more_types` beside those that each transfer has."""
+    columns = (
+        "tenant, id, subject, customer, scopes, request_key, request_id, fingerprint, debit_account, credit_account,"
+        " currency, amount, creditor_name, end_to_end_id, remittance, reversal_of, customers, create_time,"
+        " effective_time, expire_time, capture_of, final_capture"
+    )
+    types = (
+        "%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::text[], %s::bytea[],"
+        " %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bytea[], %s::text[], %s::bytea[], %s::text[],"
+        " %s::text[], %s::timestamptz[], %s::timestamptz[], %s::timestamptz[], %s::text[], %s::boolean[]"
+    )
+    values = columns.replace("customers", "string_to_array(customers, ',')")
+    return (
+        f"INSERT INTO transfers ({columns}{more}, version, state, update_time, due_time)"  # noqa: S608
+        f" SELECT {values}{more}, 1, 'ACCEPTED', create_time, now() + make_interval(secs => %s)"
+        f" FROM unnest({types}{more_types}) AS n({columns}{more})"
+        " ON CONFLICT DO NOTHING RETURNING tenant, request_key"
+    )
+
+
+_INSERT = _insert()
+_INSERT_PRICED = _insert(
+    ", fee, fee_schedule, fee_version, fee_account, quote, credit_currency, credit_amount, rate, debit_position,"
+    " credit_position",
+    ", %s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::numeric[],"
+    " %s::text[], %s::text[]",
 )
 _OUTCOME = (
     "UPDATE transfers AS t SET version = t.version + 1, state = o.state, debit_account = o.debit_account,"
@@ -66,7 +78,11 @@ async def insert_intents(
     Not their ids: two requests may have chosen the same, and one of them is recorded.
     """
     ordered = sorted(transfers, key=lambda transfer: (transfer.tenant, transfer.request_key))
-    rows = await fetch(conn, _INSERT, (lease_seconds, *intent_columns(ordered, cipher)))
+    # Where nothing is priced, nothing is paid for the columns.
+    is_priced = any(transfer.fee is not None or transfer.exchange is not None for transfer in ordered)
+    more = priced_columns(ordered) if is_priced else ()
+    statement = _INSERT_PRICED if is_priced else _INSERT
+    rows = await fetch(conn, statement, (lease_seconds, *intent_columns(ordered, cipher), *more))
     inserted = {(row[0], row[1]) for row in rows}
     await outbox.append(conn, [events.of(t) for t in ordered if (t.tenant, t.request_key) in inserted])
     return inserted

@@ -12,9 +12,10 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
 from florin.accounts.v1 import overdraft_service_pb2, statement_service_pb2
+from florin.common.v1 import money_pb2
 from florin.compliance.v1 import compliance_service_pb2, policy_pb2
 from florin.notifications.v1 import notification_service_pb2
-from florin.transactions.v1 import schedule_pb2, schedule_service_pb2, transfer_service_pb2
+from florin.transactions.v1 import exchange_service_pb2, schedule_pb2, schedule_service_pb2, transfer_service_pb2
 from local import issuer
 from local.roles import ROLES
 from meshkit import pages
@@ -67,6 +68,10 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
     (case,) = mesh.call("ComplianceService.ListCases", open_cases, "compliance", tenant=tenant).cases
     holds = [mesh.transfer(debit, credit, 100, authorize_only=True) for _ in range(2)]
     held = [mesh.call("TransferService.CreateTransfer", hold, tenant=tenant).transfer.name for hold in holds]
+    fee_account = mesh.fee_account(tenant=tenant)
+    quote = exchange_service_pb2.CreateQuoteRequest(
+        debit_amount=money_pb2.Money(currency_code="EUR", minor_units=10), other_currency_code="USD"
+    )
     issue = statement_service_pb2.CreateStatementRequest(
         account=debit, period_start="2026-01-01", period_end="2026-01-31"
     )
@@ -98,6 +103,11 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
             "operator",
             tenant=tenant,
         ).calendar.name,
+        "feeSchedules": mesh.set_fees(fee_account, tenant=tenant, enabled=False).name,
+        "fee_account": fee_account,
+        "exchangeRates": "exchangeRates/eur-usd",
+        "position_account": mesh.set_rate(tenant=tenant)["EUR"],
+        "quotes": mesh.call("ExchangeService.CreateQuote", quote, tenant=tenant).quote.name,
         "statements": mesh.call("StatementService.CreateStatement", issue, tenant=tenant).statement.name,
         "overdraftChanges": mesh.overdraft_change(credit, tenant=tenant),
         "rejectable": mesh.overdraft_change(mesh.account(tenant=tenant), tenant=tenant),

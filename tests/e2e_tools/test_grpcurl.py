@@ -24,6 +24,8 @@ PUBLIC_SERVICES = {
     "florin.compliance.v1.ComplianceService",
     "florin.notifications.v1.NotificationService",
     "florin.transactions.v1.ScheduleService",
+    "florin.transactions.v1.ExchangeService",
+    "florin.transactions.v1.FeeService",
     "florin.transactions.v1.TransferService",
 }
 

@@ -138,6 +138,38 @@ def _void(request: Any, names: Mapping[str, str]) -> None:
     request.name = names.get("voidable", request.name)
 
 
+def _fees(request: Any, names: Mapping[str, str]) -> None:
+    request.fee_schedule.fee_account = names["fee_account"]
+
+
+def _newest_version(request: Any, _: Mapping[str, str]) -> None:
+    request.version = 0
+
+
+def _without_quote(request: Any, _: Mapping[str, str]) -> None:
+    request.quote = ""
+
+
+def _without_quotes(request: Any, _: Mapping[str, str]) -> None:
+    for one in request.requests:
+        one.quote = ""
+
+
+def _rates(request: Any, _: Mapping[str, str]) -> None:
+    (rate,) = request.exchange_rates
+    rate.base_currency_code, rate.counter_currency_code = "CHF", "USD"
+    rate.rate.value = "1.25"
+    rate.rate_time.GetCurrentTime()
+
+
+def _position(request: Any, names: Mapping[str, str]) -> None:
+    request.position_account.account = names["position_account"]
+
+
+def _into_dollars(request: Any, _: Mapping[str, str]) -> None:
+    request.other_currency_code = "USD"
+
+
 def _replay_all(request: Any, _: Mapping[str, str]) -> None:
     request.delivery = ""
     request.start_time.seconds = 1
@@ -167,6 +199,14 @@ _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
     "CaptureTransfer": _capture,
     "VoidTransfer": _void,
     "UpdateSchedule": _amount,
+    "SetFeeSchedule": _fees,
+    "GetFeeSchedule": _newest_version,
+    "CreateTransfer": _without_quote,
+    "BatchCreateTransfers": _without_quotes,
+    "ImportExchangeRates": _rates,
+    "GetExchangeRate": _newest_version,
+    "SetPositionAccount": _position,
+    "CreateQuote": _into_dollars,
 }
 """What a request of a method needs beyond sound fields."""
 

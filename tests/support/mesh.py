@@ -25,6 +25,7 @@ from zoneinfo import ZoneInfo
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+from google.type import decimal_pb2
 
 from florin.accounts.v1 import (
     account_pb2,
@@ -36,6 +37,10 @@ from florin.common.v1 import money_pb2
 from florin.compliance.v1 import compliance_service_pb2, compliance_service_pb2_grpc
 from florin.notifications.v1 import notification_service_pb2_grpc
 from florin.transactions.v1 import (
+    exchange_pb2,
+    exchange_service_pb2,
+    fee_pb2,
+    fee_service_pb2,
     schedule_pb2,
     schedule_service_pb2,
     transfer_service_pb2,
@@ -218,6 +223,59 @@ class Mesh:
         if funds:
             self.fund(name, funds, currency=currency, tenant=tenant)
         return name
+
+    def fee_account(self, *, currency: str = "EUR", tenant: str = "demo") -> str:
+        """A new account that fees can go to. Gives its name."""
+        return self._banks_account(account_pb2.ACCOUNT_TYPE_FEE, currency, tenant)
+
+    def position_account(self, *, currency: str = "EUR", tenant: str = "demo") -> str:
+        """A new account through which a currency can be changed. Gives its name."""
+        return self._banks_account(account_pb2.ACCOUNT_TYPE_INTERNAL, currency, tenant)
+
+    def set_rate(self, rate: str = "1.1", *, pair: str = "EURUSD", tenant: str, **changes: Any) -> dict[str, str]:
+        """A rate of now from one currency to another, and new position accounts in both; gives these by currency."""
+        positions = {code: self.position_account(currency=code, tenant=tenant) for code in (pair[:3], pair[3:])}
+        for code, account in positions.items():
+            position = exchange_pb2.PositionAccount(currency_code=code, account=account)
+            request = exchange_service_pb2.SetPositionAccountRequest(position_account=position)
+            self.call("ExchangeService.SetPositionAccount", request, "operator", tenant=tenant)
+        values = {"base_currency_code": pair[:3], "counter_currency_code": pair[3:], "source": "test", **changes}
+        made = exchange_pb2.ExchangeRate(rate=decimal_pb2.Decimal(value=rate), **values)
+        if not made.HasField("rate_time"):
+            made.rate_time.GetCurrentTime()
+        imported = exchange_service_pb2.ImportExchangeRatesRequest(exchange_rates=[made])
+        self.call("ExchangeService.ImportExchangeRates", imported, "operator", tenant=tenant)
+        return positions
+
+    def _banks_account(self, type_: account_pb2.AccountType.ValueType, currency: str, tenant: str) -> str:
+        new = account_service_pb2.CreateAccountRequest(
+            account_id=f"bank-{secrets.token_hex(6)}",
+            type=type_,
+            currency_code=currency,
+            request_id=secrets.token_hex(8),
+        )
+        operator = self.metadata("operator", tenant=tenant)
+        name: str = self.stubs().accounts.CreateAccount(new, metadata=operator, timeout=10).account.name
+        return name
+
+    def set_fees(self, account: str, *, tenant: str, **changes: Any) -> fee_pb2.FeeSchedule:
+        """What payments in EUR cost from now on, 1.00 EUR and 0.25 % unless told otherwise, as the operator sets it."""
+        schedule = {
+            "kind": fee_pb2.FEE_KIND_PAYMENT,
+            "currency_code": "EUR",
+            "fixed_amount": money_pb2.Money(currency_code="EUR", minor_units=100),
+            "percent": decimal_pb2.Decimal(value="0.25"),
+            "rounding": fee_pb2.FEE_ROUNDING_HALF_EVEN,
+            "enabled": True,
+            **changes,
+        }
+        request = fee_service_pb2.SetFeeScheduleRequest(
+            fee_schedule=fee_pb2.FeeSchedule(fee_account=account, **schedule), request_id=secrets.token_hex(8)
+        )
+        made: fee_pb2.FeeSchedule = self.call(
+            "FeeService.SetFeeSchedule", request, "operator", tenant=tenant
+        ).fee_schedule
+        return made
 
     def fund(self, account: str, minor_units: int, *, currency: str = "EUR", tenant: str = "demo") -> None:
         """Brings money into an account from the currency's settlement account, which is made at first use."""

@@ -29,7 +29,12 @@ from florin.accounts.v1 import (
 )
 from florin.compliance.v1 import compliance_service_pb2  # noqa: F401
 from florin.notifications.v1 import notification_service_pb2  # noqa: F401
-from florin.transactions.v1 import schedule_service_pb2, transfer_service_pb2  # noqa: F401
+from florin.transactions.v1 import (
+    exchange_service_pb2,  # noqa: F401
+    fee_service_pb2,  # noqa: F401
+    schedule_service_pb2,  # noqa: F401
+    transfer_service_pb2,  # noqa: F401
+)
 
 if TYPE_CHECKING:
     from tests.support.mesh import Mesh
@@ -44,6 +49,8 @@ SERVICES = {
     "StatementService": "florin.accounts.v1.StatementService",
     "TransferService": "florin.transactions.v1.TransferService",
     "ScheduleService": "florin.transactions.v1.ScheduleService",
+    "FeeService": "florin.transactions.v1.FeeService",
+    "ExchangeService": "florin.transactions.v1.ExchangeService",
     "ComplianceService": "florin.compliance.v1.ComplianceService",
     "NotificationService": "florin.notifications.v1.NotificationService",
 }

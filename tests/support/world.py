@@ -24,7 +24,12 @@ from florin.compliance.v1 import compliance_service_pb2 as compliance_pb
 from florin.compliance.v1 import policy_pb2 as compliance_policy_pb
 from florin.compliance.v1 import screening_service_pb2  # noqa: F401
 from florin.notifications.v1 import notification_service_pb2 as notifications_pb
-from florin.transactions.v1 import schedule_pb2, schedule_service_pb2
+from florin.transactions.v1 import (
+    exchange_service_pb2,
+    fee_service_pb2,  # noqa: F401
+    schedule_pb2,
+    schedule_service_pb2,
+)
 from tests.support.mesh import Mesh
 from tests.support.parts import wait_until
 from tests.support.protocols import Refused
@@ -40,6 +45,8 @@ SERVICES = {
     "florin.accounts.v1.StatementService": "accounts",
     "florin.transactions.v1.ScheduleService": "transactions",
     "florin.transactions.v1.TransferService": "transactions",
+    "florin.transactions.v1.FeeService": "transactions",
+    "florin.transactions.v1.ExchangeService": "transactions",
     "florin.compliance.v1.ComplianceService": "compliance",
     "florin.compliance.v1.ScreeningService": "compliance",
     "florin.notifications.v1.NotificationService": "notifications",
@@ -71,6 +78,11 @@ NOBODYS = {
     "unverified": "customers/nobodys",
     "credit_accounts": "accounts/neither",
     "settlement": "accounts/no-settlement",
+    "fee_account": "accounts/no-fees",
+    "feeSchedules": "feeSchedules/nobodys-eur",
+    "exchangeRates": "exchangeRates/eur-jpy",
+    "position_account": "accounts/no-position",
+    "quotes": "quotes/nobodys",
 }
 """Names of what there is not, for requests that should change nothing even where they are served."""
 INTERNAL = [method for method in methods() if not policy(method).scopes]
@@ -85,8 +97,8 @@ class Belongings:
 
     def marks(self) -> set[str]:
         """What must not be in an answer to somebody who may not know of this customer: ids that nobody guesses."""
-        kinds = set(self.names) - {"settlement", "limits", "rules", "watchlists"}
-        kinds -= {"holidayCalendars", "overdraftThresholds"}
+        guessed = {"settlement", "limits", "rules", "watchlists", "holidayCalendars", "overdraftThresholds"}
+        kinds = set(self.names) - guessed - {"feeSchedules", "exchangeRates"}
         return {self.names[kind].partition("/")[2] for kind in kinds}
 
 
@@ -161,6 +173,8 @@ def made(mesh: Mesh) -> Iterator[World]:
         threshold=money_pb2.Money(currency_code="CHF", minor_units=1)
     )
     mesh.call("OverdraftService.SetOverdraftThreshold", threshold, "compliance", tenant=tenant)
+    mesh.set_fees(mesh.fee_account(tenant=tenant), tenant=tenant, enabled=False)
+    mesh.set_rate(tenant=tenant)
     world = World(mesh, tenant, mesh.tenant(), _belongings(mesh, tenant), _belongings(mesh, tenant))
     for one in (world.mine, world.others):
         one.names["webhookEndpoints"] = world.new_endpoint(one.customer)  # type: ignore[index]
@@ -203,6 +217,9 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
     )
     issued = mesh.call("StatementService.CreateStatement", issue, tenant=tenant).statement
     scheduled = mesh.call("ScheduleService.CreateSchedule", mesh.schedule(debit, credit, 1), "customer", **own).schedule
+    quote = exchange_service_pb2.CreateQuoteRequest(
+        debit_amount=money_pb2.Money(currency_code="EUR", minor_units=10), other_currency_code="USD"
+    )
     names = {
         "customers": customer,
         "unverified": customer,
@@ -222,5 +239,10 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
         "holidayCalendars": "holidayCalendars/bank",
         "overdraftChanges": mesh.overdraft_change(credit, tenant=tenant),
         "overdraftThresholds": "overdraftThresholds/CHF",
+        "feeSchedules": "feeSchedules/payment-eur",
+        "fee_account": mesh.fee_account(tenant=tenant),
+        "exchangeRates": "exchangeRates/eur-usd",
+        "position_account": mesh.position_account(tenant=tenant),
+        "quotes": mesh.call("ExchangeService.CreateQuote", quote, "customer", **own).quote.name,
     }
     return Belongings(customer, names)

@@ -38,7 +38,7 @@ def databases(parts: Parts) -> Urls:
 def urls(databases: Urls) -> Urls:
     """The databases without the rows of the test before."""
     for service, tables in (
-        ("transactions", "transfers, schedules, schedule_runs, outbox"),
+        ("transactions", "transfers, schedules, schedule_runs, fee_schedule_versions, quotes, outbox"),
         ("accounts", "journals, accounts"),
     ):
         execute(databases, service, f"TRUNCATE {tables} CASCADE")
@@ -156,6 +156,185 @@ def test_a_declined_transfer_with_a_journal_is_found(urls: Urls) -> None:
     journal = journal_of(urls, id_)
     violations = found(urls)["INV-6"].violations
     assert f"demo/transfers/{id_} is DECLINED: journals ['{journal}'], expected []" in violations
+
+
+def priced(urls: Urls, id_: str, fee: int) -> None:
+    """Has a transfer that a schedule's only version priced."""
+    execute(
+        urls,
+        "transactions",
+        "INSERT INTO fee_schedule_versions VALUES ('demo', 'PAYMENT', 'EUR', 1, 2, 0, 'DOWN', 0, NULL, 'accounts/fees',"
+        " true, now(), now(), 'ada') ON CONFLICT DO NOTHING",
+    )
+    execute(
+        urls,
+        "transactions",
+        "UPDATE transfers SET fee = %s, fee_schedule = 'feeSchedules/payment-eur', fee_version = 1,"
+        " fee_account = 'accounts/fees' WHERE id = %s",
+        fee,
+        id_,
+    )
+
+
+def legs(urls: Urls, journal: str, *moved: tuple[str, int]) -> None:
+    """Entries of a journal, in USD on accounts whose name ends with it."""
+    accounts = [account for account, _ in moved]
+    currencies = ["USD" if account.endswith("usd") else "EUR" for account in accounts]
+    execute(
+        urls,
+        "accounts",
+        "INSERT INTO accounts (tenant, account, type, state, currency, display_name, version, create_time, update_time)"
+        " SELECT DISTINCT 'demo', n.account, 2, 2, n.currency, '', 1, now(), now()"
+        " FROM unnest(%s::text[], %s::text[]) AS n(account, currency) ON CONFLICT DO NOTHING",
+        accounts,
+        currencies,
+    )
+    # In one statement: a journal is balanced at the end of its transaction.
+    execute(
+        urls,
+        "accounts",
+        "WITH legs AS (SELECT *, row_number() OVER before AS number, sum(n.amount) OVER before AS moved"
+        " FROM unnest(%s::text[], %s::bigint[]) WITH ORDINALITY AS n(account, amount, leg)"
+        " WINDOW before AS (PARTITION BY n.account ORDER BY n.leg)), entered AS (INSERT INTO entries (tenant, account,"
+        " sequence, journal, leg, currency, amount, balance_after, create_time, effective_time) SELECT a.tenant,"
+        " a.account, a.sequence + legs.number, j.journal, legs.leg - 1, a.currency, legs.amount, a.posted + legs.moved,"
+        " j.create_time, j.effective_time FROM legs JOIN accounts AS a USING (account), journals AS j"
+        " WHERE j.journal = %s) UPDATE accounts AS a SET posted = a.posted + s.moved, sequence = a.sequence + s.number"
+        " FROM (SELECT account, sum(amount) AS moved, count(*) AS number FROM legs GROUP BY account) AS s"
+        " WHERE a.account = s.account",
+        accounts,
+        [amount for _, amount in moved],
+        journal.removeprefix("journals/"),
+    )
+
+
+def paid(urls: Urls, fee: int, *more: tuple[str, int], payee: tuple[str, int] = ("b", 5)) -> str:
+    """A completed transfer of 5 from "a" that was priced at a fee, whose journal has more legs; gives its id."""
+    id_ = transfer(urls, "COMPLETED", "journals/unknown")
+    journal = journal_of(urls, id_)
+    execute(urls, "transactions", "UPDATE transfers SET journal = %s WHERE id = %s", journal, id_)
+    if fee:
+        priced(urls, id_, fee)
+    legs(urls, journal, ("a", -5), payee, *more)
+    return id_
+
+
+def test_a_fee_that_moved_as_it_was_decided_is_as_it_should_be(urls: Urls) -> None:
+    """Of a payment, and of a reversal that gives it back; it is counted among what was checked."""
+    paid(urls, 2, ("a", -2), ("fees", 2))
+    back = paid(urls, 2, ("fees", -2), ("b", 2))
+    execute(urls, "transactions", "UPDATE transfers SET reversal_of = 'another' WHERE id = %s", back)
+    finding = found(urls)["INV-6"]
+    assert not finding.violations
+    assert finding.checked == 4
+
+
+@pytest.mark.parametrize(
+    ("fee", "moved"),
+    [
+        (2, []),
+        (2, [("a", -3), ("fees", 3)]),
+        (2, [("a", -2), ("elsewhere", 2)]),
+        (2, [("b", -2), ("fees", 2)]),
+        (0, [("a", -2), ("fees", 2)]),
+    ],
+)
+def test_a_fee_that_moved_otherwise_is_found(urls: Urls, fee: int, moved: list[tuple[str, int]]) -> None:
+    """Not at all, too much, elsewhere, from another one, or without having been decided."""
+    id_ = paid(urls, fee, *moved)
+    told = [(f"accounts/{account}", amount) for account, amount in moved]
+    wanted = [("accounts/a", -2), ("accounts/fees", 2)] if fee else []
+    assert found(urls)["INV-6"].violations == [
+        f"demo/transfers/{id_}: its journal's other legs are {told}, expected {wanted}"
+    ]
+
+
+def quoted(urls: Urls, id_: str, *, got: int = 6) -> None:
+    """Has a transfer use a quote of 5 EUR for 6 USD, and say that so much was got."""
+    execute(
+        urls,
+        "transactions",
+        "INSERT INTO quotes VALUES ('demo', 'q', '', 'EUR', 5, 'USD', 6, 1.2, 'exchangeRates/eur-usd', 1, now(),"
+        " 'accounts/eur', 'accounts/usd', now(), now())",
+    )
+    execute(
+        urls,
+        "transactions",
+        "UPDATE transfers SET quote = 'q', credit_currency = 'USD', credit_amount = %s, rate = 1.2,"
+        " debit_position = 'accounts/eur', credit_position = 'accounts/usd' WHERE id = %s",
+        got,
+        id_,
+    )
+
+
+DOLLARS = ("b-usd", 6)
+POSITIONS = (("eur", 5), ("usd", -6))
+
+
+def test_an_exchange_that_moved_as_it_was_quoted_is_as_it_should_be(urls: Urls) -> None:
+    """Through the positions; each currency's legs are compared with the row, and the row with the quote."""
+    quoted(urls, paid(urls, 0, *POSITIONS, payee=DOLLARS))
+    assert found(urls)["INV-6"].violations == []
+
+
+@pytest.mark.parametrize("positions", [POSITIONS[::-1], (("other", 5), ("usd", -6)), (("eur", 5), ("other-usd", -6))])
+def test_an_exchange_that_moved_otherwise_is_found(urls: Urls, positions: tuple[tuple[str, int], ...]) -> None:
+    """By legs in another order, or through another account."""
+    id_ = paid(urls, 0, *positions, payee=DOLLARS)
+    quoted(urls, id_)
+    (violation,) = found(urls)["INV-6"].violations
+    assert violation.startswith(f"demo/transfers/{id_}: its journal's other legs are")
+
+
+def test_an_exchange_that_did_not_move_is_found(urls: Urls) -> None:
+    """The payee got what was paid, in the payer's currency."""
+    id_ = paid(urls, 0)
+    quoted(urls, id_)
+    (violation,) = found(urls)["INV-6"].violations
+    assert violation.startswith(f"demo/transfers/{id_}: its journal's other legs are []")
+
+
+def test_an_exchange_that_was_not_quoted_so_is_found(urls: Urls) -> None:
+    """The payee got more than the quote says."""
+    id_ = paid(urls, 0, ("eur", 5), ("usd", -7), payee=("b-usd", 7))
+    quoted(urls, id_, got=7)
+    assert found(urls)["INV-6"].violations == [
+        f"demo/transfers/{id_} changed 5 EUR into 7 USD, which quotes/q does not say"
+    ]
+
+
+def test_a_reversal_that_moves_something_else_back_is_found(urls: Urls) -> None:
+    """What was changed goes back as it came."""
+    original = paid(urls, 0, *POSITIONS, payee=DOLLARS)
+    quoted(urls, original)
+    back = paid(urls, 0)
+    execute(urls, "transactions", "UPDATE transfers SET reversal_of = %s WHERE id = %s", original, back)
+    assert found(urls)["INV-6"].violations == [f"demo/transfers/{back} does not move back what {original} changed"]
+
+
+def test_a_fee_that_no_version_charges_is_found(urls: Urls) -> None:
+    """A version that does not exist, or whose fees go elsewhere."""
+    id_ = paid(urls, 2, ("a", -2), ("fees", 2))
+    for changed in ("fee_version = 2", "fee_schedule = 'feeSchedules/payment-usd', fee_version = 1"):
+        execute(urls, "transactions", f"UPDATE transfers SET {changed}")
+        (violation,) = found(urls)["INV-6"].violations
+        assert violation.startswith(f"demo/transfers/{id_} was priced by version")
+
+
+def test_captures_that_were_charged_more_than_was_held_are_found(urls: Urls) -> None:
+    """Or less, once all of it is captured."""
+    authorization = transfer(urls, "DECLINED")
+    ended = "state = 'CAPTURED', refusal = NULL, captured = 5, expire_time = now()"
+    execute(urls, "transactions", f"UPDATE transfers SET {ended}")
+    capture = paid(urls, 2, ("a", -2), ("fees", 2))
+    execute(urls, "transactions", "UPDATE transfers SET capture_of = %s WHERE id = %s", authorization, capture)
+    for fee in (1, 3):
+        priced(urls, authorization, fee)
+        assert found(urls)["INV-6"].violations == [
+            f"demo/transfers/{authorization} was priced at {fee}, its captures were charged 2"
+        ]
+    priced(urls, authorization, 2)
+    assert not found(urls)["INV-6"].violations
 
 
 def test_what_is_on_its_way_is_waited_for(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from transactions.passes import Passes
 from transactions.recovery import Recovery
 from transactions.scheduler import Scheduler
 from transactions.settings import Settings
+from transactions.tariffs import Tariffs
 from transactions.waiters import Waiters
 
 
@@ -46,7 +47,8 @@ class Replica:
 
     def __post_init__(self) -> None:
         self.passes = Passes(self.db, self.ledger, self.screening, self.settings, on_change=self.waiters.changed)
-        self.transfers = Transfers(self.db, self.passes, self.ledger, self.waiters, self.settings)
+        self.tariffs = Tariffs(self.db, self.settings.fee_schedule_refresh_ms / 1000)
+        self.transfers = Transfers(self.db, self.passes, self.ledger, self.waiters, self.tariffs, self.settings)
         self.recovery = Recovery(self.db, self.passes, self.settings)
         self.scheduler = Scheduler(self.db, self.transfers.orders, self.settings)
 
@@ -89,7 +91,8 @@ def call_of(principal: Principal = TELLER, request_id: str = "", method: str = "
 
 @asynccontextmanager
 async def serving(replica: Replica) -> AsyncIterator[Replica]:
-    """The replica with its batches running, and no recovery worker."""
+    """The replica with its batches running and fee schedules read once, and no recovery worker."""
+    await replica.tariffs.refresh()
     worker = asyncio.create_task(replica.transfers.orders.run())
     try:
         yield replica
@@ -128,7 +131,10 @@ async def _empty(parts: Parts, database: str) -> None:
 
     url = parts.url(database, f"{database}_owner").set(drivername="postgresql")
     async with await psycopg.AsyncConnection.connect(url.render_as_string(hide_password=False)) as conn:
-        await conn.execute("TRUNCATE transfers, schedules, schedule_runs, holiday_calendars, outbox, requests, audit")
+        await conn.execute(
+            "TRUNCATE transfers, schedules, schedule_runs, holiday_calendars, outbox, requests, audit, fee_schedules,"
+            " fee_schedule_versions, exchange_rates, exchange_rate_versions, position_accounts, quotes"
+        )
 
 
 def states(transfers: Sequence[Transfer]) -> list[str]:

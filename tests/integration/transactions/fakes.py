@@ -15,8 +15,9 @@ from florin.common.v1 import errors_pb2
 from florin.compliance.v1 import decision_pb2
 from meshkit.errors import DomainError, Unavailable
 from meshkit.idempotency import NAMESPACE
+from transactions import legs
 from transactions.errors import PaymentDeclined
-from transactions.model import Transfer
+from transactions.model import AccountType, Transfer
 from transactions.ports import Account, Decision, Outcome
 
 POSTED_AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -79,8 +80,15 @@ class FakeLedger:
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
 
-    def open(self, name: str, balance: int = 0, currency: str = "EUR", customers: tuple[str, ...] = ()) -> None:
-        self.accounts[name] = Account(f"accounts/{name}", currency, customers)
+    def open(
+        self,
+        name: str,
+        balance: int = 0,
+        currency: str = "EUR",
+        customers: tuple[str, ...] = (),
+        type_: AccountType = AccountType.CUSTOMER,
+    ) -> None:
+        self.accounts[name] = Account(f"accounts/{name}", currency, customers, type_)
         self.balances[f"accounts/{name}"] = balance
 
     def available(self, account: str) -> int:
@@ -135,28 +143,33 @@ class FakeLedger:
         key, hold_key = transfer.step_key("post"), transfer.hold_key
         if key in self.outcomes:
             return self.outcomes[key]
-        debit, credit = self._name(transfer.debit_account), self._name(transfer.credit_account)
+        debit, moves = self._name(transfer.debit_account), legs.of(transfer)
+        requested = -sum(leg.amount for leg in moves if self._name(leg.account) == debit and leg.amount < 0)
         hold = self.holds.get(hold_key)
         spare = hold[1] if hold is not None and hold[2] == "active" else 0
         if transfer.capture_of and (hold is None or hold[2] != "active"):
             outcome = Outcome(refusal=HoldNotActive("ended").to_status())
-        elif self.available(debit) + spare < transfer.amount:
+        elif self.available(debit) + spare < requested:
             outcome = Outcome(refusal=InsufficientFunds("not enough").to_status())
         else:
-            balances = (self.balances[debit] - transfer.amount, self.balances[credit] + transfer.amount)
+            after = self.balances.copy()
+            balances = []
+            for leg in moves:
+                after[self._name(leg.account)] += leg.amount
+                balances.append(after[self._name(leg.account)])
             outcome = Outcome(
                 journal=f"journals/{uuid.uuid5(NAMESPACE, key)}",
-                accounts=(debit, credit),
+                accounts=tuple(self._name(leg.account) for leg in moves),
                 customers=self.accounts[debit.removeprefix("accounts/")].customers,
                 create_time=POSTED_AT,
                 effective_time=transfer.effective_time or POSTED_AT,
-                balances_after=balances,
+                balances_after=tuple(balances),
             )
             if not validate_only:
-                self.balances[debit], self.balances[credit] = balances
+                self.balances = after
                 self.journals[transfer.name] += 1
                 if hold is not None:
-                    rest = hold[1] - transfer.amount if transfer.capture_of and not transfer.final_capture else 0
+                    rest = hold[1] - requested if transfer.capture_of and not transfer.final_capture else 0
                     self.holds[hold_key] = (hold[0], rest, "active") if rest else (*hold[:2], "consumed")
         if not validate_only:
             self.outcomes[key] = outcome
@@ -170,10 +183,11 @@ class FakeLedger:
                 return Outcome(refusal=StepCancelled("released").to_status())
             return standing
         account = self._name(transfer.debit_account)
-        if self.available(account) < transfer.amount:
+        amount = transfer.amount + transfer.fee_amount
+        if self.available(account) < amount:
             outcome = Outcome(refusal=InsufficientFunds("not enough").to_status())
         else:
-            self.holds[key] = (account, transfer.amount, "active")
+            self.holds[key] = (account, amount, "active")
             outcome = Outcome(hold=f"holds/{key}")
         self.outcomes[key] = outcome
         return outcome

@@ -52,7 +52,8 @@ def restarted(replica: Replica) -> Replica:
     return Replica(replica.db, replica.settings, replica.ledger, replica.screening)
 
 
-async def _dies(replica: Replica, point: str, orders: list[Transfer]) -> None:
+async def dies(replica: Replica, point: str, orders: list[Transfer]) -> None:
+    """Has a process die at a point of the way of new transfers."""
     # The pass is made here, where its end can be seen, and not by the batches of a process that lives on.
     by_hand = mock.patch.object(replica.transfers.orders, "hand_on")
     with killed_at(point) as hit, by_hand, pytest.raises(Killed):
@@ -66,7 +67,7 @@ async def test_a_crash_at_any_step_ends_in_one_effect(replica: Replica, point: s
     """An allowed, a declined, a poor and a reviewed payment: after recovery each is where it would have been."""
     allowed, declined = transfer(), transfer(amount=replica.screening.DECLINE_FROM)
     poor, reviewed = transfer(debit_account="accounts/poor"), transfer(amount=replica.screening.REVIEW_FROM)
-    await _dies(replica, point, [allowed, declined, poor, reviewed])
+    await dies(replica, point, [allowed, declined, poor, reviewed])
     after = restarted(replica)
     await after.recovery.before_ready()
     rows = [await after.row(order) for order in (allowed, declined, poor, reviewed)]
@@ -105,7 +106,7 @@ async def test_a_stand_in_payment_that_was_posted_before_the_crash_stays_paid(re
     replica.ledger.balances["accounts/a"] = 9_000_000
     replica.screening.faults.down = True
     order = transfer(amount=replica.screening.DECLINE_FROM)
-    await _dies(replica, "after-posting", [order])
+    await dies(replica, "after-posting", [order])
     replica.screening.faults.down = False
     after = restarted(replica)
     await after.hurry()
@@ -139,7 +140,7 @@ async def test_a_completion_is_told_in_the_same_words_after_a_crash(replica: Rep
 async def test_two_workers_at_once_do_each_transfer_once(replica: Replica) -> None:
     """A hundred transfers that a crash left: two replicas take them, nothing is told twice."""
     orders = [transfer(amount=10) for _ in range(100)]
-    await _dies(replica, "after-intent", orders)
+    await dies(replica, "after-intent", orders)
     one, two = restarted(replica), restarted(replica)
     await replica.hurry()
     await asyncio.gather(one.recovery.before_ready(), two.recovery.before_ready())
@@ -152,7 +153,7 @@ async def test_two_workers_at_once_do_each_transfer_once(replica: Replica) -> No
 async def test_a_down_dependency_does_not_hold_up_the_start(replica: Replica) -> None:
     """Readiness does not wait for accounts, and the worker tries again with growing pauses."""
     order = transfer()
-    await _dies(replica, "after-intent", [order])
+    await dies(replica, "after-intent", [order])
     replica.ledger.faults.down = True
     async with asyncio.timeout(3):
         await restarted(replica).recovery.before_ready()
@@ -209,7 +210,7 @@ async def test_a_storm_of_lost_answers_ends_with_every_payment_final_once(replic
 async def test_a_request_after_the_crash_finds_its_transfer(replica: Replica) -> None:
     """Whoever asks again with the same request_id gets the one transfer, finished by this very call."""
     order = transfer(request_id="again")
-    await _dies(replica, "after-posting", [order])
+    await dies(replica, "after-posting", [order])
     async with serving(restarted(replica)) as after:
         assert (await after.create(order)).state is State.COMPLETED
     assert replica.ledger.journals == {order.name: 1}

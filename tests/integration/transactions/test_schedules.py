@@ -18,6 +18,7 @@ from meshkit import clock
 from meshkit.errors import RecordedRefusal, RequestIdReused, StaffOnly
 from meshkit.identity import Principal
 from tests.integration.transactions.conftest import Replica, call_of, serving
+from tests.integration.transactions.test_fees import set_schedule as set_fees
 from tests.integration.transactions.test_recovery import Killed, restarted
 from tests.support.parts import eventually
 from tests.unit.transactions.making import ANNA, TELLER
@@ -25,9 +26,8 @@ from tests.unit.transactions.scheduling import MONDAY, schedule, timing
 from transactions import orders as batches
 from transactions import schedule_operations as operations
 from transactions import schedule_store, scheduler
-from transactions.model import Transfer, Verdict
+from transactions.model import AccountType, Transfer, Verdict
 from transactions.orders import Order
-from transactions.ports import Account
 from transactions.recurrence import Adjustment, Recurrence, Skip
 from transactions.schedule import (
     Changes,
@@ -169,6 +169,21 @@ async def test_a_standing_order_pays_each_day_and_ends(replica: Replica, time: C
     assert (await present(replica, made)).state is ScheduleState.COMPLETED
     assert replica.ledger.journals == {f"transfers/{run.transfer_ids[0]}": 1 for run in found}
     assert await told(replica, made.name) == ["created", "run_completed", "run_completed", "ended", "run_completed"]
+
+
+async def test_a_run_costs_what_is_in_force_when_it_pays(replica: Replica, time: Clock) -> None:
+    """Not when the schedule was made: its payments go the way of all transfers."""
+    replica.ledger.open("fees", type_=AccountType.FEE)
+    made = await create(replica, schedule(when=timing(run_count=2)))
+    time.now += DAY
+    await work(replica)
+    await set_fees(replica, fixed=7, millionths=0)
+    time.now += DAY
+    await work(replica)
+    assert states(await runs(replica, made)) == ["COMPLETED"] * 2
+    rows = await replica.query("SELECT fee FROM transfers ORDER BY create_time")
+    assert [row[0] for row in rows] == [None, 7]
+    assert replica.ledger.balances["accounts/fees"] == 7
 
 
 @contextmanager
@@ -473,7 +488,7 @@ async def test_who_no_longer_owns_the_account_no_longer_pays_from_it(replica: Re
     made = await create(replica, schedule(ANNA, debit_account="accounts/anna", amount=10, retry=Retry(3, HOUR)))
     time.now = MONDAY + HOUR
     await work(replica)
-    replica.ledger.accounts["anna"] = Account("accounts/anna", "EUR", ("customers/ben",))
+    replica.ledger.open("anna", 50_000, customers=("customers/ben",))
     time.now += DAY
     await work(replica)
     first, second = await runs(replica, made)
@@ -604,7 +619,7 @@ async def test_what_cannot_run_is_refused(replica: Replica, time: Clock, changes
 
 async def test_only_who_made_it_and_staff_change_a_schedule(replica: Replica, time: Clock) -> None:
     """A stranger sees none of it; a co-owner of the account sees it, and no more; staff's changes are audited."""
-    replica.ledger.accounts["anna"] = Account("accounts/anna", "EUR", ("customers/anna", "customers/ben"))
+    replica.ledger.open("anna", 50_000, customers=("customers/anna", "customers/ben"))
     made = await create(replica, schedule(ANNA, debit_account="accounts/anna"))
     with pytest.raises(StaffOnly):
         await change(replica, operations.cancel, made, BEN)

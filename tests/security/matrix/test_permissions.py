@@ -26,10 +26,11 @@ from tests.support.world import PUBLIC, SERVICES, World, policy
 SITUATIONS = ("own", "another customer's", "another tenant's")
 NAMES_NOTHING = {
     *("ListCustomers", "ListAccounts", "ListTransfers", "ListLimits", "ListRules", "ListWatchlists", "ListCases"),
-    *("ListWebhookEndpoints", "SetLimit", "SetRule", "ImportWatchlist", "StreamEvents"),
     *("ListSchedules", "SetHolidayCalendar", "GetHolidayCalendar", "ListHolidayCalendars"),
+    *("ListWebhookEndpoints", "ListFeeSchedules", "SetLimit", "SetRule", "ImportWatchlist", "StreamEvents"),
     *("GetTreeHead", "GetConsistencyProof", "ListSigningKeys", "ExportJournals"),
-    *("CreateTenant", "CreateCustomer", "CreateWebhookEndpoint"),
+    *("CreateTenant", "CreateCustomer", "CreateWebhookEndpoint", "ImportExchangeRates", "CreateQuote"),
+    *("ListExchangeRates", "ListPositionAccounts"),
     *("RollUpBalances", "ListOverdraftChanges", "ListOverdraftThresholds", "SetOverdraftThreshold"),
 }
 """Methods that may be answered to a stranger, since they do not ask for one resource: the answer must hold none."""

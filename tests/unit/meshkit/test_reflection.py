@@ -71,6 +71,8 @@ async def test_only_what_the_edge_serves_is_listed() -> None:
         "florin.accounts.v1.OverdraftService",
         "florin.accounts.v1.StatementService",
         "florin.transactions.v1.ScheduleService",
+        "florin.transactions.v1.ExchangeService",
+        "florin.transactions.v1.FeeService",
         "florin.transactions.v1.TransferService",
         "florin.compliance.v1.ComplianceService",
         "florin.notifications.v1.NotificationService",
