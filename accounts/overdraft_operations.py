@@ -62,7 +62,8 @@ async def settle(conn: AsyncConnection, account: Account, wish: Wish) -> Settled
     after = replace(present, overdraft_limit=limit, minimum=minimum)
     if limit < present.overdraft_limit and present.posted - present.held + limit < 0:
         raise errors.OverdraftInUse(account.id, present)
-    if after.available < 0:
+    # Without a minimum nothing is to be covered: the bank's own accounts stand below zero.
+    if minimum and after.available < 0:
         raise balance_errors.MinimumBalanceUncovered(account.id, present, minimum)
     return Settled(after, waiting)
 

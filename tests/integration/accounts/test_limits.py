@@ -165,6 +165,15 @@ async def test_a_minimum_is_kept_and_shown(service: Service, db: Database) -> No
     assert [event.minimum_balance.minor_units for event in told] == [30, 0]
 
 
+async def test_the_banks_own_accounts_are_updated_below_zero(service: Service, db: Database) -> None:
+    """No minimum is kept on them, so none is uncovered: a settlement account is below zero as a matter of course."""
+    await funded(service, db)
+    account = account_pb2.Account(name="accounts/bank", display_name="At the central bank")
+    request = pb.UpdateAccountRequest(account=account, update_mask=FieldMask(paths=["display_name"]))
+    changed = (await service.call("UpdateAccount", request)).account
+    assert (changed.display_name, changed.balance.available.minor_units) == ("At the central bank", -100)
+
+
 async def test_a_minimum_is_refused_in_the_documented_order(service: Service, db: Database) -> None:
     """Each request breaks one rule and some that stand after it."""
     await funded(service, db)
