@@ -51,7 +51,8 @@ def decode(kind: str, filter_text: str, token: str, shape: Sequence[type] | None
 def _storable(part: object) -> bool:
     """Whether a database can be asked with it; tokens can be made up by those who read this file."""
     if isinstance(part, str):
-        return "\0" not in part
+        # JSON can also name halves of surrogate pairs, which no encoding has.
+        return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in part)
     return isinstance(part, int) and -(2**63) <= part < 2**63
 
 

@@ -33,7 +33,7 @@ def test_a_token_of_another_shape_is_refused() -> None:
         pages.decode("entries", "", token, shape=[int])
 
 
-@pytest.mark.parametrize("key", ["a\0b", 2**63, -(2**63) - 1])
+@pytest.mark.parametrize("key", ["a\0b", "\ud800", 2**63, -(2**63) - 1])
 def test_a_position_that_no_database_can_be_asked_with_is_refused(key: str | int) -> None:
     """The tag of a token is no secret, so one can be made up around anything."""
     with pytest.raises(PageTokenInvalid):
