@@ -88,28 +88,29 @@ class Streams:
     ) -> AsyncIterator[pb.StreamEventsResponse]:
         """Every event after a position that the caller may see and asks for, in order, once, without end.
 
-        Raises Unavailable at a drain, TokenInvalid when the caller's token ends, ResumeTokenExpired when a client is
-        so slow that events went before it read them.
+        Raises Unavailable at a drain, TokenInvalid when the caller's token ended or was withdrawn, ResumeTokenExpired
+        when a client is so slow that events went before it read them.
         """
         types = visible(patterns, call.who.scopes)
         while True:
             upcoming = self._arrivals.upcoming()
-            self._check_end(call)
+            await self._check_end(call)
             page = await self._read(call, position, types, _PAGE)
             _check_horizon(page, position)
             for event in page.events:
-                self._check_end(call)
+                await self._check_end(call)
                 yield self._response(call.tenant, event)
             position = page.scanned_to
             if page.caught_up:
                 await wait_at_most(upcoming, min(self._poll_seconds, call.token_expires - time.time()))
                 await asyncio.sleep(max(_GATHER_SECONDS, self._open * _GATHER_SECONDS_PER_STREAM))
 
-    def _check_end(self, call: Call) -> None:
+    async def _check_end(self, call: Call) -> None:
         if self._draining:
             raise Unavailable("this replica")
         if time.time() >= call.token_expires:
             raise TokenInvalid
+        await call.token_stands()
 
     async def _read(self, call: Call, after: int, types: Sequence[str], limit: int) -> EventPage:
         customer = call.who.customer or ""

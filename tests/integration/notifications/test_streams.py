@@ -18,7 +18,13 @@ from florin.accounts.v1 import events_pb2 as accounts_events
 from florin.notifications.v1 import notification_service_pb2 as pb
 from florin.notifications.v1 import webhook_pb2
 from local import issuer
+from local.roles import ROLES
+from meshkit.errors import TokenInvalid
+from meshkit.identity import Call, Principal
 from notifications import retention
+from notifications.arrivals import Arrivals
+from notifications.resume import ResumeTokens
+from notifications.streams import Streams
 from tests.integration.notifications.conftest import ANNA, BEN, Service, connected, opened, refused, serving, started
 from tests.support.parts import eventually
 
@@ -166,6 +172,33 @@ async def test_a_stream_ends_with_the_token_of_its_caller(service: Service) -> N
     call: Stream = service.stub.StreamEvents(pb.StreamEventsRequest(), metadata=(("authorization", f"Bearer {token}"),))
     async with refused("TOKEN_INVALID"):
         await take(call, 1)
+
+
+async def test_a_withdrawn_token_ends_a_stream_between_two_events(service: Service) -> None:
+    """The issuer may take back the key that signed it, long before the token's own end; a silent stream asks too."""
+    stands = True
+
+    async def verify() -> None:
+        if not stands:
+            raise TokenInvalid
+
+    who = Principal(service.tenant, "colleague", None, frozenset(ROLES["operator"]))
+    call = Call("m", "edge", who, "", b"", float("inf"), token_stands=verify)
+    streams = Streams(service.db, Arrivals(), ResumeTokens(service.db.cipher), poll_seconds=0.05, streams_max=1)
+    stream = streams.follow(call, await streams.begin(call, ""), ())
+    (told, _) = await service.tell(opened("a"), opened("b"))
+    assert (await anext(stream)).event.id == told
+    stands = False
+    with pytest.raises(TokenInvalid):
+        await anext(stream)
+    stands = True
+    stream = streams.follow(call, await streams.begin(call, ""), ())
+    silent = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.2)
+    assert not silent.done()
+    stands = False
+    with pytest.raises(TokenInvalid):
+        await asyncio.wait_for(silent, 10)
 
 
 async def test_a_drain_ends_streams_so_that_clients_go_on_elsewhere(
