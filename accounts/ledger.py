@@ -226,7 +226,10 @@ def _consumable(book: Book, step: Post, accounts: Sequence[BookAccount], now: da
 
 
 def _check_blocks(step: Post, accounts: Sequence[BookAccount], hold: Hold | None) -> None:
-    """A blocked side takes nothing, but what was held before debits were blocked: that was promised to somebody.
+    """A blocked side takes nothing, but what was held before debits were blocked and promised to somebody.
+
+    A journal that takes from a hold of another origin, a capture from its authorization, keeps such a promise. A
+    payment that was held while it was looked at promised nothing: its hold has its own origin.
 
     Raises AccountDebitsBlocked, AccountCreditsBlocked.
     """
@@ -240,7 +243,9 @@ def _check_blocks(step: Post, accounts: Sequence[BookAccount], hold: Hold | None
         if leg.amount < 0:
             debits[account.id] = debits.get(account.id, 0) - leg.amount
     for account in accounts:
-        promised = hold.amount if hold is not None and hold.account == account.id else 0
+        promised = 0
+        if hold is not None and hold.account == account.id and hold.origin != step.origin:
+            promised = hold.amount
         if account.debits_blocked and debits.get(account.id, 0) > promised:
             raise errors.AccountDebitsBlocked(account.id)
     for account in accounts:

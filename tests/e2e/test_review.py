@@ -89,6 +89,22 @@ def figures(mesh: Mesh, tenant: str, account: str) -> tuple[int, int, int]:
     return balance.posted.minor_units, balance.held.minor_units, balance.available.minor_units
 
 
+def test_debits_that_were_blocked_meanwhile_stop_an_approved_payment(
+    mesh: Mesh, tenant: str, pair: tuple[str, str]
+) -> None:
+    """Who approves it may not know of the block. What it held is given back, and stays on the account."""
+    made = reviewed(mesh, tenant, pair)
+    block = account_service_pb2.BlockAccountRequest(
+        name=pair[0], side=account_pb2.POSTING_SIDE_DEBIT, reason="a court's order"
+    )
+    mesh.call("AccountService.BlockAccount", block, tenant=tenant)
+    resolve(mesh, tenant, case_of(mesh, tenant, made).name, APPROVE)
+    ended = waited(mesh, tenant, made.name)
+    assert ended.state == transfer_pb2.TRANSFER_STATE_DECLINED
+    assert ended.refusal.reason == errors_pb2.REASON_ACCOUNT_DEBITS_BLOCKED
+    wait_until(lambda: figures(mesh, tenant, pair[0]) == (100_00, 0, 100_00), 20)
+
+
 def test_an_approved_payment_uses_its_hold(mesh: Mesh, tenant: str, pair: tuple[str, str]) -> None:
     """Held while it waits, so that it cannot be spent twice, and moved when an officer approves; the trace says why."""
     made = reviewed(mesh, tenant, pair)

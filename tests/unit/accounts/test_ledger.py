@@ -82,6 +82,7 @@ def post(
     hold: int | None = None,
     keep_hold: bool = False,
     currency: str = "EUR",
+    origin: str = "transfers/t",
 ) -> Post:
     """A journal of (account, amount) legs."""
     return Post(
@@ -89,7 +90,7 @@ def post(
         key=key(number),
         actor=actor,
         kind=kind,
-        origin="transfers/t",
+        origin=origin,
         legs=tuple(Leg(f"accounts/{name}", currency, amount) for name, amount in legs),
         hold_key="" if hold is None else key(hold),
         keep_hold=keep_hold,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,26 +47,39 @@ def test_blocked_credits_stop_funding_and_reversals_and_leave_debits() -> None:
     assert isinstance(one(subject, place(6, "a", 1)), Held)
 
 
+def capture(number: int, *legs: tuple[str, int], **values: Any) -> Post:
+    """A journal that takes from the hold of an authorization, and so has an origin of its own."""
+    return post(number, *legs, hold=1, origin="transfers/capture", **values)
+
+
 @pytest.mark.parametrize("keep_hold", [True, False])
 def test_what_was_held_before_debits_were_blocked_is_captured_and_no_more(keep_hold: bool) -> None:
-    """A hold was a promise: what it keeps back goes, in parts or whole, and nothing beside it."""
+    """A hold of an authorization was a promise: what it keeps back goes, in parts or whole, and nothing beside it."""
     subject = blocked(debits=True)
-    more = post(2, ("a", -61), ("b", 61), hold=1, keep_hold=keep_hold)
+    more = capture(2, ("a", -61), ("b", 61), keep_hold=keep_hold)
     assert refusal(subject, more) is (errors.HoldExceeded if keep_hold else errors.AccountDebitsBlocked)
-    twice = post(3, ("a", -40), ("a", -40), ("b", 80), hold=1)
+    twice = capture(3, ("a", -40), ("a", -40), ("b", 80))
     assert refusal(subject, twice) is errors.AccountDebitsBlocked
-    assert isinstance(one(subject, post(4, ("a", -25), ("b", 25), hold=1, keep_hold=True)), Posted)
-    beyond = post(5, ("a", -36), ("b", 36), hold=1)
+    assert isinstance(one(subject, capture(4, ("a", -25), ("b", 25), keep_hold=True)), Posted)
+    beyond = capture(5, ("a", -36), ("b", 36))
     assert refusal(subject, beyond) is errors.AccountDebitsBlocked
-    assert isinstance(one(subject, post(6, ("a", -35), ("b", 35), hold=1, keep_hold=keep_hold)), Posted)
+    assert isinstance(one(subject, capture(6, ("a", -35), ("b", 35), keep_hold=keep_hold)), Posted)
     assert (subject.accounts[TENANT, "a"].posted, subject.accounts[TENANT, "a"].held) == (40, 0)
+
+
+def test_what_was_held_for_a_review_is_not_paid_once_debits_are_blocked() -> None:
+    """The payment's own hold promised nothing to anybody; it is given back."""
+    subject = blocked(debits=True)
+    assert refusal(subject, post(2, ("a", -60), ("b", 60), hold=1)) is errors.AccountDebitsBlocked
+    assert isinstance(one(subject, Release(TENANT, key(1))), Held)
+    assert (subject.accounts[TENANT, "a"].posted, subject.accounts[TENANT, "a"].held) == (100, 0)
 
 
 def test_a_hold_on_one_account_promises_nothing_of_another() -> None:
     """A journal may debit several accounts, and consumes a hold of one."""
     subject = blocked(debits=True)
     subject.accounts[TENANT, "b"].debits_blocked = True
-    both = post(2, ("a", -10), ("b", -10), ("bank", 20), hold=1)
+    both = capture(2, ("a", -10), ("b", -10), ("bank", 20))
     outcome = one(subject, both)
     assert isinstance(outcome, Refused)
     assert "accounts/b" in str(outcome.refusal)
