@@ -254,6 +254,7 @@ class Guard(grpc.aio.ServerInterceptor):
                     yield response
                     if time.time() > expires:
                         raise TokenInvalid
+                    await check_token(self, exchange)  # the issuer may have withdrawn its key meanwhile
             except (asyncio.CancelledError, GeneratorExit):
                 code = "CANCELLED"
                 raise

@@ -151,6 +151,45 @@ async def test_a_call_under_way_can_ask_whether_its_token_still_stands(
     await eventually(ended)
 
 
+class Following:
+    """The context of a stream; it keeps the reason that the stream ends with."""
+
+    def __init__(self, header: str) -> None:
+        self.header = header
+        self.message = ""
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        """What the caller sent."""
+        return (("authorization", self.header),)
+
+    async def abort_with_status(self, status: Any) -> None:
+        """The end of the call."""
+        self.message = status.details
+
+
+async def test_a_withdrawn_keys_token_ends_what_is_still_sent(
+    verifier: Verifier, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long answer in parts, an export of years, is not sent to its end to somebody whose token does not stand."""
+    monkeypatch.setattr(interceptors, "CHECKS", (interceptors.check_token,))
+    monkeypatch.setattr(tokens, "_REFRESH_SECONDS", 0)
+
+    async def export(_request: Any, _context: Any) -> AsyncIterator[int]:
+        for number in range(1000):
+            await asyncio.sleep(0.01)
+            yield number
+
+    method: Any = SimpleNamespace(is_internal=False, name="/x/Export")
+    guard = interceptors.Guard({}, verifier, concurrent_calls_max=1)
+    context = Following(issuer.token())
+    sent = []
+    async for number in guard._unary_stream(method, export)(None, context):
+        sent.append(number)
+        issuer.keys = [new_key("two")]
+    assert 0 < len(sent) < 1000
+    assert context.message == str(TokenInvalid())
+
+
 async def test_a_refresh_that_brings_the_same_keys_forgets_nothing(
     verifier: Verifier, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
