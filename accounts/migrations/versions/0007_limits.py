@@ -1,7 +1,8 @@
 """Blocked debits and credits, minimum balances, and overdraft limits that wait for a second person.
 
 It runs beside a service at work: each step is a transaction of its own, locks tables for a moment alone, and can be run
-again when it was interrupted. The version before it knows neither blocks nor minimum balances: set none while it runs.
+again when it was interrupted. The version before it knows no blocks, minimum balances and thresholds: set none while it
+runs.
 """
 
 from __future__ import annotations
