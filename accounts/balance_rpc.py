@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,7 +16,7 @@ from accounts import balance_errors, errors, messages, operations, store, sums_s
 from accounts.account_changes import last_part
 from accounts.model import Balance, Entry
 from accounts.sums_store import BalanceSum, Page
-from accounts.watches import Watches
+from accounts.watches import Followed, Watches
 from florin.accounts.v1 import balance_service_pb2 as pb
 from florin.accounts.v1 import balance_service_pb2_grpc as pb_grpc
 from meshkit import clock, identity, pages
@@ -92,7 +93,7 @@ class BalanceService(pb_grpc.BalanceServiceServicer):
                 balance = await self._watches.next(call, followed, balance)
                 # What was seen just before the stream began can be older than what the stream begins with.
                 if balance.sequence >= position:
-                    async for message in self._news(call, name, position, balance):
+                    async for message in self._news(call, followed, name, position, balance):
                         yield message
                     position = balance.sequence
 
@@ -100,11 +101,12 @@ class BalanceService(pb_grpc.BalanceServiceServicer):
         return await self._db.run(call.tenant, lambda conn: operations.get_account(conn, call, name), read_only=True)
 
     async def _news(
-        self, call: Call, account: str, position: int, balance: Balance
+        self, call: Call, followed: Followed, account: str, position: int, balance: Balance
     ) -> AsyncIterator[pb.WatchAccountResponse]:
         """The entries behind a position up to those of a balance, and with the last of them the balance."""
+        read = partial(self._lot, call.tenant, account)
         while position < balance.sequence:
-            entries = await self._lot(call.tenant, account, position, balance.sequence)
+            entries = await followed.lot(position, balance.sequence, read)
             position = entries[-1].sequence
             yield pb.WatchAccountResponse(
                 entries=[messages.entry(one) for one in entries],

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Gauge
 
-from accounts.model import Balance
+from accounts.model import Balance, Entry
 from meshkit.errors import Overloaded, TokenInvalid, Unavailable
 from meshkit.identity import Call
 
@@ -43,12 +43,24 @@ class Followed:
     """None until it was looked at."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is seen to be another; the next change has an event of its own."""
+    _lot: tuple[int, int, Sequence[Entry]] = (-1, -1, ())
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def show(self, balance: Balance) -> None:
         """Takes what was read, and tells whoever waits if it is new."""
         if balance != self.seen:
             self.seen = balance
             self.tell()
+
+    async def lot(
+        self, after: int, up_to: int, read: Callable[[int, int], Awaitable[Sequence[Entry]]]
+    ) -> Sequence[Entry]:
+        """The next entries behind a sequence, as `read` gives them. The streams of an account are mostly at the same
+        place of it: one of them reads, all send what it read."""
+        async with self._reading:
+            if self._lot[:2] != (after, up_to):
+                self._lot = (after, up_to, await read(after, up_to))
+            return self._lot[2]
 
     def tell(self) -> None:
         """Wakes whoever waits, once each."""

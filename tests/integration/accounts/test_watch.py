@@ -12,10 +12,10 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from accounts import posting
+from accounts import posting, store
 from accounts.app import build
 from accounts.book import Release
-from accounts.model import AccountType, Balance
+from accounts.model import AccountType, Balance, Entry
 from accounts.posting import Item
 from accounts.settings import Settings
 from accounts.watches import Watches
@@ -140,6 +140,29 @@ async def test_balances_that_change_without_an_entry_are_told(service: Service, 
         )
         await service.call("UpdateAccount", change, "teller")
         assert (await take(stream)).balance.available.minor_units == 107
+
+
+async def test_what_comes_to_an_account_is_read_once_for_all_of_its_streams(
+    service: Service, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An account that many follow and that never rests would cost the payments their connections and their time."""
+    reads: list[tuple[int, int]] = []
+    entries_between = store.entries_between
+
+    async def counted(*args: Any, after: int, up_to: int, limit: int) -> list[Entry]:
+        reads.append((after, up_to))
+        return await entries_between(*args, after=after, up_to=up_to, limit=limit)
+
+    monkeypatch.setattr(store, "entries_between", counted)
+    await funded(service, db)
+    async with contextlib.AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(following(service)) for _ in range(10)]
+        for stream in streams:
+            await take(stream)
+        for amount in (1, 2, 3):
+            await fund(service, amount)
+            assert [await entries(stream, 1) for stream in streams] == [[amount]] * 10
+    assert reads == [(1, 2), (2, 3), (3, 4)]
 
 
 async def test_who_may_get_an_account_may_follow_it_and_nobody_else(service: Service, db: Database) -> None:
