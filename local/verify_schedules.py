@@ -23,7 +23,10 @@ def runs(connection: Connection) -> tuple[int, list[str]]:
     checked, violations = 0, []
     with connection.cursor(name="schedule_runs") as cursor:
         cursor.itersize = _RUNS_AT_ONCE
-        cursor.execute("SELECT tenant, schedule, number, state, attempts FROM schedule_runs WHERE attempts > 0")
+        cursor.execute(
+            "SELECT tenant, 'schedules/' || schedule || '/runs/' || number,"
+            " (extract(epoch FROM create_time) * 1000000)::bigint, state, attempts FROM schedule_runs WHERE attempts > 0"
+        )
         while rows := cursor.fetchmany(_RUNS_AT_ONCE):
             checked += len(rows)
             violations += _violations(connection, rows)
@@ -47,16 +50,16 @@ def events(connection: Connection) -> list[str]:
     return [row[0] for row in rows]
 
 
-def transfer_id(tenant: str, run: str, attempt: int) -> str:
-    """The transfer of a run's attempt, as transactions derives it."""
-    return str(uuid.uuid5(NAMESPACE, f"{tenant}/{run}/attempt-{attempt}"))
+def transfer_id(tenant: str, run: str, begun: int, attempt: int) -> str:
+    """The transfer of a run's attempt, as transactions derives it; the run began at `begun`, microseconds since 1970."""
+    return str(uuid.uuid5(NAMESPACE, f"{tenant}/{run}/{begun}/attempt-{attempt}"))
 
 
 def _violations(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list[str]:
     # One more than there were: an attempt that no run knows of.
     asked = [
-        (tenant, transfer_id(tenant, f"schedules/{schedule}/runs/{number}", attempt))
-        for tenant, schedule, number, _, attempts in rows
+        (tenant, transfer_id(tenant, run, begun, attempt))
+        for tenant, run, begun, _, attempts in rows
         for attempt in range(1, attempts + 2)
     ]
     found = connection.execute(
@@ -66,12 +69,11 @@ def _violations(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list
     )
     states = {(tenant, id_): state for tenant, id_, state in found}
     violations = []
-    for tenant, schedule, number, state, attempts in rows:
-        run = f"schedules/{schedule}/runs/{number}"
+    for tenant, run, begun, state, attempts in rows:
         paid = [
             attempt
             for attempt in range(1, attempts + 2)
-            if states.get((tenant, transfer_id(tenant, run, attempt))) in _MOVED
+            if states.get((tenant, transfer_id(tenant, run, begun, attempt))) in _MOVED
         ]
         if len(paid) not in _PAID.get(state, (0,)) or any(attempt != attempts for attempt in paid):
             violations.append(f"{tenant}/{run} is {state} after {attempts} attempts, and those that paid are {paid}")

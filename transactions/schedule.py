@@ -11,6 +11,7 @@ from itertools import islice
 from google.rpc import status_pb2
 
 from florin.common.v1 import errors_pb2
+from meshkit import clock
 from meshkit.errors import reason_of
 from meshkit.idempotency import NAMESPACE
 from meshkit.identity import Principal
@@ -220,7 +221,8 @@ class Run:
     @property
     def transfer_ids(self) -> list[str]:
         """The transfers of its attempts, in their order."""
-        return [transfer_id(self.tenant, self.name, attempt) for attempt in range(1, self.attempts + 1)]
+        begun = f"{self.tenant}/{self.name}/{clock.microseconds(self.create_time)}"
+        return [transfer_id(begun, attempt) for attempt in range(1, self.attempts + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +252,13 @@ class HolidayCalendar:
         return BusinessDays(weekend, frozenset(day for day, _ in self.holidays), self.version)
 
 
-def transfer_id(tenant: str, run: str, attempt: int) -> str:
-    """The id of the transfer of a run's attempt, the same whoever makes it and however often."""
-    return str(uuid.uuid5(NAMESPACE, f"{tenant}/{run}/attempt-{attempt}"))
+def transfer_id(begun: str, attempt: int) -> str:
+    """The id of the transfer of a run's attempt, the same whoever makes it and however often.
+
+    `begun` tells the run by its name and the moment at which it began, which nobody knows before: who could tell the id
+    from the name would choose it for a transfer of their own, and the run could not pay.
+    """
+    return str(uuid.uuid5(NAMESPACE, f"{begun}/attempt-{attempt}"))
 
 
 def transfer_of(schedule: Schedule, run: Run, now: datetime) -> Transfer:

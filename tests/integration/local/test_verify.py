@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 from local import verify
 from local.state import SERVICES
 from local.verify import Finding
+from meshkit import clock
 from meshkit.idempotency import NAMESPACE
 from tests.support.parts import Parts, fresh_database
 from transactions.schedule import transfer_id
@@ -370,24 +371,25 @@ def test_an_event_of_another_id_and_a_gap_are_found(urls: Urls) -> None:
 
 def run(urls: Urls, state: str, paid_by: tuple[int, ...], attempts: int = 2, *, told: bool = True) -> str:
     """A run of a schedule that was told of, and completed transfers of those of its attempts; gives its name."""
-    schedule = str(uuid.uuid4())
+    schedule, now = str(uuid.uuid4()), datetime.now(UTC)
     name = f"schedules/{schedule}/runs/1"
     execute(
         urls,
         "transactions",
         "INSERT INTO schedule_runs (tenant, schedule, number, state, nominal_date, run_time, amount, creditor_name,"
         " end_to_end_id, remittance, attempts, refusal, due_time, create_time, update_time) VALUES"
-        " ('demo', %s, 1, %s, '2026-03-02', now(), 5, '', '', '', %s, %s, %s, now(), now())",
+        " ('demo', %s, 1, %s, '2026-03-02', now(), 5, '', '', '', %s, %s, %s, %s, now())",
         schedule,
         state,
         attempts,
         b"x" if state in {"DECLINED", "WAITING"} else None,
-        None if state in {"COMPLETED", "DECLINED"} else datetime.now(UTC),
+        None if state in {"COMPLETED", "DECLINED"} else now,
+        now,
     )
     for attempt in range(1, attempts + 2):
         if attempt in paid_by:
             id_ = transfer(urls, "COMPLETED", "journals/x")
-            wanted = transfer_id("demo", name, attempt)
+            wanted = transfer_id(f"demo/{name}/{clock.microseconds(now)}", attempt)
             execute(urls, "transactions", "UPDATE transfers SET id = %s WHERE id = %s", wanted, id_)
     if told:
         execute(

@@ -21,7 +21,7 @@ from tests.integration.transactions.conftest import Replica, call_of, serving
 from tests.integration.transactions.test_fees import set_schedule as set_fees
 from tests.integration.transactions.test_recovery import Killed, restarted
 from tests.support.parts import eventually
-from tests.unit.transactions.making import ANNA, TELLER
+from tests.unit.transactions.making import ANNA, TELLER, transfer
 from tests.unit.transactions.scheduling import MONDAY, schedule, timing
 from transactions import orders as batches
 from transactions import schedule_operations as operations
@@ -37,6 +37,7 @@ from transactions.schedule import (
     RunState,
     Schedule,
     ScheduleState,
+    transfer_id,
     transfer_of,
 )
 from transactions.schedule_errors import (
@@ -668,6 +669,18 @@ async def test_a_run_that_breaks_the_way_to_pay_holds_up_no_other(replica: Repli
         time.now += HOUR
         await work(replica)
     assert {run.state for one in made for run in await runs(replica, one)} == {RunState.COMPLETED}
+
+
+async def test_nobody_takes_the_id_by_which_a_run_will_pay(replica: Replica, time: Clock) -> None:
+    """Who knows a schedule's name, and how ids are made, cannot choose its transfer's id before it: the name does not
+    give it away, and no moment but that of the run's own beginning does."""
+    made = await create(replica, schedule(id="rent"))
+    names = [f"demo/{made.name}/runs/1", f"demo/{made.name}/runs/1/{clock.microseconds(MONDAY + HOUR)}"]
+    for name in names:
+        await replica.create(transfer(id=transfer_id(name, 1)))
+    time.now = MONDAY + HOUR + timedelta(microseconds=1)
+    await work(replica)
+    assert states(await runs(replica, made)) == ["COMPLETED"]
 
 
 async def test_the_worker_waits_for_what_is_due_and_is_woken(replica: Replica) -> None:
