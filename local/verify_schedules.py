@@ -25,7 +25,8 @@ def runs(connection: Connection) -> tuple[int, list[str]]:
         cursor.itersize = _RUNS_AT_ONCE
         cursor.execute(
             "SELECT tenant, 'schedules/' || schedule || '/runs/' || number,"
-            " (extract(epoch FROM create_time) * 1000000)::bigint, state, attempts FROM schedule_runs WHERE attempts > 0"
+            " (extract(epoch FROM create_time) * 1000000)::bigint, state, attempts"
+            " FROM schedule_runs WHERE attempts > 0"
         )
         while rows := cursor.fetchmany(_RUNS_AT_ONCE):
             checked += len(rows)
@@ -51,7 +52,7 @@ def events(connection: Connection) -> list[str]:
 
 
 def transfer_id(tenant: str, run: str, begun: int, attempt: int) -> str:
-    """The transfer of a run's attempt, as transactions derives it; the run began at `begun`, microseconds since 1970."""
+    """The transfer of a run's attempt, as transactions derives it. The run began at `begun`: microseconds since 1970."""
     return str(uuid.uuid5(NAMESPACE, f"{tenant}/{run}/{begun}/attempt-{attempt}"))
 
 

@@ -287,16 +287,7 @@ def transfer_of(schedule: Schedule, run: Run, now: datetime) -> Transfer:
 
 def first_transfer(schedule: Schedule, now: datetime) -> Transfer:
     """What a schedule's first run would pay by, for checks that come before there is one."""
-    run = Run(
-        schedule.tenant,
-        schedule.id,
-        1,
-        schedule.timing.start_date,
-        now,
-        schedule.payment,
-        create_time=now,
-        update_time=now,
-    )
+    run = Run(schedule.tenant, schedule.id, 1, schedule.timing.start_date, now, schedule.payment, now, now)
     return transfer_of(schedule, run, now)
 
 
@@ -362,6 +353,16 @@ def _run(schedule: Schedule, occurrence: Occurrence, skip: Skip | None, now: dat
         skip=skip,
         due_time=None if skip is not None else now,
     )
+
+
+def taken_up(schedule: Schedule, run: Run, now: datetime, lease: datetime) -> Run:
+    """A run that is due, for the worker that has it until `lease`. One that waited begins its next attempt, or is
+    declined where nobody looked before its day was over."""
+    if run.state is RunState.WAITING:
+        if now >= recurrence.end_of_day(run.run_time, schedule.timing.time_zone):
+            return replace(run, state=RunState.DECLINED, due_time=None, update_time=now)
+        run = replace(run, state=RunState.STARTED, refusal=None, attempts=run.attempts + 1, update_time=now)
+    return replace(run, due_time=lease, takings=run.takings + 1)
 
 
 def after_attempt(schedule: Schedule, run: Run, transfer: Transfer, now: datetime) -> Run:

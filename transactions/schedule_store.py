@@ -48,26 +48,19 @@ _INSERT_RUNS = (
     " AS n(tenant, schedule, number, state, nominal_date, run_time, skip, amount, creditor_name, end_to_end_id,"
     " remittance, attempts, due_time, create_time)"
 )
-_TAKE_RUNS = (
-    "WITH due AS (SELECT tenant, schedule, number FROM schedule_runs WHERE due_time <= %s"  # noqa: S608
-    " ORDER BY due_time LIMIT %s FOR UPDATE SKIP LOCKED)"
-    " UPDATE schedule_runs AS r SET state = 'STARTED', refusal = NULL,"
-    " attempts = r.attempts + (r.state = 'WAITING')::integer, takings = r.takings + 1, due_time = %s"
-    " FROM due WHERE (r.tenant, r.schedule, r.number) = (due.tenant, due.schedule, due.number) RETURNING "
-    + ", ".join(f"r.{column.strip()}" for column in RUN_COLUMNS.split(","))
-)
 _LOCK_RUNS = (
-    "SELECT 1 FROM schedule_runs JOIN unnest(%s::text[], %s::text[], %s::integer[]) AS k(tenant, schedule, number)"
-    " USING (tenant, schedule, number) ORDER BY tenant, schedule, number FOR UPDATE OF schedule_runs"
+    "SELECT tenant, schedule, number FROM schedule_runs AS r"
+    " JOIN unnest(%s::text[], %s::text[], %s::integer[], %s::integer[]) AS k(tenant, schedule, number, present)"
+    " USING (tenant, schedule, number) WHERE r.state = 'STARTED' AND r.attempts = k.present"
+    " ORDER BY tenant, schedule, number FOR UPDATE OF r"
 )
-_RECORD_RUNS = (
-    "UPDATE schedule_runs AS r SET state = n.state, refusal = n.refusal, due_time = n.due_time, takings = n.takings,"
-    " update_time = n.update_time"
+_WRITE_RUNS = (
+    "UPDATE schedule_runs AS r SET attempts = n.attempts, state = n.state, refusal = n.refusal, due_time = n.due_time,"
+    " takings = n.takings, update_time = n.update_time"
     " FROM unnest(%s::text[], %s::text[], %s::integer[], %s::integer[], %s::text[], %s::bytea[], %s::timestamptz[],"
     " %s::integer[], %s::timestamptz[])"
     " AS n(tenant, schedule, number, attempts, state, refusal, due_time, takings, update_time)"
     " WHERE (r.tenant, r.schedule, r.number) = (n.tenant, n.schedule, n.number)"
-    " AND r.state = 'STARTED' AND r.attempts = n.attempts RETURNING r.tenant, r.schedule, r.number"
 )
 
 
@@ -194,30 +187,44 @@ async def insert_runs(conn: AsyncConnection, cipher: Cipher, runs: Sequence[Run]
         await execute(conn, _INSERT_RUNS, run_columns(runs, cipher))
 
 
-async def take_runs(conn: AsyncConnection, cipher: Cipher, now: datetime, lease: datetime, limit: int) -> list[Run]:
-    """Takes runs that are due, for this replica until the lease is over. One that waited begins its next attempt."""
-    return [run_from(row, cipher) for row in await fetch(conn, _TAKE_RUNS, (now, limit, lease))]
+async def lock_due_runs(conn: AsyncConnection, cipher: Cipher, now: datetime, limit: int) -> list[Run]:
+    """Runs that are due, locked; those that another replica has at this moment are left to it."""
+    rows = await fetch(
+        conn,
+        f"SELECT {RUN_COLUMNS} FROM schedule_runs WHERE due_time <= %s ORDER BY due_time LIMIT %s"  # noqa: S608
+        " FOR UPDATE SKIP LOCKED",
+        (now, limit),
+    )
+    return [run_from(row, cipher) for row in rows]
 
 
 async def record_runs(conn: AsyncConnection, runs: Sequence[Run]) -> set[tuple[str, str, int]]:
     """Writes what became of attempts where nobody was faster; gives the places of what was written."""
     ordered = sorted(runs, key=lambda run: run.place)
-    keys = ([r.tenant for r in ordered], [r.schedule for r in ordered], [r.number for r in ordered])
-    await execute(conn, _LOCK_RUNS, keys)
-    rows = await fetch(
+    rows = await fetch(conn, _LOCK_RUNS, _attempts(ordered))
+    present = {(row[0], row[1], row[2]) for row in rows}
+    await write_runs(conn, [run for run in ordered if run.place in present])
+    return present
+
+
+async def write_runs(conn: AsyncConnection, runs: Sequence[Run]) -> None:
+    """Writes how far locked runs have come."""
+    await execute(
         conn,
-        _RECORD_RUNS,
+        _WRITE_RUNS,
         (
-            *keys,
-            [r.attempts for r in ordered],
-            [r.state.value for r in ordered],
-            [refusal_bytes(r.refusal) for r in ordered],
-            [r.due_time for r in ordered],
-            [r.takings for r in ordered],
-            [r.update_time for r in ordered],
+            *_attempts(runs),
+            [r.state.value for r in runs],
+            [refusal_bytes(r.refusal) for r in runs],
+            [r.due_time for r in runs],
+            [r.takings for r in runs],
+            [r.update_time for r in runs],
         ),
     )
-    return {(row[0], row[1], row[2]) for row in rows}
+
+
+def _attempts(runs: Sequence[Run]) -> tuple[list[Any], ...]:
+    return [r.tenant for r in runs], [r.schedule for r in runs], [r.number for r in runs], [r.attempts for r in runs]
 
 
 async def decline_waiting(

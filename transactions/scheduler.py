@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -34,6 +34,7 @@ from transactions.schedule import (
     begin_due,
     fails,
     planned,
+    taken_up,
     transfer_of,
 )
 from transactions.schedule_operations import decline_waiting
@@ -54,7 +55,7 @@ RUNS = Counter("florin_schedule_runs", "Runs of schedules, by what became of the
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A run that this replica brings forward, and its schedule as it was when the run was taken."""
+    """A run that this replica took, and its schedule as it was then."""
 
     run: Run
     schedule: Schedule
@@ -99,13 +100,17 @@ class Scheduler:
         for run in begun:
             if run.state is RunState.SKIPPED:
                 RUNS.labels(run.state).inc()
-        taken = await self._db.run(ALL_TENANTS, self._take)
+        due = await self._db.run(ALL_TENANTS, self._take)
+        for one in due:
+            if one.run.due_time is None:
+                RUNS.labels(one.run.state).inc()
+        taken = [one for one in due if one.run.state is RunState.STARTED]
         if taken:
             crash(self._settings, "before-paying")
             # Once begun it is finished, also when this worker is to end.
             await asyncio.shield(self._bring_forward(taken))
         outdated = await self._db.run(ALL_TENANTS, self._spread)
-        return bool(moved or taken or outdated)
+        return bool(moved or due or outdated)
 
     async def _begin(self, conn: AsyncConnection) -> tuple[int, list[Run]]:
         """Records the runs that are due and moves their schedules on, in one transaction; gives how many schedules
@@ -117,11 +122,15 @@ class Scheduler:
         calendars = await calendar_store.present(
             conn, {(s.tenant, s.holiday_calendar) for s in schedules if s.holiday_calendar}
         )
+        late = timedelta(hours=self._settings.schedule_late_hours)
         moved, begun, events = [], [], []
         for schedule in schedules:
             calendar = calendars.get((schedule.tenant, schedule.holiday_calendar))
             days = calendar.business_days if calendar is not None else BusinessDays()
-            after, runs = self._moved(schedule, days, now)
+            parked: tuple[Schedule, list[Run]] = replace(schedule, due_time=now + _PARKED), []
+            after, runs = _apart(
+                schedule.name, parked, begin_due, schedule, days, now, late=late, most=_RUNS_OF_ONE_AT_ONCE
+            )
             moved.append(after)
             begun += runs
             events += [schedule_events.of_run(run, schedule) for run in runs if run.state is RunState.SKIPPED]
@@ -133,14 +142,6 @@ class Scheduler:
         await outbox.append(conn, events)
         return len(moved), begun
 
-    def _moved(self, schedule: Schedule, days: BusinessDays, now: datetime) -> tuple[Schedule, list[Run]]:
-        late = timedelta(hours=self._settings.schedule_late_hours)
-        try:
-            return begin_due(schedule, days, now, late=late, most=_RUNS_OF_ONE_AT_ONCE)
-        except Exception as error:  # noqa: BLE001 - whatever one schedule breaks, the others have to go on
-            _log.error("a schedule cannot be moved on", schedule=schedule.name, exc_info=error)
-            return replace(schedule, due_time=now + _PARKED), []
-
     async def _spread(self, conn: AsyncConnection) -> bool:
         """Finds anew when schedules run whose calendar was set; whether there was such a calendar."""
         calendar = await calendar_store.lock_spreading(conn)
@@ -149,27 +150,29 @@ class Scheduler:
         schedules = await schedule_store.lock_outdated(conn, self._db.cipher, calendar, _OUTDATED_AT_ONCE)
         if schedules:
             days, now = calendar.business_days, clock.now()
-            await schedule_store.go_on(conn, [self._told(schedule, days, now) for schedule in schedules])
+            await schedule_store.go_on(conn, [_told(schedule, days, now) for schedule in schedules])
         if len(schedules) < _OUTDATED_AT_ONCE:
             await calendar_store.spread(conn, calendar)
         return True
 
-    def _told(self, schedule: Schedule, days: BusinessDays, now: datetime) -> Schedule:
-        try:
-            plan = planned(schedule, days)
-        except Exception as error:  # noqa: BLE001 - whatever one schedule breaks, the others have to go on
-            _log.error("a schedule cannot be moved on", schedule=schedule.name, exc_info=error)
-            return replace(schedule, calendar_version=days.version, due_time=now + _PARKED)
-        # Where nothing comes any more, the worker finds that, and ends it.
-        return plan if plan.due_time is not None else replace(plan, due_time=now)
-
     async def _take(self, conn: AsyncConnection) -> list[Taken]:
-        now = clock.now()
+        """Takes runs that are due; those that are STARTED then are to be paid."""
+        now, cipher = clock.now(), self._db.cipher
         lease = now + timedelta(seconds=self._settings.recovery_lease_seconds)
-        runs = await schedule_store.take_runs(conn, self._db.cipher, now, lease, _RUNS_AT_ONCE)
-        places = [(run.tenant, run.schedule) for run in runs]
-        schedules = await schedule_store.present(conn, self._db.cipher, places) if runs else {}
-        return [Taken(run, schedules[run.tenant, run.schedule]) for run in runs]
+        due = await schedule_store.lock_due_runs(conn, cipher, now, _RUNS_AT_ONCE)
+        if not due:
+            return []
+        schedules = await schedule_store.present(conn, cipher, [(run.tenant, run.schedule) for run in due])
+        of_runs = [schedules[run.tenant, run.schedule] for run in due]
+        runs = [
+            _apart(run.name, replace(run, due_time=now + _PARKED), taken_up, schedule, run, now, lease)
+            for run, schedule in zip(due, of_runs, strict=True)
+        ]
+        await schedule_store.write_runs(conn, runs)
+        found = [Taken(run, schedule) for run, schedule in zip(runs, of_runs, strict=True)]
+        final = [one for one in found if one.run.due_time is None]
+        await outbox.append(conn, [schedule_events.of_run(one.run, one.schedule) for one in final])
+        return found
 
     async def _bring_forward(self, taken: Sequence[Taken]) -> None:
         now = clock.now()
@@ -208,7 +211,15 @@ class Scheduler:
         # As they are now, and stay until the end of the transaction: a schedule that is paused tries nothing again.
         present = await schedule_store.present(conn, cipher, refused, lock=True) if refused else {}
         runs = [
-            _after(present.get(one.schedule.place, one.schedule), one.run, answer, now)
+            _apart(
+                one.run.name,
+                replace(one.run, due_time=now + _PARKED),
+                _after,
+                present.get(one.schedule.place, one.schedule),
+                one.run,
+                answer,
+                now,
+            )
             for one, answer in zip(taken, answers, strict=True)
         ]
         written = await schedule_store.record_runs(conn, runs)
@@ -225,6 +236,23 @@ class Scheduler:
             await decline_waiting(conn, cipher, failed)
             await outbox.append(conn, [schedule_events.of(schedule) for schedule in failed])
         return final
+
+
+def _apart[**P, T](name: str, parked: T, step: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """What a step makes of one schedule or run; where it breaks, that one is parked, and the others go on."""
+    try:
+        return step(*args, **options)
+    except Exception as error:  # noqa: BLE001 - it is logged, and tried again
+        _log.error("a schedule cannot be moved on", schedule=name, exc_info=error)
+        return parked
+
+
+def _told(schedule: Schedule, days: BusinessDays, now: datetime) -> Schedule:
+    """The schedule, now that it goes by another version of its calendar."""
+    parked = replace(schedule, calendar_version=days.version, due_time=now + _PARKED)
+    plan = _apart(schedule.name, parked, planned, schedule, days)
+    # Where nothing comes any more, the worker finds that, and ends it.
+    return plan if plan.due_time is not None else replace(plan, due_time=now)
 
 
 def _after(schedule: Schedule, run: Run, answer: Answer, now: datetime) -> Run:

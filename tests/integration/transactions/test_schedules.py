@@ -334,6 +334,22 @@ async def test_a_run_gives_up_with_its_day(replica: Replica, time: Clock) -> Non
     assert states(await runs(replica, made)) == ["DECLINED", "WAITING"]
 
 
+async def test_a_run_that_nobody_looked_at_before_its_day_was_over_tries_nothing(replica: Replica, time: Clock) -> None:
+    """It was to try again at seven; the workers are back the next morning, and so is the money: it is declined as it
+    stood, and told of; the new day's run pays."""
+    made = await create(replica, schedule(debit_account="accounts/poor", retry=Retry(3, HOUR)))
+    time.now = MONDAY + HOUR
+    await work(replica)
+    replica.ledger.balances["accounts/poor"] = 100_000
+    time.now += DAY
+    await work(replica)
+    first, second = await runs(replica, made)
+    assert (first.state, first.attempts, first.update_time) == (RunState.DECLINED, 1, time.now)
+    assert first.refusal is not None
+    assert second.state is RunState.COMPLETED
+    assert await told(replica, f"{made.name}/runs/1") == ["run_failed"]
+
+
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_crash_in_a_second_attempt_makes_no_third(replica: Replica, time: Clock, point: str) -> None:
     """The attempt that was begun is the one that is finished."""
@@ -648,6 +664,29 @@ async def test_a_schedule_that_cannot_be_moved_on_holds_up_no_other(replica: Rep
     time.now += HOUR
     await work(replica)
     assert states(await runs(replica, broken)) == ["COMPLETED"]
+
+
+async def test_a_run_whose_zone_is_gone_holds_up_no_other(replica: Replica, time: Clock) -> None:
+    """Nobody can tell when its day ends, neither as it is refused nor as it is to try again: it is put off."""
+    of = [schedule(debit_account="accounts/poor", retry=Retry(3, HOUR)) for _ in range(2)]
+    refused, waiting = [await create(replica, one) for one in of]
+    time.now = MONDAY + HOUR
+    with killed_at("after-begin"), pytest.raises(Killed):
+        await work(replica)
+    gone = "UPDATE schedules SET time_zone = 'Gone/Away' WHERE id = '{}' RETURNING 1"
+    await replica.query(gone.format(refused.id))
+    await work(replica)
+    assert states(await runs(replica, refused) + await runs(replica, waiting)) == ["STARTED", "WAITING"]
+    await replica.query(gone.format(waiting.id))
+    sound = await create(replica, schedule(when=timing(start_date=date(2026, 3, 3))))
+    time.now += DAY
+    await work(replica)
+    assert states(await runs(replica, sound)) == ["COMPLETED"]
+    assert states(await runs(replica, refused) + await runs(replica, waiting)) == ["STARTED", "WAITING"]
+    await replica.query("UPDATE schedules SET time_zone = 'Europe/Berlin' RETURNING 1")
+    time.now += HOUR
+    await work(replica)
+    assert states(await runs(replica, refused))[0] == states(await runs(replica, waiting))[0] == "DECLINED"
 
 
 async def test_a_run_that_breaks_the_way_to_pay_holds_up_no_other(replica: Replica, time: Clock) -> None:
