@@ -52,7 +52,7 @@ def events(connection: Connection) -> list[str]:
 
 
 def transfer_id(tenant: str, run: str, begun: int, attempt: int) -> str:
-    """The transfer of a run's attempt, as transactions derives it. The run began at `begun`: microseconds since 1970."""
+    """The transfer of a run's attempt, as transactions derives it; it began at `begun`, in microseconds since 1970."""
     return str(uuid.uuid5(NAMESPACE, f"{tenant}/{run}/{begun}/attempt-{attempt}"))
 
 

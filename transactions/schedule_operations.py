@@ -116,7 +116,7 @@ async def prepared(
     )
     if schedule.next_run_time is None:
         raise ScheduleNeverRuns
-    if schedule.next_run_time <= clock.now():
+    if schedule.next_run_time <= await schedule_store.present_time(conn):
         raise ScheduleStartPassed(schedule.next_run_time.isoformat())
     return schedule, days
 
@@ -182,7 +182,7 @@ async def resume(conn: AsyncConnection, cipher: Cipher, call: Call, id_: str) ->
         raise ScheduleEnded(schedule.name, schedule.state)
     if schedule.state is ScheduleState.ACTIVE:
         return schedule
-    now = clock.now()
+    now = await schedule_store.present_time(conn)
     resumed = _or_completed(planned(replace(schedule.changed(now, ScheduleState.ACTIVE), skip_before=now), days))
     await schedule_store.go_on(conn, [resumed])
     await _tell(conn, call, "resume_schedule", schedule, resumed)

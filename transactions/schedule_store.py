@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from meshkit import clock
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
 from transactions.filter import Condition
@@ -148,16 +149,23 @@ async def go_on(conn: AsyncConnection, schedules: Sequence[Schedule]) -> None:
     )
 
 
-async def next_due(conn: AsyncConnection) -> datetime | None:
-    """When the first schedule, run or calendar is due; None when none is."""
+async def present_time(conn: AsyncConnection) -> datetime:
+    """The moment that this process's clock and the database's have both reached: a clock that is ahead begins nothing
+    before its time, gives nothing up and skips nothing."""
+    rows = await fetch(conn, "SELECT clock_timestamp()")
+    database_time: datetime = rows[0][0]
+    return min(clock.now(), database_time)
+
+
+async def overdue(conn: AsyncConnection) -> timedelta | None:
+    """For how long the first schedule, run or calendar has been due, below zero where it will be; None when none is."""
     rows = await fetch(
         conn,
         "SELECT least((SELECT min(due_time) FROM schedules WHERE due_time IS NOT NULL),"
         " (SELECT min(due_time) FROM schedule_runs WHERE due_time IS NOT NULL),"
         " (SELECT min(update_time) FROM holiday_calendars WHERE spreading))",
     )
-    due: datetime | None = rows[0][0]
-    return due
+    return await present_time(conn) - rows[0][0] if rows[0][0] is not None else None
 
 
 async def lock_due(conn: AsyncConnection, cipher: Cipher, now: datetime, limit: int) -> list[Schedule]:

@@ -81,9 +81,9 @@ class Scheduler:
         """Works until it is cancelled; while nothing is due it asks one question a poll."""
         while True:
             self._changed.clear()
-            due = await self._db.run(ALL_TENANTS, schedule_store.next_due, read_only=True)
+            overdue = await self._db.run(ALL_TENANTS, schedule_store.overdue, read_only=True)
             wait_seconds = self._settings.schedule_poll_ms / 1000
-            behind = (clock.now() - due).total_seconds() if due is not None else -wait_seconds
+            behind = overdue.total_seconds() if overdue is not None else -wait_seconds
             LAG_SECONDS.set(max(behind, 0))
             if behind >= 0 and await self.work_once():
                 continue
@@ -115,7 +115,7 @@ class Scheduler:
     async def _begin(self, conn: AsyncConnection) -> tuple[int, list[Run]]:
         """Records the runs that are due and moves their schedules on, in one transaction; gives how many schedules
         moved, and the runs."""
-        now, cipher = clock.now(), self._db.cipher
+        now, cipher = await schedule_store.present_time(conn), self._db.cipher
         schedules = await schedule_store.lock_due(conn, cipher, now, _SCHEDULES_AT_ONCE)
         if not schedules:
             return 0, []
@@ -149,7 +149,7 @@ class Scheduler:
             return False
         schedules = await schedule_store.lock_outdated(conn, self._db.cipher, calendar, _OUTDATED_AT_ONCE)
         if schedules:
-            days, now = calendar.business_days, clock.now()
+            days, now = calendar.business_days, await schedule_store.present_time(conn)
             await schedule_store.go_on(conn, [_told(schedule, days, now) for schedule in schedules])
         if len(schedules) < _OUTDATED_AT_ONCE:
             await calendar_store.spread(conn, calendar)
@@ -157,7 +157,7 @@ class Scheduler:
 
     async def _take(self, conn: AsyncConnection) -> list[Taken]:
         """Takes runs that are due; those that are STARTED then are to be paid."""
-        now, cipher = clock.now(), self._db.cipher
+        now, cipher = await schedule_store.present_time(conn), self._db.cipher
         lease = now + timedelta(seconds=self._settings.recovery_lease_seconds)
         due = await schedule_store.lock_due_runs(conn, cipher, now, _RUNS_AT_ONCE)
         if not due:
@@ -204,7 +204,7 @@ class Scheduler:
 
     async def _record(self, conn: AsyncConnection, taken: Sequence[Taken], answers: Sequence[Answer]) -> list[Run]:
         """Writes what became of the attempts where nobody was faster; gives the runs that are final now."""
-        now, cipher = clock.now(), self._db.cipher
+        now, cipher = await schedule_store.present_time(conn), self._db.cipher
         refused = [
             one.schedule.place for one, answer in zip(taken, answers, strict=True) if isinstance(answer, DomainError)
         ]

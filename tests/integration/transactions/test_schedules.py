@@ -59,16 +59,21 @@ BEN = Principal("demo", "ben", "customers/ben", frozenset({"transfers:write", "t
 
 @dataclass
 class Clock:
-    """The time that the process believes in."""
+    """The time that the process and its database believe in."""
 
     now: datetime = MONDAY
+
+    async def present_time(self, _conn: object) -> datetime:
+        """By both."""
+        return self.now
 
 
 @pytest.fixture
 def time() -> Iterator[Clock]:
     """A clock that stands an hour before the first run, until a test moves it."""
     clock_ = Clock()
-    with mock.patch.object(clock, "now", lambda: clock_.now):
+    both = mock.patch.object(schedule_store, "present_time", clock_.present_time)
+    with mock.patch.object(clock, "now", lambda: clock_.now), both:
         yield clock_
 
 
@@ -720,6 +725,22 @@ async def test_nobody_takes_the_id_by_which_a_run_will_pay(replica: Replica, tim
     time.now = MONDAY + HOUR + timedelta(microseconds=1)
     await work(replica)
     assert states(await runs(replica, made)) == ["COMPLETED"]
+
+
+async def test_a_replica_whose_clock_is_ahead_neither_begins_nor_skips_anything(replica: Replica) -> None:
+    """Its clock shows next month: nothing is due for its worker, and who resumes there skips nothing to come."""
+    when = timing(start_date=clock.now().date() + 2 * DAY)
+    made, resumed = [await create(replica, schedule(when=when)) for _ in range(2)]
+    await change(replica, operations.pause, resumed)
+    with mock.patch.object(clock, "now", lambda: datetime.now(UTC) + 30 * DAY):
+        await change(replica, operations.resume, resumed)
+        await work(replica)
+        behind = await replica.db.run("*", schedule_store.overdue)
+        assert behind is not None
+        assert behind < timedelta(0)
+    for one in (made, resumed):
+        assert await runs(replica, one) == []
+        assert (await present(replica, one)).next_run_time == made.next_run_time
 
 
 async def test_the_worker_waits_for_what_is_due_and_is_woken(replica: Replica) -> None:
