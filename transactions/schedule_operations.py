@@ -81,6 +81,9 @@ async def create(
     Raises NotAdmitted while there is no `admission`, what that refuses, HolidayCalendarNotFound, ScheduleNeverRuns,
     ScheduleStartPassed, ScheduleLimitReached, ScheduleExists, RequestIdReused.
     """
+    if not chosen_id and await schedule_store.get(conn, cipher, wanted.tenant, wanted.id) is not None:
+        # Before anything that may have changed since: its first run may be past, the limit reached.
+        return await _made_before(conn, cipher, wanted, chosen_id=False)
     schedule, _ = await prepared(conn, wanted, admission)
     customer = call.who.customer
     if customer is not None and await schedule_store.count_open(conn, call.tenant, customer) >= open_max:

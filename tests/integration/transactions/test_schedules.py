@@ -604,6 +604,16 @@ async def test_fifty_copies_of_a_request_make_one_schedule(replica: Replica, tim
         await create(replica, wanted)
 
 
+async def test_a_late_copy_of_a_request_is_answered_with_what_it_made(replica: Replica, time: Clock) -> None:
+    """The request's record was purged, its first run is past, the limit is reached: it is no new one."""
+    wanted = schedule(ANNA, debit_account="accounts/anna")
+    made = await create(replica, wanted, chosen_id=False, open_max=1)
+    time.now += DAY
+    assert await create(replica, wanted, chosen_id=False, open_max=1) == made
+    with pytest.raises(RequestIdReused):
+        await create(replica, replace(wanted, fingerprint=b"x" * 32), chosen_id=False)
+
+
 async def test_a_customer_has_a_limited_number_of_open_schedules(replica: Replica, time: Clock) -> None:
     """Ten at once, of whom three may: not one more; an ended one makes room."""
     wanted = [schedule(ANNA, debit_account="accounts/anna") for _ in range(10)]
