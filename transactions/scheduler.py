@@ -40,7 +40,9 @@ from transactions.schedule import (
 from transactions.schedule_operations import decline_waiting
 from transactions.settings import Settings
 
-_SCHEDULES_AT_ONCE = 100
+_SCHEDULES_AT_ONCE = 150
+"""More than FEW_ITEMS_MAX: where many are due at one moment, their runs go with payments that come in bulk, and leave
+single ones their lane. Not many more: what comes next of each can take milliseconds, and all are locked meanwhile."""
 _OUTDATED_AT_ONCE = 200  # schedules that are told of a calendar's new version; runs that are due go on between them
 _RUNS_OF_ONE_AT_ONCE = 20  # of a schedule that missed thousands: the others are not to wait for it
 _RUNS_AT_ONCE = 200  # pay together; fewer than a batch may have, so that others' payments find room beside them

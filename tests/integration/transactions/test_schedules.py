@@ -15,6 +15,7 @@ import pytest
 
 from florin.common.v1 import errors_pb2
 from meshkit import clock
+from meshkit.batching import FEW_ITEMS_MAX
 from meshkit.errors import RecordedRefusal, RequestIdReused, StaffOnly
 from meshkit.identity import Principal
 from tests.integration.transactions.conftest import Replica, call_of, serving
@@ -162,6 +163,16 @@ async def set_calendar(replica: Replica, *holidays: date, id_: str = "bank") -> 
     await replica.db.run("demo", lambda conn: operations.set_calendar(conn, call_of(TELLER), wanted))
 
 
+async def copy(replica: Replica, made: Schedule, count: int) -> None:
+    """Adds copies of a schedule."""
+    columns = [column.strip() for column in COLUMNS.split(",")]
+    copied = ", ".join("'copy-' || number" if column == "id" else column for column in columns)
+    await replica.query(
+        f"INSERT INTO schedules ({', '.join(columns)}) SELECT {copied}"
+        f" FROM schedules, generate_series(1, {count}) AS number WHERE id = '{made.id}' RETURNING 1"
+    )
+
+
 async def test_a_standing_order_pays_each_day_and_ends(replica: Replica, time: Clock) -> None:
     """Each run is a transfer of its own, told of once; the schedule ends with the last one."""
     made = await create(replica, schedule(when=timing(run_count=3)))
@@ -251,6 +262,23 @@ async def test_two_workers_at_once_pay_each_run_once(replica: Replica, time: Clo
     assert len(replica.ledger.journals) == len(made)
     assert set(replica.ledger.journals.values()) == {1}
     assert (await replica.query("SELECT count(*) FROM outbox WHERE subject ~ 'run_completed'"))[0][0] == 250
+
+
+async def test_many_runs_of_one_moment_leave_single_payments_their_lane(replica: Replica, time: Clock) -> None:
+    """What comes by more than a few goes in bulk, beside those who pay once; not all of it at once."""
+    await copy(replica, await create(replica, schedule(amount=1)), 299)
+    time.now = MONDAY + HOUR
+    create_batch, sizes = replica.transfers.orders.create_batch, []
+
+    async def counted(transfers: Sequence[Any], deadline: float) -> Any:
+        sizes.append(len(transfers))
+        return await create_batch(transfers, deadline)
+
+    with mock.patch.object(replica.transfers.orders, "create_batch", counted):
+        await work(replica)
+    assert sum(sizes) == len(replica.ledger.journals) == 300
+    assert min(sizes) > FEW_ITEMS_MAX
+    assert max(sizes) < replica.settings.batch_max / 2
 
 
 async def test_a_run_that_two_workers_have_is_recorded_once(replica: Replica, time: Clock) -> None:
@@ -574,12 +602,7 @@ async def test_a_calendar_spreads_in_lots_beside_what_is_due(replica: Replica, t
     await set_calendar(replica)
     await work(replica)
     made = await create(replica, schedule(when=timing(start_date=date(2026, 3, 3)), holiday_calendar="bank"))
-    columns = [column.strip() for column in COLUMNS.split(",")]
-    copied = ", ".join("'copy-' || number" if column == "id" else column for column in columns)
-    await replica.query(
-        f"INSERT INTO schedules ({', '.join(columns)}) SELECT {copied}"
-        f" FROM schedules, generate_series(1, 449) AS number WHERE id = '{made.id}' RETURNING 1"
-    )
+    await copy(replica, made, 449)
     due = await create(replica, schedule())
     time.now = MONDAY + HOUR
     await set_calendar(replica, date(2026, 3, 3))
