@@ -25,7 +25,11 @@ class ScheduleNeverRuns(DomainError):
     reason = errors_pb2.REASON_SCHEDULE_NEVER_RUNS
 
     def __init__(self) -> None:
-        super().__init__("No day of the pattern, up to its end, is one on which the schedule would run.")
+        super().__init__(
+            "No day of the pattern, up to its end, is one on which the schedule would run; choose a later end_date or"
+            " another day_adjustment.",
+            metadata={"field": "schedule.end_date"},
+        )
 
 
 class ScheduleStartPassed(DomainError):
