@@ -84,6 +84,7 @@ class ScheduleEnded(DomainError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = errors_pb2.REASON_SCHEDULE_ENDED
+    definitive = False  # of one that is COMPLETED, a run under way may come to wait, and that can be cancelled
 
     def __init__(self, name: str, state: str) -> None:
         super().__init__(f"{name} is {state}; it can no longer be changed.", metadata={"name": name, "state": state})

@@ -14,7 +14,8 @@ from unittest import mock
 import pytest
 
 from florin.common.v1 import errors_pb2
-from meshkit import clock
+from florin.transactions.v1 import schedule_service_pb2 as pb
+from meshkit import clock, idempotency
 from meshkit.batching import FEW_ITEMS_MAX
 from meshkit.errors import RecordedRefusal, RequestIdReused, StaffOnly
 from meshkit.identity import Principal
@@ -25,8 +26,8 @@ from tests.support.parts import eventually
 from tests.unit.transactions.making import ANNA, TELLER, transfer
 from tests.unit.transactions.scheduling import MONDAY, schedule, timing
 from transactions import orders as batches
+from transactions import schedule_messages, schedule_store, scheduler
 from transactions import schedule_operations as operations
-from transactions import schedule_store, scheduler
 from transactions.model import AccountType, Transfer, Verdict
 from transactions.orders import Order
 from transactions.recurrence import Adjustment, Recurrence, Skip
@@ -503,6 +504,30 @@ async def test_the_last_run_of_a_completed_schedule_can_be_given_up(replica: Rep
     assert states(await runs(replica, made)) == ["DECLINED"]
     with pytest.raises(ScheduleEnded):
         await change(replica, operations.cancel, made)
+
+
+async def test_a_cancel_that_came_too_early_is_tried_again_under_its_request_id(replica: Replica, time: Clock) -> None:
+    """While the last run is under way there is nothing to cancel; then it waits, and the same request ends it."""
+    once = timing(Recurrence())
+    made = await create(replica, schedule(debit_account="accounts/poor", when=once, retry=Retry(3, HOUR)))
+    time.now = MONDAY + HOUR
+    with killed_at("after-begin"), pytest.raises(Killed):
+        await work(replica)
+    call = call_of(TELLER, "cancel-rent")
+
+    async def cancel(conn: Any) -> pb.CancelScheduleResponse:
+        return pb.CancelScheduleResponse(
+            schedule=schedule_messages.schedule(await operations.cancel(conn, replica.db.cipher, call, made.id))
+        )
+
+    for _ in range(2):
+        with pytest.raises(ScheduleEnded):
+            await idempotency.answer(replica.db, call, pb.CancelScheduleResponse, cancel)
+    await work(replica)
+    assert states(await runs(replica, made)) == ["WAITING"]
+    answer = await idempotency.answer(replica.db, call, pb.CancelScheduleResponse, cancel)
+    assert states(await runs(replica, made)) == ["DECLINED"]
+    assert await idempotency.answer(replica.db, call, pb.CancelScheduleResponse, cancel) == answer
 
 
 async def test_a_run_that_has_begun_pays_what_was_to_be_paid_then(replica: Replica, time: Clock) -> None:
