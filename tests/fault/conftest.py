@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Iterator
 
 import pytest
@@ -11,8 +9,8 @@ import pytest
 from tests.support import faults
 from tests.support import mesh as whole
 from tests.support.parts import wait_until
+from tests.support.seeds import SEED
 
-SEED = int(os.environ.get("FLORIN_SEED") or random.SystemRandom().randrange(1_000_000))
 NOTES = pytest.StashKey[list[str]]()
 TWO_OF_EACH = tuple(
     part
