@@ -18,11 +18,11 @@ from local.client import Session, connect
 from local.verify import SETTLED_SECONDS
 from tests.support import crashes, scenes
 from tests.support import mesh as whole
-from tests.support.load import REVIEW_ABOVE
+from tests.support.load import REVIEW_ABOVE, state_of
 from tests.support.parts import eventually
 from tests.support.scenes import Scenes
 
-REPLICAS = {"transactions": 3, "accounts": 2, "compliance": 2, "notifications": 2}
+REPLICAS = {"transactions": 3, "accounts": 2, "compliance": 2}
 AT_ONCE = {"transactions": 4, "compliance": 2}
 """How many points of a service are armed at once, where it has more of them than others; else one."""
 CALLERS = 10
@@ -123,7 +123,7 @@ async def _states(session: Session) -> dict[str, str]:
     while True:
         asked = transfer_service_pb2.ListTransfersRequest(page_size=1000, page_token=token)
         page = await session.call(session.transfers.ListTransfers, asked)
-        found |= {one.name: scenes.state_of(one) for one in page.transfers}
+        found |= {one.name: state_of(one) for one in page.transfers}
         token = page.next_page_token
         if not token:
             return found

@@ -13,7 +13,7 @@ import importlib.abc
 import inspect
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -42,14 +42,12 @@ class Step:
         setattr(owner, last, dying(getattr(owner, last), f"{service}.{name}"))
 
 
-def _kit(*, publishes: bool, consumes: bool) -> dict[str, Step]:
-    """What services have of meshkit: events go out, and come in."""
-    out = {"relay": Step("meshkit.bus", "Bus.publish_rows")} if publishes else {}
-    into = {
-        "inbox": Step("meshkit.inbox", "Consumer._apply"),
-        "acknowledgement": Step("meshkit.inbox", "_Delivery.ack"),
-    }
-    return {**out, **(into if consumes else {})}
+_EVENTS = {
+    "relay": Step("meshkit.bus", "Bus.publish_rows"),
+    "inbox": Step("meshkit.inbox", "Consumer._apply"),
+    "acknowledgement": Step("meshkit.inbox", "_Delivery.ack"),
+}
+"""What services have of meshkit: events go out, and come in."""
 
 
 STEPS: Mapping[str, Mapping[str, Step]] = {
@@ -69,21 +67,19 @@ STEPS: Mapping[str, Mapping[str, Step]] = {
         "post": Step("transactions.clients", "LedgerClient.post"),
         "release": Step("transactions.clients", "LedgerClient.release"),
         "cancel": Step("transactions.clients", "LedgerClient.cancel"),
-        **_kit(publishes=True, consumes=True),
+        **_EVENTS,
     },
     "accounts": {
         "batch": Step("accounts.posting", "apply_steps"),
         "book": Step("accounts.ledger_store", "write_book"),
-        **_kit(publishes=True, consumes=False),
     },
     "compliance": {
         "screening": Step("compliance.screening_operations", "screen_transfers"),
         "decisions": Step("compliance.screening_store", "store"),
         "resolution": Step("compliance.operations", "resolve_case"),
         "ends": Step("compliance.screening_operations", "end_transfers"),
-        **_kit(publishes=True, consumes=True),
+        **_EVENTS,
     },
-    "notifications": _kit(publishes=False, consumes=True),
 }
 
 
@@ -117,17 +113,17 @@ def dying(function: Any, name: str) -> Any:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules that have steps as everybody does, and wraps the steps once a module was executed."""
+    """Finds modules as everybody does, and changes some of them once they were executed."""
 
-    def __init__(self, service: str) -> None:
-        self._service = service
+    def __init__(self, changes: Mapping[str, Sequence[Callable[[ModuleType], None]]]) -> None:
+        self._changes = changes
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """As the other finders give it, with a loader that wraps."""
-        wanted = {point: step for point, step in STEPS[self._service].items() if step.module == name}
-        if not wanted:
+        """As the other finders give it, with a loader that makes the changes."""
+        changes = self._changes.get(name)
+        if changes is None:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
@@ -135,17 +131,26 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         execute = spec.loader.exec_module
 
-        def execute_and_wrap(module: ModuleType) -> None:
+        def execute_and_change(module: ModuleType) -> None:
             execute(module)
-            for point, step in wanted.items():
-                step.wrap(module, self._service, point)
+            for change in changes:
+                change(module)
 
-        spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
+        spec.loader.exec_module = execute_and_change  # type: ignore[method-assign]
         return spec
 
 
+def _start_again_at_once(processes: ModuleType) -> None:
+    """The supervisor waits longer from death to death of a process; here they die often, and on purpose."""
+    processes._STABLE_SECONDS = 0.0
+
+
 def install() -> None:
-    """Makes this process one that may die at the points of its service; any other stays as it is."""
-    service = sys.orig_argv[-1]
-    if VARIABLE in os.environ and service in STEPS:
-        sys.meta_path.insert(0, _Finder(service))
+    """Makes this process one that may die at the points of its service, if it is one."""
+    program = sys.orig_argv[-1]
+    if VARIABLE not in os.environ:
+        return
+    changes: dict[str, list[Callable[[ModuleType], None]]] = {"local.processes": [_start_again_at_once]}
+    for name, step in STEPS.get(program, {}).items():
+        changes.setdefault(step.module, []).append(functools.partial(step.wrap, service=program, name=name))
+    sys.meta_path.insert(0, _Finder(changes))

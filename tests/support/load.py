@@ -319,6 +319,11 @@ def _of_result(result: Any) -> Answer:
     return of_refusal(result.status.code, result.status)
 
 
+def state_of(transfer: transfer_pb2.Transfer) -> str:
+    """A transfer's state by its name."""
+    return _STATES[transfer.state]
+
+
 def settled(transfer: transfer_pb2.Transfer) -> Settled:
     """A transfer as the checker looks at it."""
     declined = transfer.state == transfer_pb2.TRANSFER_STATE_DECLINED

@@ -17,10 +17,9 @@ from florin.transactions.v1 import transfer_pb2
 from florin.transactions.v1 import transfer_service_pb2 as pb
 from local.client import Edge, Patience, Refused
 from meshkit.errors import reason_name
-from tests.support.load import REVIEW_ABOVE
+from tests.support.load import REVIEW_ABOVE, state_of
 
 _FINAL = ("COMPLETED", "DECLINED", "REVERSED", "CAPTURED", "VOIDED", "EXPIRED")
-_STATES = {value: name.removeprefix("TRANSFER_STATE_") for name, value in transfer_pb2.TransferState.items()}
 PATIENCE_SECONDS = 60.0
 
 
@@ -190,13 +189,13 @@ class Scenes:
     async def _ends(self, name: str, *states: str) -> None:
         """Waits until a transfer is in one of these states, which has to be its end."""
         found = await self._reaches(name, *states)
-        self.ends[name] = _STATES[found.state]
+        self.ends[name] = state_of(found)
 
     async def _reaches(self, name: str, *states: str) -> transfer_pb2.Transfer:
         asked, patience = pb.GetTransferRequest(name=name), Patience(PATIENCE_SECONDS)
         while True:
             found: transfer_pb2.Transfer = (await self._call(self._teller.transfers.GetTransfer, asked)).transfer
-            state = _STATES[found.state]
+            state = state_of(found)
             if state in states:
                 return found
             # A payment completes before it is reversed, and a part of an authorization is captured before it ends.
@@ -252,11 +251,6 @@ def playing(scenes: Scenes, callers: int) -> Iterator[Callable[[], Awaitable[Non
     finally:
         for task in tasks:
             task.cancel()
-
-
-def state_of(transfer: transfer_pb2.Transfer) -> str:
-    """A transfer's state by its name."""
-    return _STATES[transfer.state]
 
 
 def _money(amount: int) -> money_pb2.Money:
