@@ -19,7 +19,7 @@ from meshkit.database import Database
 from meshkit.errors import DeadlineExceeded, DomainError, RecordedRefusal, RequestIdReused
 from transactions import errors, exchange_errors, quotes, store
 from transactions.model import RESTING, State, Transfer
-from transactions.passes import Passes, crash
+from transactions.passes import Passes
 from transactions.settings import Settings
 from transactions.tariffs import Tariffs
 
@@ -107,7 +107,6 @@ class Orders:
         for order, result in zip(orders, results, strict=True):
             if isinstance(result, Transfer):
                 order.recorded = result
-        crash(self._settings, "after-intent")
         self.hand_on(orders)
         return results
 

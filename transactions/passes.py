@@ -6,8 +6,6 @@ outcome is written only over the version it was derived from.
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -185,9 +183,7 @@ class Passes:
                 progress.settle(transfer, Answer.REFUSED, refusal=errors.naming(refusal, transfer.name))
             elif sides is not None:
                 screened.append((answers.resolved(transfer, *sides), *sides))
-        crash(self._settings, "before-screening")
         outcomes = await self._decide(screened)
-        crash(self._settings, "after-screening")
         review: list[Transfer] = []
         allowed: list[Transfer] = []
         for (transfer, _, _), outcome in zip(screened, outcomes, strict=True):
@@ -237,15 +233,12 @@ class Passes:
                 progress.settle(transfer, answer, customers=answers.viewers(transfer, outcome))
 
     async def _authorize(self, transfers: list[Transfer], progress: Progress) -> None:
-        crash(self._settings, "before-authorizing")
         await self._hold(transfers, Answer.AUTHORIZED, progress)
-        crash(self._settings, "after-authorizing")
 
     async def _end(self, transfers: list[Transfer], progress: Progress) -> None:
         """Gives back what is left of authorizations. No capture takes anything from then on; one that did, and is not
         recorded yet, is recorded first."""
         released = await self._ledger.release(transfers)
-        crash(self._settings, "after-ending")
         keys = [transfer.place for transfer in transfers]
         tenants = {transfer.tenant for transfer in transfers}
 
@@ -269,14 +262,12 @@ class Passes:
                 progress.settle(now, saga.end_of(now))
 
     async def _post(self, transfers: list[Transfer], progress: Progress) -> None:
-        crash(self._settings, "before-posting")
         stand_ins = [transfer for transfer in transfers if transfer.stand_in]
         if stand_ins:
             # Compliance may have wanted a review whose answer, or whose hold's answer, was lost: a journal that knows
             # of no hold would leave it behind, or find its own funds kept back.
             await self._ledger.release(stand_ins)
         outcomes = await self._ledger.post(transfers)
-        crash(self._settings, "after-posting")
         refused: list[tuple[Transfer, status_pb2.Status]] = []
         for transfer, outcome in zip(transfers, outcomes, strict=True):
             if outcome.refusal is None:
@@ -316,7 +307,6 @@ class Passes:
         """Writes the outcomes; where somebody was faster, theirs is the present state."""
         changed = list(progress.changed.values())
         keys = [transfer.place for transfer in transfers]
-        crash(self._settings, "before-outcome")
         # A completed transfer is derived again from its journal, to the same event; a refusal's time is not, nor is
         # what follows where compliance may be away by then and a stand-in decision take another way.
         derivable = self._settings.screening_posture == "closed"
@@ -336,7 +326,6 @@ class Passes:
 
         if changed or progress.stuck:
             await self._db.run({transfer.tenant for transfer in transfers}, work, durable=durable)
-        crash(self._settings, "after-outcome")
         present = {t.place: t for t in (*transfers, *changed, *lost)}
         self._on_change([*changed, *lost, *others])
         return [present[key] for key in keys]
@@ -344,9 +333,3 @@ class Passes:
 
 STAND_IN = "stand-in"
 """Stands for the decision's name while compliance did not make one."""
-
-
-def crash(settings: Settings, point: str) -> None:
-    """Kills this process if the tests asked for it at this point; nothing runs any more, as with kill -9."""
-    if settings.crash_point == point:
-        os.kill(os.getpid(), signal.SIGKILL)

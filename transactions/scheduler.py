@@ -22,7 +22,6 @@ from meshkit.errors import DomainError, Unavailable
 from transactions import calendar_store, schedule_events, schedule_store
 from transactions.model import Transfer
 from transactions.orders import Declined, Orders
-from transactions.passes import crash
 from transactions.recurrence import BusinessDays
 from transactions.schedule import (
     Run,
@@ -98,7 +97,6 @@ class Scheduler:
         """Begins what is due, brings forward what is under way, spreads new calendars, some of each; whether there was
         any."""
         moved, begun = await self._db.run(ALL_TENANTS, self._begin)
-        crash(self._settings, "after-begin")
         for run in begun:
             if run.state is RunState.SKIPPED:
                 RUNS.labels(run.state).inc()
@@ -108,7 +106,6 @@ class Scheduler:
                 RUNS.labels(one.run.state).inc()
         taken = [one for one in due if one.run.state is RunState.STARTED]
         if taken:
-            crash(self._settings, "before-paying")
             # Once begun it is finished, also when this worker is to end.
             await asyncio.shield(self._bring_forward(taken))
         outdated = await self._db.run(ALL_TENANTS, self._spread)
@@ -179,13 +176,11 @@ class Scheduler:
     async def _bring_forward(self, taken: Sequence[Taken]) -> None:
         now = clock.now()
         answers = await self._pay([transfer_of(one.schedule, one.run, now) for one in taken])
-        crash(self._settings, "after-paying")
 
         async def record(conn: AsyncConnection) -> list[Run]:
             return await self._record(conn, taken, answers)
 
         recorded = await self._db.run({one.schedule.tenant for one in taken}, record)
-        crash(self._settings, "after-recording")
         for run in recorded:
             RUNS.labels(run.state).inc()
 

@@ -43,7 +43,6 @@ class Settings(ServiceSettings):
     exchange_rate_age_max_seconds: int = Field(
         3600, ge=1, description="Quotes are made of no exchange rate that its source gave longer ago."
     )
-    crash_point: str = Field("", description="Tests only: the process kills itself at this point. Empty: never.")
 
     @property
     def recovery_lease_seconds(self) -> float:

@@ -15,7 +15,8 @@ from florin.common.v1 import errors_pb2
 from meshkit import clock
 from meshkit.errors import RecordedRefusal, RequestIdReused, StaffOnly, Unavailable
 from tests.integration.transactions.conftest import Replica, call_of
-from tests.integration.transactions.test_recovery import Killed, killed_at, restarted
+from tests.integration.transactions.deaths import Killed
+from tests.integration.transactions.test_recovery import killed_at, restarted
 from tests.unit.transactions.making import ANNA, TELLER, transfer
 from transactions import store
 from transactions.errors import (

@@ -12,7 +12,10 @@ from unittest import mock
 import pytest
 
 from meshkit.errors import RecordedRefusal
+from tests.integration.transactions import deaths
 from tests.integration.transactions.conftest import Replica, serving
+from tests.integration.transactions.deaths import Killed
+from tests.integration.transactions.fakes import FakeLedger
 from tests.unit.transactions.making import transfer
 from transactions import orders as batches
 from transactions import passes
@@ -29,21 +32,27 @@ POINTS = (
 )
 
 
-class Killed(BaseException):
-    """Stands for kill -9: nothing handles it, nothing runs after it."""
+_STEPS: dict[str, tuple[type, str]] = {
+    "intent": (batches.Orders, "_record_intents"),
+    "screening": (passes.Passes, "_decide"),
+    "authorizing": (passes.Passes, "_authorize"),
+    "ending": (FakeLedger, "release"),
+    "outcome": (passes.Passes, "_record"),
+}
+
+
+def _step(point: str) -> tuple[type, str]:
+    """The function that a point is before or after. A pass begins to post earlier than accounts is asked."""
+    if point == "before-posting":
+        return passes.Passes, "_post"
+    return (FakeLedger, "post") if point == "after-posting" else _STEPS[point.partition("-")[2]]
 
 
 @contextmanager
 def killed_at(point: str) -> Iterator[list[str]]:
     """Ends whatever reaches a crash point; gives the points that were hit."""
-    hit: list[str] = []
-
-    def crash(_settings: object, reached: str) -> None:
-        if reached == point:
-            hit.append(point)
-            raise Killed
-
-    with mock.patch.object(passes, "crash", crash), mock.patch.object(batches, "crash", crash):
+    owner, name = _step(point)
+    with deaths.dying(owner, name, point, after=point.startswith("after-")) as hit:
         yield hit
 
 

@@ -19,9 +19,11 @@ from meshkit import clock, idempotency
 from meshkit.batching import FEW_ITEMS_MAX
 from meshkit.errors import RecordedRefusal, RequestIdReused, StaffOnly
 from meshkit.identity import Principal
+from tests.integration.transactions import deaths
 from tests.integration.transactions.conftest import Replica, call_of, serving
 from tests.integration.transactions.test_fees import set_schedule as set_fees
-from tests.integration.transactions.test_recovery import Killed, restarted
+from tests.integration.transactions.deaths import Killed
+from tests.integration.transactions.test_recovery import restarted
 from tests.support.parts import eventually
 from tests.unit.transactions.making import ANNA, TELLER, transfer
 from tests.unit.transactions.scheduling import MONDAY, schedule, timing
@@ -204,24 +206,39 @@ async def test_a_run_costs_what_is_in_force_when_it_pays(replica: Replica, time:
     assert replica.ledger.balances["accounts/fees"] == 7
 
 
+_STEPS = {
+    # Nothing of a taking is there before its commit: what was begun is what there is.
+    "after-begin": ("_take", False),
+    "before-paying": ("_bring_forward", False),
+    "after-paying": ("_pay", True),
+    "after-recording": ("_bring_forward", True),
+}
+"""Points → the worker's method, and whether it dies after it."""
+
+
 @contextmanager
 def killed_at(point: str) -> Iterator[list[str]]:
     """Ends a worker at one of its points; gives those that were hit."""
-    hit: list[str] = []
+    if point == "after-intent":
+        with _killed_after_the_intent() as hit:
+            yield hit
+    else:
+        name, after = _STEPS[point]
+        with deaths.dying(scheduler.Scheduler, name, point, after=after) as hit:
+            yield hit
 
-    def crash(_settings: object, reached: str) -> None:
-        if reached == point:
-            hit.append(point)
-            raise Killed
+
+@contextmanager
+def _killed_after_the_intent() -> Iterator[list[str]]:
+    hit: list[str] = []
 
     async def recorded_only(orders: batches.Orders, transfers: Sequence[Transfer], _deadline: float) -> Any:
         with mock.patch.object(orders, "hand_on"):
             await orders._record_orders([Order(transfer) for transfer in transfers])
-        hit.append(point)
+        hit.append("after-intent")
         raise Killed
 
-    dies_of_intent = mock.patch.object(batches.Orders, "create_batch", recorded_only)
-    with mock.patch.object(scheduler, "crash", crash) if point != "after-intent" else dies_of_intent:
+    with mock.patch.object(batches.Orders, "create_batch", recorded_only):
         yield hit
 
 
