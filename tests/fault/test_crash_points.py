@@ -29,6 +29,10 @@ CALLERS = 10
 ACCOUNTS = 6
 FUNDS = 1_000_000_00
 POINT_SECONDS = 45.0
+FINAL_SECONDS = 60.0
+"""After the last death every scene has come to its end within this."""
+LEASE = {"TRANSACTIONS_RECOVERY_LEASE_MS": "1500"}
+"""Shorter than by default: here so much dies that what is left behind would wait for most of the time."""
 CRASHING = Path(crashes.__file__).with_name("crashing")
 
 
@@ -43,7 +47,7 @@ def mesh(armed: Path) -> Iterator[whole.Mesh]:
     """A mesh whose processes may die at the points. It starts them again at once, however often they died."""
     path = os.pathsep.join([str(CRASHING), *filter(None, [os.environ.get("PYTHONPATH")])])
     scale = [part for service, count in REPLICAS.items() for part in ("--scale", f"{service}={count}")]
-    with whole.running(*scale, environment={"PYTHONPATH": path, crashes.VARIABLE: str(armed)}) as started:
+    with whole.running(*scale, environment={**LEASE, "PYTHONPATH": path, crashes.VARIABLE: str(armed)}) as started:
         yield started
 
 
@@ -73,7 +77,7 @@ async def test_a_death_at_any_point_leaves_every_payment_with_one_end(
             for wave in waves(seed):
                 await _die_at(armed, wave)
                 died += len(wave)
-            await end()
+            await asyncio.wait_for(end(), FINAL_SECONDS)
         settled = time.monotonic()
         session = edge.session("teller", tenant=tenant)
         assert await _states(session) == played.ends

@@ -20,7 +20,8 @@ from meshkit.errors import reason_name
 from tests.support.load import REVIEW_ABOVE, state_of
 
 _FINAL = ("COMPLETED", "DECLINED", "REVERSED", "CAPTURED", "VOIDED", "EXPIRED")
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 150.0
+"""What is under way when a process dies may be under way again when the next one does."""
 
 
 class NotAsPlayed(AssertionError):
