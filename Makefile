@@ -79,7 +79,7 @@ test: setup ## All tests that need Python alone (SERVICE=accounts for one servic
 	@if [ -n "$(SERVICE)" ]; then \
 	  $(BIN)/pytest -q tests/unit/$(SERVICE) tests/integration/$(SERVICE); \
 	else \
-	  $(BIN)/pytest -q -n 2 tests/unit tests/tidy tests/integration tests/contract tests/e2e tests/security --ignore=tests/security/matrix; \
+	  $(BIN)/pytest -q -n 2 tests/unit tests/tidy tests/simulation tests/integration tests/contract tests/e2e tests/security --ignore=tests/security/matrix; \
 	fi
 
 .PHONY: security

@@ -21,8 +21,8 @@ from meshkit.errors import RecordedRefusal, RequestIdReused, StaffOnly
 from meshkit.identity import Principal
 from tests.integration.transactions import deaths
 from tests.integration.transactions.conftest import Replica, call_of, serving
-from tests.integration.transactions.test_fees import set_schedule as set_fees
 from tests.integration.transactions.deaths import Killed
+from tests.integration.transactions.test_fees import set_schedule as set_fees
 from tests.integration.transactions.test_recovery import restarted
 from tests.support.parts import eventually
 from tests.unit.transactions.making import ANNA, TELLER, transfer
