@@ -39,6 +39,7 @@ from tests.simulation.transfer_tables import Tables
 from tests.simulation.world import Fate, Process, World
 from transactions import answers, authorizations, clients, consumers, operations, orders, originals, passes, recovery
 from transactions.clients import LedgerClient, ScreeningClient
+from transactions.model import Transfer
 from transactions.operations import Transfers
 from transactions.passes import Passes
 from transactions.recovery import Recovery
@@ -94,6 +95,14 @@ class _NoMatches:
         return {}
 
 
+class _NoFees:
+    """Nothing costs anything."""
+
+    async def priced(self, transfers: Sequence[Transfer]) -> list[Transfer]:
+        """As Tariffs.priced."""
+        return list(transfers)
+
+
 class _Gated:
     """The transactions service's database as one replica sees it: each transaction stops at a gate."""
 
@@ -139,7 +148,8 @@ class Replica:
         ledger, screening = LedgerClient(wire, 4.0), ScreeningClient(wire, 4.0)
         waiters = Waiters()
         self._passes = Passes(db, ledger, screening, bank.settings, on_change=waiters.changed)
-        self.transfers = Transfers(db, self._passes, ledger, waiters, bank.settings)
+        tariffs: Any = _NoFees()
+        self.transfers = Transfers(db, self._passes, ledger, waiters, tariffs, bank.settings)
         self._recovery = Recovery(db, self._passes, bank.settings)
         self._world.spawn(self.process, self.transfers.orders.run())
 
