@@ -1,5 +1,5 @@
 """A mesh in one process: the real code of three services over tables in memory, two replicas of transactions, and the
-oracle beside it, which is asked at every step. `simulated()` puts the tables, the gates and the clock in their places.
+oracle beside it, which is asked at every step.
 """
 
 from __future__ import annotations
@@ -7,12 +7,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import types
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
-from unittest import mock
 
 from accounts import ledger_rpc, posting
 from accounts.book import Expire
@@ -22,22 +19,21 @@ from compliance import operations as compliance_operations
 from compliance import screening_operations, screening_rpc
 from compliance.model import CaseState, Limit, LimitKind, Outcome, Rule
 from compliance.screening_operations import Terms
-from florin.accounts.v1 import journal_pb2
-from florin.compliance.v1 import decision_pb2
 from florin.transactions.v1 import events_pb2
-from meshkit import batching, clock, identity, inbox, policy
+from meshkit import identity, inbox, policy
 from meshkit.envelopes import Incoming
-from meshkit.errors import DomainError, RecordedRefusal, Unavailable, reason_name, reason_of
+from meshkit.errors import DomainError, RecordedRefusal, Unavailable
 from meshkit.identity import Call, Principal
 from meshkit.outbox import Event, subject_of
-from tests.simulation import ledger_tables, screening_tables, transfer_tables
+from tests.simulation import ledger_tables
+from tests.simulation.comparison import Comparison
 from tests.simulation.ledger_tables import Ledger
 from tests.simulation.loop import at_once
 from tests.simulation.oracle import Oracle, Wrong
 from tests.simulation.screening_tables import Compliance
 from tests.simulation.transfer_tables import Tables
 from tests.simulation.world import Fate, Process, World
-from transactions import answers, authorizations, clients, consumers, operations, orders, originals, passes, recovery
+from transactions import consumers
 from transactions.clients import LedgerClient, ScreeningClient
 from transactions.model import Transfer
 from transactions.operations import Transfers
@@ -59,7 +55,8 @@ _EVERYTHING = Terms(lease=timedelta(days=1), case_time=CASE_TIME)
 
 _HEARD = frozenset(policy.load("compliance").consumes["transactions"])
 """What of transfers compliance is told."""
-_present: list[Bank] = []
+present: list[Bank] = []
+"""The bank that is played with: the clock and the calls of the product's modules are its own."""
 
 
 class _Wire:
@@ -167,7 +164,7 @@ class Bank:
 
     def __init__(self, *, posture: str = "closed") -> None:
         self.world = World()
-        _present[:] = [self]
+        present[:] = [self]
         self.tables, self.ledger, self.compliance = Tables(), Ledger(), Compliance()
         self.settings = Settings.model_construct(
             screening_posture=posture,
@@ -227,7 +224,11 @@ class Bank:
             response = contextvars.copy_context().run(_served, getattr(service, name), request, self.world.loop.time())
         except DomainError as refusal:
             raise RecordedRefusal(refusal.to_status()) from None
-        _Comparison(self.oracle, self.world.now(), self.name_of).compare(name, request, response)
+        try:
+            Comparison(self.oracle, self.world.now(), self.name_of).compare(name, request, response)
+        except Wrong as wrong:  # noted, since it is raised into the product, which may take it for a failure and go on
+            self.world.errors.append(str(wrong))
+            raise
         return response
 
     def name_of(self, key: str) -> str:
@@ -363,55 +364,6 @@ class Bank:
         self.world.loop.close()
 
 
-class _Comparison:
-    """Each step of a call beside what the oracle makes of it."""
-
-    def __init__(self, oracle: Oracle, now: Any, name_of: Callable[[str], str]) -> None:
-        self._oracle = oracle
-        self._now = now
-        self._name_of = name_of
-
-    def compare(self, name: str, request: Any, response: Any) -> None:
-        """Raises Wrong where they differ."""
-        if name == "ResolveAccounts":
-            return
-        check = getattr(self, f"_{name}")
-        for step, outcome in zip(request.steps, response.outcomes, strict=True):
-            expected = check(step)
-            if name == "ScreenTransfers":
-                found = decision_pb2.DecisionOutcome.Name(outcome.outcome).removeprefix("DECISION_OUTCOME_")
-            else:
-                refused = outcome.HasField("refusal")
-                found = reason_name(reason_of(outcome.refusal)) if refused else ""
-            if found != expected:
-                raise Wrong(f"{name} came to {found or 'yes'}, it should be {expected or 'yes'}: {step}")
-
-    def _PostJournals(self, step: Any) -> str:
-        debit, credit = step.legs
-        of = self._name_of(step.hold_key) if step.hold_key else ""
-        had_moved = step.origin in self._oracle.moved
-        amount = credit.amount.minor_units
-        reason = self._oracle.post(
-            step.origin, debit.account, credit.account, amount, self._now, of=of, keep=step.keep_hold
-        )
-        if not reason and not had_moved and step.kind != journal_pb2.JOURNAL_KIND_REVERSAL:
-            self._oracle.allow(of or step.origin)
-        return reason
-
-    def _PlaceHolds(self, step: Any) -> str:
-        until = step.expire_time.ToDatetime(tzinfo=self._now.tzinfo) if step.HasField("expire_time") else None
-        return self._oracle.hold(step.origin, step.account, step.amount.minor_units, until)
-
-    def _ReleaseHolds(self, step: Any) -> str:
-        return self._oracle.release(self._name_of(step.hold_key), self._now)
-
-    def _CancelSteps(self, step: Any) -> str:
-        return self._oracle.cancel(self._name_of(step.key))
-
-    def _ScreenTransfers(self, step: Any) -> str:
-        return self._oracle.screen(step.transfer, step.debit_account, step.amount.minor_units, self._now)
-
-
 def _served(method: Any, request: Any, now: float) -> Any:
     identity.begin(Call("", "transactions", None, "", b"", now + 10))
     return at_once(method(request, None))
@@ -429,54 +381,3 @@ def _incoming(event: Event) -> Incoming:
 def call_of(who: Principal, bank: Bank, method: str = "", request_id: str = "", seconds: float = 5.0) -> Call:
     """A call as the interceptor makes it; its fingerprint is that of its request_id, which no other payload has."""
     return Call(method, "edge", who, request_id, request_id.encode(), bank.world.loop.time() + seconds)
-
-
-async def _call(method: Any, request: Any, **_options: Any) -> Any:
-    return await _present[0].call(method, request)
-
-
-async def _record_nothing(*_arguments: Any, **_options: Any) -> None:
-    """Audit rows are not what is looked at here."""
-
-
-class _Errors:
-    """The log of a module: what it calls an error is a finding."""
-
-    def error(self, message: str, **facts: Any) -> None:
-        _present[0].world.errors.append(f"{message}: {facts}")
-
-    def __getattr__(self, _level: str) -> Callable[..., None]:
-        return lambda *_arguments, **_facts: None
-
-
-@contextmanager
-def simulated() -> Iterator[None]:
-    """Puts tables, gates, clock and log in their places while the block runs."""
-    ticking = types.SimpleNamespace(monotonic=lambda: _present[0].world.loop.time())
-    outbox, audit = types.SimpleNamespace(append=screening_tables.append), types.SimpleNamespace(record=_record_nothing)
-    replaced: list[tuple[Any, dict[str, Any]]] = [
-        (clock, {"now": lambda: _present[0].world.now()}),
-        (clients, {"channels": types.SimpleNamespace(call=_call), "time": ticking}),
-        (operations, {"store": transfer_tables, "time": ticking, "audit": audit}),
-        (authorizations, {"store": transfer_tables, "time": ticking, "audit": audit}),
-        (orders, {"store": transfer_tables, "time": ticking, "_log": _Errors()}),
-        (recovery, {"store": transfer_tables, "time": ticking, "_log": _Errors()}),
-        (passes, {"store": transfer_tables, "_log": _Errors()}),
-        (originals, {"store": transfer_tables}),
-        (consumers, {"store": transfer_tables}),
-        (answers, {"_log": _Errors()}),
-        (batching, {"time": ticking, "_log": _Errors()}),
-        (identity, {"time": ticking}),
-        (posting, {"ledger_store": ledger_tables}),
-        (screening_operations, dict.fromkeys(_SCREENING_STORES, screening_tables) | {"outbox": outbox}),
-        (compliance_operations, {"case_store": screening_tables, "outbox": outbox, "audit": audit}),
-    ]
-    with contextlib.ExitStack() as stack:
-        for module, names in replaced:
-            stack.enter_context(mock.patch.multiple(module, **names))
-        for module in (operations, authorizations):
-            stack.enter_context(mock.patch.object(module.idempotency, "claim", transfer_tables.claim))
-        yield
-
-
-_SCREENING_STORES = ("case_store", "kyc_store", "policy_store", "screening_store")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from tests.simulation.bank import simulated
+from tests.simulation.places import simulated
 from tests.support.seeds import SEED
 
 
