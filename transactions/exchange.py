@@ -151,11 +151,14 @@ def _quotable(amount: int, currency: str) -> int:
     return amount
 
 
-def exchanged(transfer: Transfer, quote: Quote | None) -> Transfer:
-    """A new transfer with what its quote makes of its amount. Raises QuoteNotFound, QuoteExpired, QuoteMismatch."""
+def exchanged(transfer: Transfer, quote: Quote | None, moment: datetime) -> Transfer:
+    """A new transfer with what its quote makes of its amount at a moment.
+
+    Raises QuoteNotFound, QuoteExpired, QuoteMismatch.
+    """
     if quote is None or not quote.visible_to(transfer.principal):
         raise exchange_errors.QuoteNotFound(f"quotes/{transfer.quote}")
-    if transfer.create_time >= quote.expire_time:
+    if moment >= quote.expire_time:
         raise exchange_errors.QuoteExpired(quote.name, quote.expire_time)
     if (transfer.currency, transfer.amount) != (quote.debit_currency, quote.debit_amount):
         raise exchange_errors.QuoteMismatch(quote.name, quote.debit_currency, quote.debit_amount)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, cast
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from meshkit.database import fetch
+from meshkit.database import execute, fetch
 from transactions.exchange import RATE_PLACES, ExchangeRate, PositionAccount, Quote, rate_text
 
 _RATE = "tenant, base, counter, version, rate, spread, source, rate_time, create_time, created_by"
@@ -17,6 +19,9 @@ _QUOTE = (
     "tenant, id, customer, debit_currency, debit_amount, credit_currency, credit_amount, rate, rate_name, rate_version,"
     " rate_time, debit_position, credit_position, expire_time, create_time"
 )
+_LOCK_CLASS = 0x71756F74  # "quot": the class of the advisory locks that quotes share
+_LOCKS = 256
+"""So many at most: PostgreSQL has room for a few thousand locks at once, and a batch may have a thousand quotes."""
 
 
 async def next_rate_version(conn: AsyncConnection, tenant: str, base: str, counter: str) -> int:
@@ -161,12 +166,23 @@ async def read_quotes(conn: AsyncConnection, wanted: Sequence[tuple[str, str]]) 
     return {(row[0], row[1]): _quote(row) for row in rows}
 
 
+async def lock_quotes(conn: AsyncConnection, wanted: Sequence[tuple[str, str]]) -> datetime:
+    """Waits until nobody else uses the quotes, (tenant, id), and keeps others waiting until the transaction's end.
+    Gives the time by then, which is the database's: all replicas have the same."""
+    slots = sorted({zlib.crc32("\0".join(place).encode()) % _LOCKS for place in wanted})
+    await execute(
+        conn, "SELECT pg_advisory_xact_lock(%s, slot) FROM unnest(%s::integer[]) AS slot", (_LOCK_CLASS, slots)
+    )
+    ((moment,),) = await fetch(conn, "SELECT clock_timestamp()", ())
+    return cast("datetime", moment)
+
+
 async def users_of(conn: AsyncConnection, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """The ids of the transfers that use quotes, by (tenant, quote)."""
     rows = await fetch(
         conn,
         "SELECT tenant, quote, id FROM transfers JOIN unnest(%s::text[], %s::text[]) AS k(tenant, quote)"
-        " USING (tenant, quote) WHERE quote IS NOT NULL AND state <> 'DECLINED'",
+        " USING (tenant, quote) WHERE quote IS NOT NULL",
         ([tenant for tenant, _ in wanted], [id_ for _, id_ in wanted]),
     )
     return {(row[0], row[1]): row[2] for row in rows}

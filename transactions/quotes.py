@@ -21,9 +21,11 @@ async def applied(
     """Transfers that can be recorded, with what their quotes make of them; those that were recorded before, whose
     quotes may be over by now; and by (tenant, request_key) why others cannot be.
 
-    That one quote is not used twice is the table's to say, when they are recorded.
+    That one quote is not used twice is the table's to say, when they are recorded. What is refused stays refused, also
+    for a copy of the request that comes late: whoever was told so asks for another quote and pays by that one.
     """
     quoting = [transfer for transfer in transfers if transfer.quote]
+    moment = await exchange_store.lock_quotes(conn, [(t.tenant, t.quote) for t in quoting])
     recorded = await store.find_by_request(conn, cipher, [(t.tenant, t.request_key, t.id) for t in quoting])
     known = {(t.tenant, t.request_key) for t in recorded} | {t.place for t in recorded}
     found = await exchange_store.read_quotes(conn, sorted({(t.tenant, t.quote) for t in quoting}))
@@ -34,7 +36,7 @@ async def applied(
         if request in known or transfer.place in known:
             continue
         try:
-            ready.append(exchange.exchanged(transfer, found.get((transfer.tenant, transfer.quote))))
+            ready.append(exchange.exchanged(transfer, found.get((transfer.tenant, transfer.quote)), moment))
         except DomainError as refusal:
             refused[request] = refusal
     return ready, recorded, refused
@@ -46,7 +48,8 @@ async def previewed(conn: AsyncConnection, transfer: Transfer) -> Transfer:
     Raises QuoteNotFound, QuoteExpired, QuoteMismatch, QuoteUsed.
     """
     place = (transfer.tenant, transfer.quote)
-    quoted = exchange.exchanged(transfer, (await exchange_store.read_quotes(conn, [place])).get(place))
+    found = (await exchange_store.read_quotes(conn, [place])).get(place)
+    quoted = exchange.exchanged(transfer, found, transfer.create_time)
     if place in await exchange_store.users_of(conn, [place]):
         raise exchange_errors.QuoteUsed(transfer.quote)
     return quoted

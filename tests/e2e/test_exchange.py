@@ -171,7 +171,8 @@ def test_an_exchange_is_screened_by_what_is_paid_and_costs_its_own_fee(mesh: Mes
 
 
 def test_a_quote_is_for_one_customer_one_amount_and_one_time(mesh: Mesh, tenant: str) -> None:
-    """Another's looks as if it did not exist; a mismatch names the quoted amount; none is for an authorization."""
+    """Another's looks as if it did not exist; a mismatch names the quoted amount; none is for an authorization. Whatever
+    becomes of the one that uses it, another one does not."""
     mesh.set_rate("1.1", tenant=tenant)
     mine, stranger = mesh.customer(tenant=tenant), mesh.customer(tenant=tenant)
     debit, credit = mesh.account(mine, funds=100_00, tenant=tenant), mesh.account(currency="USD", tenant=tenant)
@@ -196,7 +197,10 @@ def test_a_quote_is_for_one_customer_one_amount_and_one_time(mesh: Mesh, tenant:
     assert refused(lambda: mesh.call(CREATE, wrong, "customer", **own)).reason == "CURRENCY_MISMATCH"
     without = mesh.transfer(debit, credit, 10_00)
     assert refused(lambda: mesh.call(CREATE, without, "customer", **own)).reason == "CURRENCY_MISMATCH"
-    assert mesh.call(CREATE, using(mesh, quote, debit, credit), "customer", **own).transfer.exchange.quote == quote.name
+    right = using(mesh, quote, debit, credit)
+    assert refused(lambda: mesh.call(CREATE, right, "customer", **own)).reason == "QUOTE_USED"
+    right.quote = mesh.call(QUOTE, asking(money("EUR", 10_00), "USD"), "customer", **own).quote.name
+    assert mesh.call(CREATE, right, "customer", **own).transfer.exchange.quote == right.quote
 
 
 def test_nothing_is_quoted_without_a_rate_of_now_and_positions(mesh: Mesh, tenant: str) -> None:

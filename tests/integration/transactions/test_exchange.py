@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from psycopg.errors import InsufficientPrivilege
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from florin.transactions.v1 import events_pb2
 from florin.transactions.v1 import exchange_service_pb2 as pb
@@ -24,7 +25,7 @@ from tests.integration.transactions.test_fees import events, paying, reverse, re
 from tests.integration.transactions.test_recovery import POINTS, dies, restarted
 from tests.unit.transactions.making import ANNA, TELLER
 from tests.unit.transactions.test_exchange import rate_of
-from transactions import exchange_messages, exchange_operations, exchange_store
+from transactions import exchange_messages, exchange_operations, exchange_store, quotes, store
 from transactions.errors import AccountNotFound, AccountTypeWrong, CurrencyMismatch, ReversalExceeded
 from transactions.exchange import ExchangeRate, PositionAccount, Quote, rate_from
 from transactions.exchange_errors import (
@@ -158,24 +159,71 @@ async def test_of_one_batch_one_transfer_uses_a_quote(replica: Replica) -> None:
     assert all(isinstance(result, Transfer | QuoteUsed) for result in flat)
 
 
+async def ending(replica: Replica, seconds: float) -> Quote:
+    """A quote that expires so long from now."""
+    offered = await quote(replica)
+    short = replace(offered, id=f"short-{next(_numbers)}", expire_time=clock.now() + timedelta(seconds=seconds))
+    await replica.db.run("demo", lambda conn: exchange_store.add_quote(conn, short))
+    return short
+
+
 async def test_a_copy_of_a_request_is_the_same_transfer_also_when_its_quote_is_over(replica: Replica) -> None:
     """And another payload under its request_id is refused as such."""
-    offered = await quote(replica)
+    offered = await ending(replica, 1)
     wanted = using(offered, request_id="copied")
     first = await replica.create(wanted)
-    later = replace(wanted, create_time=offered.expire_time + timedelta(hours=1))
+    await asyncio.sleep(1)
+    later = replace(wanted, create_time=clock.now())
     answers = await asyncio.gather(*(replica.create(later) for _ in range(10)))
     assert {answer.name for answer in answers} == {first.name}
     with pytest.raises(RequestIdReused):
         await replica.create(replace(later, fingerprint=b"x" * 32))
 
 
-async def test_a_declined_transfer_gives_its_quote_back(replica: Replica) -> None:
-    """Once there is enough in the account, the same offer can be used, until it expires."""
-    offered = await quote(replica)
-    with pytest.raises(RecordedRefusal, match="not enough"):
-        await replica.create(using(offered, debit_account="accounts/poor"))
-    assert (await replica.create(using(offered))).state is State.COMPLETED
+async def test_what_was_refused_as_too_late_is_not_made_by_a_copy_that_was_stuck(replica: Replica) -> None:
+    """Whoever was told that the quote expired pays by another one."""
+    offered = await ending(replica, 0.2)
+    stuck = using(offered)
+    await asyncio.sleep(0.3)
+    for copy in (replace(stuck, create_time=clock.now()), stuck):
+        with pytest.raises(QuoteExpired):
+            await replica.create(copy)
+    assert await replica.query("SELECT 1 FROM transfers") == []
+
+
+async def test_a_copy_that_comes_too_late_waits_for_the_one_that_is_being_recorded(replica: Replica) -> None:
+    """It is not told that the quote expired, and the money moved all the same."""
+    offered = await ending(replica, 0.5)
+    wanted = using(offered)
+    copies: list[asyncio.Task[Transfer]] = []
+
+    async def record(conn: AsyncConnection) -> None:
+        ready, _, _ = await quotes.applied(conn, replica.db.cipher, [wanted])
+        await store.insert_intents(conn, replica.db.cipher, ready, 30)
+        await asyncio.sleep(0.6)
+        copies.append(asyncio.create_task(replica.create(replace(wanted, create_time=clock.now()))))
+        done, _ = await asyncio.wait(copies, timeout=0.3)
+        assert not done
+
+    await replica.db.run("demo", record)
+    assert (await copies[0]).name == wanted.name
+
+
+async def test_a_declined_transfer_keeps_its_quote(replica: Replica) -> None:
+    """Who was told that another transfer uses it asked for another one, and a copy that was stuck pays nothing more."""
+    offered = await quote(replica, 100_000)
+    held = await replica.create(using(offered))
+    assert held.state is State.IN_REVIEW
+    refused = using(offered, debit_account="accounts/a")
+    with pytest.raises(QuoteUsed):
+        await replica.create(refused)
+    await replica.verdict(held, Verdict.REJECTED)
+    await replica.hurry()
+    await replica.recovery.before_ready()
+    assert (await replica.row(held)).state is State.DECLINED
+    with pytest.raises(QuoteUsed):
+        await replica.create(refused)
+    assert balances(replica, "a", "dollars") == [1_000_000, 0]
 
 
 @pytest.mark.parametrize(
@@ -185,13 +233,12 @@ async def test_a_declined_transfer_gives_its_quote_back(replica: Replica) -> Non
         ({"principal": ANNA, "debit_account": "accounts/anna"}, QuoteNotFound),
         ({"amount": 999}, QuoteMismatch),
         ({"currency": "USD"}, QuoteMismatch),
-        ({"create_time": clock.now() + timedelta(hours=1)}, QuoteExpired),
     ],
 )
 async def test_a_quote_that_does_not_fit_leaves_no_trace(
     replica: Replica, changes: dict[str, Any], refusal: type[DomainError]
 ) -> None:
-    """Missing, another's, of another amount or currency, over; a batch's other items go on."""
+    """Missing, another's, of another amount or currency; a batch's other items go on."""
     offered = await quote(replica)
     with pytest.raises(refusal):
         await replica.create(using(offered, **changes))

@@ -204,7 +204,7 @@ def test_a_transfer_takes_from_its_quote_what_the_payee_gets() -> None:
     """And is priced as an exchange."""
     asked = transfer(quote="q")
     assert fees.kind_of(asked) is fees.Kind.EXCHANGE
-    made = exchange.exchanged(asked, quote())
+    made = exchange.exchanged(asked, quote(), asked.create_time)
     assert made.exchange == Exchange("USD", 1100, ONE * 11 // 10, "accounts/position-eur", "accounts/position-usd")
     assert (made.credit_currency, made.fee_currency) == ("USD", "EUR")
 
@@ -226,16 +226,16 @@ def test_a_quote_that_does_not_fit_is_refused(
 ) -> None:
     """Missing, another's, over, of another amount or currency."""
     with pytest.raises(refusal):
-        exchange.exchanged(asked, offered)
+        exchange.exchanged(asked, offered, asked.create_time)
 
 
 def test_a_quote_is_its_customers_and_staffs() -> None:
     """A teller may use what a customer was offered; nobody else's customer sees it."""
     assert quote(customer="customers/anna").visible_to(ANNA)
     assert quote(customer="customers/anna").visible_to(TELLER)
-    assert exchange.exchanged(transfer(ANNA, quote="q"), quote(customer="customers/anna")).exchange is not None
+    assert exchange.exchanged(transfer(ANNA, quote="q"), quote(customer="customers/anna"), NOW).exchange is not None
     last = transfer(quote="q", create_time=NOW + timedelta(seconds=30) - timedelta(microseconds=1))
-    assert exchange.exchanged(last, quote()).exchange is not None
+    assert exchange.exchanged(last, quote(), last.create_time).exchange is not None
 
 
 @given(st.integers(0, 10**24))

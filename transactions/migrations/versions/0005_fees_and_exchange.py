@@ -134,10 +134,10 @@ ALTER TABLE transfers
     ADD CONSTRAINT transfers_exchange_is_positive CHECK (credit_amount > 0 AND credit_currency <> currency) NOT VALID,
     ADD CONSTRAINT transfers_exchange_is_no_authorization CHECK (rate IS NULL OR expire_time IS NULL) NOT VALID
 """
-# What a declined transfer was to use can be used again.
+# Also one that was declined: where it gave its quote back, a copy of a request that was refused for it could be made.
 _ONE_TRANSFER_A_QUOTE = """
 CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS inv_5_one_transfer_a_quote ON transfers (tenant, quote)
-    WHERE quote IS NOT NULL AND state <> 'DECLINED'
+    WHERE quote IS NOT NULL
 """
 
 
