@@ -96,7 +96,8 @@ async def check_position(ledger: Ledger, position: PositionAccount) -> None:
 
 async def set_position_account(conn: AsyncConnection, call: Call, wanted: PositionAccount) -> PositionAccount:
     """Sets the account through which a currency is changed, which `check_position` let pass; audited."""
-    before = (await exchange_store.read_positions(conn, call.tenant, [wanted.currency])).get(wanted.currency)
+    found = await exchange_store.read_positions(conn, call.tenant, [wanted.currency], lock=True)
+    before = found.get(wanted.currency)
     after = await exchange_store.save_position(conn, wanted)
     await outbox.append(conn, [events.position_account_changed(after)])
     await audit.record(

@@ -106,11 +106,14 @@ async def save_position(conn: AsyncConnection, position: PositionAccount) -> Pos
     return PositionAccount(*found.one())
 
 
-async def read_positions(conn: AsyncConnection, tenant: str, currencies: Sequence[str]) -> dict[str, PositionAccount]:
-    """The position accounts of currencies; those that have none are missing."""
+async def read_positions(
+    conn: AsyncConnection, tenant: str, currencies: Sequence[str], *, lock: bool = False
+) -> dict[str, PositionAccount]:
+    """The position accounts of currencies, locked if asked for; those that have none are missing."""
     rows = await fetch(
         conn,
-        f"SELECT {_POSITION} FROM position_accounts WHERE tenant = %s AND currency = ANY(%s)",  # noqa: S608
+        f"SELECT {_POSITION} FROM position_accounts WHERE tenant = %s AND currency = ANY(%s)"  # noqa: S608
+        + (" FOR UPDATE" if lock else ""),
         (tenant, list(currencies)),
     )
     return {row[1]: PositionAccount(*row) for row in rows}

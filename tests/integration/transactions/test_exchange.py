@@ -101,6 +101,18 @@ async def replica(replica: Replica) -> Replica:
     return replica
 
 
+async def test_position_accounts_that_are_set_at_once_are_audited_one_after_the_other(replica: Replica) -> None:
+    """What each of them says that it changed is what the one before it left."""
+    names = [f"position-eur-{number}" for number in range(8)]
+    for name in names:
+        replica.ledger.open(name, type_=AccountType.INTERNAL)
+    await asyncio.gather(*(set_position(replica, "EUR", name) for name in names))
+    rows = await replica.query("SELECT before, after FROM audit WHERE resource = 'positionAccounts/eur'")
+    told = sorted(((after["version"], after["account"], before) for before, after in rows), key=lambda row: row[0])
+    assert [version for version, _, _ in told] == list(range(1, 10))
+    assert [before for _, _, before in told[1:]] == [{"account": account} for _, account, _ in told[:-1]]
+
+
 async def test_an_amount_becomes_another_currency_as_it_was_quoted(replica: Replica) -> None:
     """Through the positions, in one journal; row and events tell quote, rate and what was got."""
     offered = await quote(replica)
