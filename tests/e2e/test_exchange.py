@@ -171,8 +171,8 @@ def test_an_exchange_is_screened_by_what_is_paid_and_costs_its_own_fee(mesh: Mes
 
 
 def test_a_quote_is_for_one_customer_one_amount_and_one_time(mesh: Mesh, tenant: str) -> None:
-    """Another's looks as if it did not exist; a mismatch names the quoted amount; none is for an authorization. One that
-    is declined keeps it."""
+    """Another's looks as if it did not exist; a mismatch names the quoted amount; none is for an authorization. What is
+    declined keeps its quote."""
     mesh.set_rate("1.1", tenant=tenant)
     mine, stranger = mesh.customer(tenant=tenant), mesh.customer(tenant=tenant)
     debit, credit = mesh.account(mine, funds=100_00, tenant=tenant), mesh.account(currency="USD", tenant=tenant)
