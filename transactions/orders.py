@@ -214,13 +214,13 @@ class Orders:
         by_id = {(t.tenant, t.id): t for t in known}
         results: list[Transfer | DomainError] = []
         for transfer in transfers:
-            recorded = by_request.get((transfer.tenant, str(transfer.request_key)))
-            if recorded is None:
-                results.append(_unrecorded(transfer, by_id, refused))
-            elif recorded.fingerprint != transfer.fingerprint:
-                results.append(RequestIdReused(recorded.name))
+            request = (transfer.tenant, str(transfer.request_key))
+            recorded = by_request.get(request)
+            tried = recorded or first[request]
+            if tried.fingerprint != transfer.fingerprint:
+                results.append(RequestIdReused(tried.name))
             else:
-                results.append(recorded)
+                results.append(recorded or _unrecorded(transfer, by_id, refused))
         return results
 
 

@@ -192,6 +192,14 @@ async def test_a_copy_of_a_request_is_the_same_transfer_also_when_its_quote_is_o
         await replica.create(replace(later, fingerprint=b"x" * 32))
 
 
+async def test_another_payload_under_one_request_id_is_not_refused_for_the_quote_of_the_first(replica: Replica) -> None:
+    """In one batch, of which the first could not be recorded."""
+    late = using(await ending(replica, 0), request_id="same")
+    other = paying(request_id="same", fingerprint=b"x" * 32)
+    results = await replica.transfers.orders.create_batch([late, other], time.monotonic() + 5)
+    assert [type(result) for result in results] == [QuoteExpired, RequestIdReused]
+
+
 async def test_what_was_refused_as_too_late_is_not_made_by_a_copy_that_was_stuck(replica: Replica) -> None:
     """Whoever was told that the quote expired pays by another one."""
     offered = await ending(replica, 0.2)
