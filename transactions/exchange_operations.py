@@ -9,7 +9,7 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import audit, clock, idempotency, money, outbox
-from meshkit.errors import RequestInvalid
+from meshkit.errors import RequestIdReused, RequestInvalid
 from meshkit.identity import Call, Principal
 from transactions import errors, events, exchange, exchange_errors, exchange_store
 from transactions.exchange import ExchangeRate, PositionAccount, Quote
@@ -29,6 +29,14 @@ class Wanted:
     debit_amount: int | None
     credit_currency: str
     credit_amount: int | None
+
+    def is_of(self, quote: Quote) -> bool:
+        """Whether a quote is what is asked for."""
+        return (
+            (self.debit_currency, self.credit_currency) == (quote.debit_currency, quote.credit_currency)
+            and self.debit_amount in (None, quote.debit_amount)
+            and self.credit_amount in (None, quote.credit_amount)
+        )
 
 
 def check_rates(rates: Sequence[ExchangeRate]) -> None:
@@ -114,9 +122,16 @@ async def set_position_account(conn: AsyncConnection, call: Call, wanted: Positi
 async def create_quote(conn: AsyncConnection, call: Call, wanted: Wanted, settings: Settings) -> Quote:
     """Offers to change an amount at the rate in force.
 
-    Raises ExchangeRateNotFound, ExchangeRateStale, PositionAccountMissing, QuoteAmountTooSmall, AmountOverflow.
+    Raises RequestIdReused, ExchangeRateNotFound, ExchangeRateStale, PositionAccountMissing, QuoteAmountTooSmall,
+    AmountOverflow.
     """
     debit, credit = wanted.debit_currency, wanted.credit_currency
+    place = (call.tenant, idempotency.derive_id(call))
+    made = (await exchange_store.read_quotes(conn, [place])).get(place)
+    if made is not None:  # under the same request_id, whose record was purged
+        if not wanted.is_of(made):
+            raise RequestIdReused(made.name)
+        return made
     found = await exchange_store.read_rate(conn, call.tenant, debit, credit)
     found = found or await exchange_store.read_rate(conn, call.tenant, credit, debit)
     if found is None:
@@ -137,7 +152,7 @@ async def create_quote(conn: AsyncConnection, call: Call, wanted: Wanted, settin
         debit_amount = exchange.debit_for(credit_amount, rate, debit, credit)
     quote = Quote(
         tenant=call.tenant,
-        id=idempotency.derive_id(call),
+        id=place[1],
         customer=call.who.customer or "",
         debit_currency=debit,
         debit_amount=debit_amount,

@@ -412,6 +412,25 @@ async def test_a_quote_is_made_once_for_a_request(replica: Replica) -> None:
     assert len(await replica.query("SELECT 1 FROM outbox WHERE subject = 'florin.transactions.quote_created.v1'")) == 1
 
 
+async def test_a_late_copy_is_answered_with_its_quote_also_when_the_requests_record_is_purged(replica: Replica) -> None:
+    """The same quote at any rate, told of once; another payload under its request_id is refused."""
+    call = call_of(TELLER, "late", CREATE_QUOTE)
+
+    async def ask(debit: int | None, credit: int | None = None) -> Quote:
+        wanted = Wanted("EUR", debit, "USD", credit)
+        return await replica.db.run(
+            "demo", lambda conn: exchange_operations.create_quote(conn, call, wanted, replica.settings)
+        )
+
+    first = await ask(1000)
+    await import_rates(replica, of_now("EUR", "USD", "2"))
+    assert await ask(1000) == first
+    for other in ((1001, None), (None, 1090)):
+        with pytest.raises(RequestIdReused):
+            await ask(*other)
+    assert len(await replica.query("SELECT 1 FROM outbox WHERE subject = 'florin.transactions.quote_created.v1'")) == 1
+
+
 async def test_rates_come_all_or_none_and_never_older_than_those_in_force(replica: Replica) -> None:
     """One of the same moment is a correction; a refused import changes nothing."""
     now = clock.now()
