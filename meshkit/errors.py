@@ -115,7 +115,8 @@ def reason_of_error(error: BaseException) -> str:
     return reason_name(error.reason) if isinstance(error, DomainError) else "INTERNAL"
 
 
-_TOLD_MAX = 80  # letters of a violation in the sentence that sums them up
+_TOLD_MAX = 160  # letters of a violation in the sentence that sums them up
+_PATTERN_MAX = 80  # the same of one that quotes a pattern
 
 
 class RequestInvalid(DomainError):
@@ -316,8 +317,9 @@ class UpdateMaskInvalid(DomainError):
     reason = errors_pb2.REASON_UPDATE_MASK_INVALID
 
     def __init__(self, path: str, allowed: Sequence[str]) -> None:
+        fault = f'"{path}" cannot be changed here' if path else "name the fields that are to be changed"
         super().__init__(
-            f'update_mask: "{path}" cannot be changed here; these can: {", ".join(allowed)}.',
+            f"update_mask: {fault}; these can: {', '.join(allowed)}.",
             metadata={"field": "update_mask", "path": path, "allowed": " ".join(allowed)},
         )
 
@@ -346,9 +348,11 @@ class TenantNotFound(DomainError):
 
 
 def _told(field: str, sentence: str) -> str:
-    """A violation in the sentence that sums them up. What is long, such as a pattern, stands in the list alone."""
+    """A violation in the sentence that sums them up. What is long, as patterns are, stands in the list alone."""
     whole = f"{field}: {sentence}" if field else sentence
-    return whole if len(whole) <= _TOLD_MAX else (field or sentence)[:_TOLD_MAX]
+    if len(whole) <= (_PATTERN_MAX if "regex pattern" in sentence else _TOLD_MAX):
+        return whole
+    return (field or sentence)[:_TOLD_MAX]
 
 
 def _short(text: str) -> str:

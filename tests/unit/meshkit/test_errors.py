@@ -27,6 +27,22 @@ def test_the_sum_of_violations_leaves_out_what_is_long() -> None:
     assert refusal.message == "The request is invalid: debit_account; amount: must be positive; b (and 1 more)."
 
 
+def test_the_sum_of_violations_tells_sentences_to_their_end() -> None:
+    """A sentence of a contract is longer than its field's name, and says nothing without its last word."""
+    needed = "debit_account, credit_account, amount, start_date, local_time and time_zone are needed"
+    percent = "the percentage must be between 0 and 100 with up to four decimal places, as in 0.25"
+    refusal = errors.RequestInvalid([("", needed), ("fee_schedule.percent", percent)])
+    assert refusal.message == f"The request is invalid: {needed}; fee_schedule.percent: {percent}."
+
+
+def test_an_empty_update_mask_is_told_as_such() -> None:
+    """Nothing was named that could not be changed."""
+    assert errors.UpdateMaskInvalid("", ["amount"]).message == (
+        "update_mask: name the fields that are to be changed; these can: amount."
+    )
+    assert '"state" cannot be changed here' in errors.UpdateMaskInvalid("state", ["amount"]).message
+
+
 def test_a_recorded_refusal_is_the_same_refusal() -> None:
     """What was stored is raised again to the byte."""
     status = errors.CurrencyUnknown("XQQ").to_status()
