@@ -307,7 +307,7 @@ def peer(context: Any) -> str:
 def validate(message: Message) -> None:
     """Checks a message against the rules of its contract. Raises RequestInvalid with every violation."""
     broken = protovalidate.collect_violations(message)
-    violations = [(_path(violation.proto), violation.proto.message) for violation in broken]
+    violations = [(_path(violation.proto), _sentence(violation)) for violation in broken]
     violations += storable.violations(message)
     if violations:
         raise RequestInvalid(violations)
@@ -319,6 +319,12 @@ def fingerprint(request: Message) -> bytes:
     copy.CopyFrom(request)
     copy.ClearField("request_id")
     return hashlib.sha256(copy.SerializeToString(deterministic=True)).digest()
+
+
+def _sentence(violation: Any) -> str:
+    """What is wrong, in protovalidate's words; of a value that was left out these speak of a list or a length."""
+    left_out = violation.proto.rule_id in {"enum.not_in", "string.min_len"} and not violation.field_value
+    return "value is required" if left_out else str(violation.proto.message)
 
 
 def _path(violation: Any) -> str:

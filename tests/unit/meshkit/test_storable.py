@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from florin.transactions.v1 import transfer_service_pb2
+from florin.transactions.v1 import schedule_pb2, transfer_service_pb2
 from meshkit import interceptors, storable
 from meshkit.errors import RequestInvalid
 
@@ -55,3 +55,14 @@ def test_what_cannot_be_kept_is_refused_together_with_the_contracts_violations()
         interceptors.validate(request)
     fields = [violation.field for violation in refusal.value.details[0].field_violations]  # type: ignore[attr-defined]
     assert fields == ["name", "reason"]
+
+
+def test_what_was_left_out_is_called_required() -> None:
+    """The rules of an enum's zero and of a text's least length would speak of a list and of a number of characters."""
+    recurrence = schedule_pb2.Recurrence()
+    recurrence.weekly.days.append(schedule_pb2.WEEKDAY_UNSPECIFIED)
+    reversal = transfer_service_pb2.ReverseTransferRequest(name="transfers/a", request_id="r")
+    for message, field in ((recurrence, "weekly.days[0]"), (reversal, "reason")):
+        with pytest.raises(RequestInvalid) as refusal:
+            interceptors.validate(message)
+        assert refusal.value.message == f"The request is invalid: {field}: value is required."
