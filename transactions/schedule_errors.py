@@ -24,7 +24,13 @@ class ScheduleNeverRuns(DomainError):
     code = grpc.StatusCode.INVALID_ARGUMENT
     reason = errors_pb2.REASON_SCHEDULE_NEVER_RUNS
 
-    def __init__(self) -> None:
+    def __init__(self, *, once: bool) -> None:
+        if once:
+            super().__init__(
+                "The start date is no business day and would be skipped; choose another start_date or day_adjustment.",
+                metadata={"field": "schedule.start_date"},
+            )
+            return
         super().__init__(
             "No day of the pattern, up to its end, is one on which the schedule would run; choose a later end_date or"
             " another day_adjustment.",

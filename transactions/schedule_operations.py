@@ -22,7 +22,7 @@ from transactions import calendar_store, schedule_events, schedule_store
 from transactions.answers import admit
 from transactions.errors import CurrencyMismatch
 from transactions.ports import Account, Ledger
-from transactions.recurrence import BusinessDays
+from transactions.recurrence import BusinessDays, Unit
 from transactions.schedule import Changes, HolidayCalendar, Schedule, ScheduleState, first_transfer, planned
 from transactions.schedule_errors import (
     HolidayCalendarNotFound,
@@ -118,7 +118,7 @@ async def prepared(
         days,
     )
     if schedule.next_run_time is None:
-        raise ScheduleNeverRuns
+        raise ScheduleNeverRuns(once=wanted.timing.recurrence.unit is Unit.ONCE)
     if schedule.next_run_time <= await schedule_store.present_time(conn):
         raise ScheduleStartPassed(schedule.next_run_time.isoformat())
     return schedule, days

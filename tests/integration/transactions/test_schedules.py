@@ -32,7 +32,7 @@ from transactions import schedule_messages, schedule_store, scheduler
 from transactions import schedule_operations as operations
 from transactions.model import AccountType, Transfer, Verdict
 from transactions.orders import Order
-from transactions.recurrence import Adjustment, Recurrence, Skip
+from transactions.recurrence import Adjustment, Recurrence, Skip, Unit
 from transactions.schedule import (
     Changes,
     HolidayCalendar,
@@ -712,6 +712,21 @@ async def test_what_cannot_run_is_refused(replica: Replica, time: Clock, changes
         assert caught.value.recorded_reason == refusal
     assert await replica.query("SELECT id FROM schedules") == []
     assert await replica.query("SELECT id FROM outbox") == []
+
+
+@pytest.mark.parametrize(
+    ("recurrence", "field"),
+    [(Recurrence(), "schedule.start_date"), (Recurrence(unit=Unit.DAILY), "schedule.end_date")],
+)
+async def test_what_never_runs_names_a_field_that_it_has(
+    replica: Replica, time: Clock, recurrence: Recurrence, field: str
+) -> None:
+    """A schedule that runs once has no end to choose later."""
+    saturday = date(2026, 3, 7)
+    when = timing(start_date=saturday, end_date=saturday, recurrence=recurrence, adjustment=Adjustment.SKIP)
+    with pytest.raises(ScheduleNeverRuns) as caught:
+        await create(replica, schedule(when=when))
+    assert caught.value.metadata["field"] == field
 
 
 async def test_only_who_made_it_and_staff_change_a_schedule(replica: Replica, time: Clock) -> None:
