@@ -1,4 +1,4 @@
-"""The README's first calls, run word for word on a fresh mesh; the port alone is another."""
+"""The README's calls, run word for word on a fresh mesh; the port alone is another."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def blocks(heading: str) -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```$", section[1], re.M | re.S) if section else []
 
 
-def test_the_first_calls_do_what_the_readme_says(fresh: Mesh) -> None:
+def test_the_calls_do_what_the_readme_says(fresh: Mesh) -> None:
     """One shell runs block after block and stops at the first command that fails; then the answers are looked at."""
     for needed in ("grpcurl", "curl"):
         program(needed)
-    calls = blocks("First calls")
+    calls = [*blocks("First calls"), *blocks("More calls")]
     assert PORT in calls[0]
     script = "".join(f"echo '== block {number}'\n{block}" for number, block in enumerate(calls, 1))
     environment = {**os.environ, "FLORIN_STATE": str(fresh.state.root)}
@@ -57,11 +57,16 @@ def test_the_first_calls_do_what_the_readme_says(fresh: Mesh) -> None:
     assert "rpc CreateTransfer (" in said  # describe
     assert '"state": "TRANSFER_STATE_COMPLETED"' in said  # gRPC
     twice = re.findall(r'"transfer":\{"name":"([^"]+)"', said)
-    assert len(twice) == 2
-    assert len(set(twice)) == 1
+    assert len(twice) == 3  # and the exchange
+    assert len(set(twice)) == 2
+    assert twice[0] == twice[1]
     assert re.search(r"^HTTP/2 401", said, re.M)
     assert "application/problem+json" in said
     assert "minor_units: 3500" in said  # 25.00 by gRPC and 10.00 once by REST
+    assert '"runTime":"2099-12-30T08:00:00Z"' in said  # the last business day before the bank's holiday
+    assert '"state":"OVERDRAFT_CHANGE_STATE_APPLIED"' in said
+    assert '"fee":{"amount":{"currencyCode":"EUR","minorUnits":"5"}' in said
+    assert '"creditAmount":{"currencyCode":"USD","minorUnits":"3283"}' in said
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
