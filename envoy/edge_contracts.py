@@ -49,14 +49,6 @@ class Contracts:
         """The full names of the public services."""
         return sorted({method.full_service for method in self.methods})
 
-    @property
-    def health_names(self) -> dict[str, str]:
-        """Service → the name that its health is asked by: its first, which replicas of before know too."""
-        names: dict[str, str] = {}
-        for method in self.methods:
-            names.setdefault(method.service, method.full_service)
-        return names
-
 
 def load_contracts(generated: Path = GENERATED) -> Contracts:
     """Reads what `make gen` wrote. Raises EdgeError when it did not."""

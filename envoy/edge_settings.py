@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,14 +81,14 @@ def subject_buckets(settings: EdgeSettings) -> list[dict[str, Any]]:
     ]
 
 
-def clusters(settings: EdgeSettings, health_names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def clusters(settings: EdgeSettings) -> Iterator[dict[str, Any]]:
     """One cluster a service, one of all for reflection, the issuer, and the traces' collector."""
     for service in SERVICES:
         replicas = settings.upstreams[service]
-        yield _service_cluster(settings, service, replicas, [service], health_names[service])
+        yield _service_cluster(settings, service, replicas, [service])
     # Every service describes the whole public contract, so reflection survives the loss of any of them.
     everyone = [address for service in SERVICES for address in settings.upstreams[service]]
-    yield _service_cluster(settings, "reflection", everyone, list(SERVICES), "")
+    yield _service_cluster(settings, "reflection", everyone, list(SERVICES))
     issuer = urlsplit(settings.issuer_jwks)
     if issuer.scheme not in {"http", "https"} or not issuer.hostname:
         raise EdgeError(f"--issuer-jwks must be an http or https address, not {settings.issuer_jwks!r}.")
@@ -108,7 +108,7 @@ def clusters(settings: EdgeSettings, health_names: Mapping[str, str]) -> Iterato
 
 
 def _service_cluster(
-    settings: EdgeSettings, name: str, addresses: Sequence[str], identities: Sequence[str], health: str
+    settings: EdgeSettings, name: str, addresses: Sequence[str], identities: Sequence[str]
 ) -> dict[str, Any]:
     names = [{"san_type": "URI", "matcher": {"exact": f"spiffe://florin/{identity}"}} for identity in identities]
     context = {
@@ -153,7 +153,8 @@ def _service_cluster(
                 "unhealthy_interval": "0.5s",
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
-                "grpc_health_check": {"service_name": health},
+                # The replica as a whole: one of before does not know the name of a service that was added.
+                "grpc_health_check": {},
             }
         ],
     }

@@ -79,7 +79,7 @@ def render(settings: EdgeSettings, contracts: Contracts | None = None) -> str:
         "stats_services": stats_services(contracts),
         "cross_origin": cross_origin(settings),
         "routes": routes(contracts),
-        "clusters": list(clusters(settings, contracts.health_names)),
+        "clusters": list(clusters(settings)),
     }
     filled = _fill(yaml.safe_load(TEMPLATE.read_text()), values)
     return json.dumps(filled, indent=1) + "\n"

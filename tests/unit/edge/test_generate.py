@@ -128,14 +128,14 @@ def test_a_routes_time_is_its_contracts_deadline_and_a_little_more(rendered: Any
         assert stream["idle_timeout"] == "0s"
 
 
-def test_a_service_is_asked_for_its_health_by_the_name_that_it_always_had(rendered: Any) -> None:
+def test_a_replica_is_asked_for_its_health_as_a_whole(rendered: Any) -> None:
     """A replica of before, which does not know a service that was added, is healthy all the same."""
     asked = {
-        cluster["name"]: cluster["health_checks"][0]["grpc_health_check"]["service_name"]
+        cluster["name"]: cluster["health_checks"][0]["grpc_health_check"]
         for cluster in rendered["static_resources"]["clusters"]
         if "grpc_health_check" in cluster.get("health_checks", [{}])[0]
     }
-    assert asked["accounts"] == "florin.accounts.v1.AccountService"
+    assert asked == {name: {} for name in (*UPSTREAMS, "reflection")}
 
 
 def test_only_idempotent_calls_are_tried_again(rendered: Any) -> None:
