@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import grpc
 
@@ -26,6 +28,51 @@ class Unfinished(Exception):
     """The answer was good and the transfer is not completed; its text is the state, or the reason."""
 
 
+class _Stream:
+    """A stream of transfers, whose answers find who asked."""
+
+    def __init__(
+        self, stub: transfer_service_pb2_grpc.TransferServiceStub, metadata: tuple[tuple[str, str], ...]
+    ) -> None:
+        self._asked: asyncio.Queue[transfer_service_pb2.StreamTransfersRequest] = asyncio.Queue()
+        self._waiting: dict[str, asyncio.Future[transfer_service_pb2.StreamTransfersResponse]] = {}
+        # The stubs are typed as blocking ones; the channel makes them asynchronous.
+        self._call: Any = stub.StreamTransfers(self._messages(), metadata=metadata)  # type: ignore[arg-type]
+        self._reader = asyncio.create_task(self._read())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was ended."""
+        return self._reader.done()
+
+    async def ask(
+        self, request: transfer_service_pb2.CreateTransferRequest
+    ) -> transfer_service_pb2.StreamTransfersResponse:
+        """The answer to one item. Raises what ended the stream."""
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting[request.request_id] = answer
+        self._asked.put_nowait(transfer_service_pb2.StreamTransfersRequest(transfer=request))
+        made: transfer_service_pb2.StreamTransfersResponse = await answer
+        return made
+
+    async def _messages(self) -> AsyncIterator[transfer_service_pb2.StreamTransfersRequest]:
+        while True:
+            yield await self._asked.get()
+
+    async def _read(self) -> None:
+        error: BaseException = Unfinished("the stream ended")
+        try:
+            async for answer in self._call:
+                waiting = self._waiting.pop(answer.request_id, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(answer)
+        except grpc.aio.AioRpcError as failure:
+            error = failure
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(error)
+
+
 class Calls:
     """Calls over one channel, between accounts drawn at random."""
 
@@ -37,6 +84,7 @@ class Calls:
         self._balances = account_service_pb2_grpc.AccountServiceStub(channel)
         # A request_id is used once, also by the next process.
         self._run, self._numbers = secrets.token_hex(6), itertools.count()
+        self._stream: _Stream | None = None
 
     def of(self, kind: str, batch: int) -> Call:
         """The calls of a kind."""
@@ -44,6 +92,7 @@ class Calls:
             "transfer": lambda caller: self._transfer(caller, hot=False),
             "hot": lambda caller: self._transfer(caller, hot=True),
             "batch": lambda caller: self._batch(caller, batch),
+            "stream": self._streamed,
             "balance": self._balance,
             "empty": self._balance,
         }
@@ -68,6 +117,15 @@ class Calls:
             if result.transfer.state != transfer_pb2.TRANSFER_STATE_COMPLETED:
                 raise Unfinished(result.status.message or transfer_pb2.TransferState.Name(result.transfer.state))
         return count
+
+    async def _streamed(self, _caller: int) -> int:
+        """One of those in flight on the one stream of this process."""
+        if self._stream is None or self._stream.is_over:
+            self._stream = _Stream(self._transfers, self._of(0))
+        answer = await self._stream.ask(self._request(hot=False))
+        if answer.transfer.state != transfer_pb2.TRANSFER_STATE_COMPLETED:
+            raise Unfinished(answer.status.message or transfer_pb2.TransferState.Name(answer.transfer.state))
+        return 1
 
     async def _balance(self, caller: int) -> int:
         request = account_service_pb2.GetBalanceRequest(name=self._chance.choice(self._accounts))

@@ -40,6 +40,8 @@ class Plan:
     warm_seconds: float = 2.0
     idle_seconds: float = 5.0
     callers: tuple[int, ...] = (1, 16, 64, 256)
+    in_flight: tuple[int, ...] = (64, 1000)
+    """Transfers that are kept under way on one stream."""
     pgbench_clients: tuple[int, ...] = (1, 16, 64)
     pgbench_seconds: int = 8
     webhook_seconds: float = 10.0
@@ -52,6 +54,7 @@ QUICK = Plan(
     warm_seconds=1.0,
     idle_seconds=2.0,
     callers=(1, 64),
+    in_flight=(1000,),
     pgbench_clients=(16,),
     pgbench_seconds=3,
     webhook_seconds=3.0,
@@ -157,6 +160,8 @@ async def _loads(report: Report, mesh: Mesh, parties: tuple[Party, ...], tell: T
         rate = max(report.rows[-2].tally.per_second / 2, 1.0)
         await bench.row(f"open loop, {rate:.0f} a second", "transfers", bench.order("transfer", 64, rate=rate))
         await bench.row("batches of 500", "transfers", bench.order("batch", 2, batch=500))
+        for in_flight in plan.in_flight:
+            await bench.row("one stream", "transfers", bench.order("stream", in_flight))
         await bench.row("balance reads", "reads", bench.order("balance", 64))
         report.loaded_mb = meters.memory_mb(mesh.roots())
         await _webhooks(bench)

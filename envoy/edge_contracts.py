@@ -134,7 +134,9 @@ def _route(method: PublicMethod) -> dict[str, Any]:
     }
     streaming = method.client_streaming or method.server_streaming
     if method.server_streaming:
-        action["idle_timeout"] = "0s"  # a quiet stream is not a dead one: HTTP/2 pings find those
+        # A quiet stream of events is not a dead one: HTTP/2 pings find those. Where the caller speaks as well, the
+        # service ends what is idle, before this does.
+        action["idle_timeout"] = _IDLE_BOTH_WAYS if method.client_streaming else "0s"
         # The service ends a stream at its caller's deadline, with a status. Envoy could only break it off: once a
         # stream has begun there is no other answer left to it.
         del action["max_stream_duration"]["grpc_timeout_header_max"]
@@ -158,6 +160,7 @@ def _route(method: PublicMethod) -> dict[str, Any]:
     return route
 
 
+_IDLE_BOTH_WAYS = "300s"
 _HEDGED_DEADLINE_MS_MAX = 5000
 """What may take longer is slow by nature: a batch, or a wait for something to happen. Nor are administrative calls
 asked twice: a secret is in the first answer alone."""

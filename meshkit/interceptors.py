@@ -195,10 +195,12 @@ class Guard(grpc.aio.ServerInterceptor):
     def _wrap(self, method: Method, handler: Any) -> Any:
         deserializer = _tolerant(handler.request_deserializer)
         if handler.request_streaming and handler.response_streaming:
-            raise TypeError(f"{method.name}: no contract streams both ways")
+            return grpc.stream_stream_rpc_method_handler(
+                self._stream(method, handler.stream_stream, both_ways=True), deserializer, handler.response_serializer
+            )
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._unary_stream(method, handler.unary_stream), deserializer, handler.response_serializer
+                self._stream(method, handler.unary_stream, both_ways=False), deserializer, handler.response_serializer
             )
         if handler.request_streaming:
             return grpc.stream_unary_rpc_method_handler(
@@ -238,18 +240,21 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _unary_stream(self, method: Method, handler: Any) -> Any:
+    def _stream(self, method: Method, handler: Any, *, both_ways: bool) -> Any:
+        """A stream of answers. One that goes both ways is given its messages as they come, Malformed ones too: its
+        handler answers each, and ends the stream with the token when it has answered what it read."""
+
         async def answer(request: Any, context: Any) -> AsyncIterator[Any]:
             started = time.perf_counter()
             code = "OK"
             self.in_flight += 1
             try:
-                exchange = Exchange(method, context, _metadata(context), request)
+                exchange = Exchange(method, context, _metadata(context), None if both_ways else request)
                 exchange.traceparent = identity.trace_given(exchange.metadata) or identity.trace_named(
                     exchange.metadata
                 )
                 await self._admit(exchange)
-                expires = exchange.token_expires
+                expires = float("inf") if both_ways else exchange.token_expires
                 async for response in handler(request, context):
                     yield response
                     if time.time() > expires:

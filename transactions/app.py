@@ -29,6 +29,7 @@ from transactions.rpc import TransferServicer
 from transactions.schedule_rpc import ScheduleServicer
 from transactions.scheduler import Scheduler
 from transactions.settings import Settings
+from transactions.streams import Streams
 from transactions.tariffs import Tariffs
 from transactions.waiters import Waiters
 
@@ -55,7 +56,8 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
         tariffs = Tariffs(db, settings.fee_schedule_refresh_ms / 1000)
         transfers = Transfers(db, passes, ledger, waiters, tariffs, settings)
         scheduler = Scheduler(db, transfers.orders, settings)
-        servicer = TransferServicer(transfers, ledger, screening)
+        streams = Streams(transfers, settings)
+        servicer = TransferServicer(transfers, streams, ledger, screening)
         schedules = ScheduleServicer(db, ledger, settings, on_change=scheduler.wake)
         fees = FeeServicer(db, ledger)
         exchange = ExchangeServicer(db, ledger, settings)
@@ -68,6 +70,10 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
             gap_seconds=None,
             after_commit=recovery.wake,
         )
+
+        async def drain() -> None:
+            await waiters.drain()
+            await streams.drain()
 
         yield Parts(
             services={
@@ -94,5 +100,5 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
             },
             checks=kit.checks(settings, db),
             recover=recovery.before_ready,
-            on_drain=waiters.drain,
+            on_drain=drain,
         )

@@ -261,6 +261,38 @@ class ReversalExceeded(DomainError):
         )
 
 
+class StreamLimitReached(DomainError):
+    """The caller has too many streams of transfers open at this replica."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = errors_pb2.REASON_STREAM_LIMIT_REACHED
+    retry_after_s = 1.0
+    definitive = False
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"{limit} streams of this caller are open here, which is all that it may have; one takes a thousand"
+            " transfers at a time.",
+            metadata={"limit": str(limit)},
+        )
+
+
+class StreamEnded(DomainError):
+    """This replica ends a stream, all that it read answered."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = errors_pb2.REASON_STREAM_ENDED
+    retry_after_s = 0.1
+    definitive = False
+
+    def __init__(self, why: str, received: int = 0) -> None:
+        super().__init__(
+            f"The stream ends here: {why}. The {received} messages that were read are answered; open another stream and"
+            " send the rest, with the same request_ids.",
+            metadata={"why": why, "received": str(received)},
+        )
+
+
 def naming(status: status_pb2.Status, transfer: str) -> status_pb2.Status:
     """The status with the transfer's name among its metadata, so that a refused caller can look it up."""
     named = status_pb2.Status(code=status.code, message=status.message)

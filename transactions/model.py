@@ -14,7 +14,7 @@ from meshkit.idempotency import NAMESPACE
 from meshkit.identity import Principal
 
 CREATE_METHOD = "/florin.transactions.v1.TransferService/CreateTransfer"
-"""The scope of a request_id: an item of a batch is the same request as the single call."""
+"""The scope of a request_id: an item of a batch or stream is the same request as the single call."""
 
 
 class State(StrEnum):

@@ -74,13 +74,18 @@ class Orders:
         async with _InTime(deadline):
             await self._intents.submit(order, deadline=deadline)
             return _or_raise(await self._passed(order))
-        return _or_raise(_present(order))
+        return _or_raise(present(order))
+
+    def begin(self, order: Order, deadline: float) -> asyncio.Future[Transfer]:
+        """Puts an order among those that are recorded next, for who goes on meanwhile: what comes of it is `present`,
+        once this is done and, where the order has one by then, its pass. Raises Overloaded, Unavailable."""
+        return self._intents.enqueue([order], deadline=deadline, bulk=order.bulk)[0]
 
     async def outcome(self, order: Order, deadline: float) -> Transfer:
         """As `create`, of an order that is recorded and was handed on."""
         async with _InTime(deadline):
             return _or_raise(await self._passed(order))
-        return _or_raise(_present(order))
+        return _or_raise(present(order))
 
     async def create_batch(
         self, transfers: Sequence[Transfer | DomainError], deadline: float
@@ -98,7 +103,7 @@ class Orders:
                 await self._passed(order) if isinstance(answer, Transfer) else _refused(answer)
                 for order, answer in zip(orders, answers, strict=True)
             ]
-        return [_present(order) for order in orders]
+        return [present(order) for order in orders]
 
     async def _record_orders(self, orders: Sequence[Order]) -> list[Transfer | DomainError]:
         """A batch's intents in one durable transaction. What is not final goes on from here, whoever waits for it."""
@@ -171,7 +176,7 @@ class Orders:
             # Not cancelled with us: the pass is made whether or not anybody waits for it.
             with contextlib.suppress(DomainError):
                 return _final_answer(await asyncio.shield(order.passed))
-        return _present(order)
+        return present(order)
 
     async def _pass_on(self, transfers: Sequence[Transfer]) -> list[Transfer]:
         """One pass for a batch; copies of a transfer are passed on once."""
@@ -270,7 +275,7 @@ class _InTime:
         return False
 
 
-def _present(order: Order) -> Transfer | DomainError:
+def present(order: Order) -> Transfer | DomainError:
     """What is known of an order at this moment."""
     if order.recorded is None:
         return DeadlineExceeded()

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
+from google.rpc import status_pb2
+
+from florin.transactions.v1 import transfer_pb2, transfer_service_pb2_grpc
 from florin.transactions.v1 import transfer_service_pb2 as pb
-from florin.transactions.v1 import transfer_service_pb2_grpc
 from meshkit import identity, interceptors
 from meshkit.errors import DomainError, RequestInvalid
 from meshkit.identity import Principal
+from meshkit.interceptors import Malformed
 from transactions import messages
 from transactions.model import Transfer
 from transactions.operations import Transfers, check
 from transactions.orders import Declined
 from transactions.ports import Ledger, Screening
 from transactions.preview import preview
+from transactions.streams import Asked, Streams
 
 
 class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
     """florin.transactions.v1.TransferService."""
 
-    def __init__(self, transfers: Transfers, ledger: Ledger, screening: Screening) -> None:
+    def __init__(self, transfers: Transfers, streams: Streams, ledger: Ledger, screening: Screening) -> None:
         self._transfers = transfers
+        self._streams = streams
         self._ledger = ledger
         self._screening = screening
 
@@ -47,6 +53,19 @@ class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
         orders = [_item(item, call.who) for item in request.requests]
         results = await self._transfers.orders.create_batch(orders, call.deadline)
         return pb.BatchCreateTransfersResponse(results=[_result(result, call.who) for result in results])
+
+    async def StreamTransfers(  # noqa: N802
+        self, requests: AsyncIterator[pb.StreamTransfersRequest | Malformed], context: Any
+    ) -> AsyncIterator[pb.StreamTransfersResponse]:
+        """See the contract. The initial metadata are sent at once: until then the edge counts the time of a request."""
+        call = identity.current()
+        with self._streams.place(call.who):
+            await context.send_initial_metadata(())
+            async for answer in self._streams.carry(call, requests, lambda message: _asked(message, call.who)):
+                transfer, status = _told(answer.result, call.who)
+                yield pb.StreamTransfersResponse(
+                    position=answer.position, request_id=answer.request_id, transfer=transfer, status=status
+                )
 
     async def GetTransfer(self, request: pb.GetTransferRequest, context: Any) -> pb.GetTransferResponse:  # noqa: N802, ARG002
         """See the contract."""
@@ -104,12 +123,29 @@ def _id(name: str) -> str:
     return name.removeprefix("transfers/")
 
 
+_ITEM_TIMEOUT_SECONDS = 5.0
+"""Of an item of a stream that names none: as long as a single call."""
+
+
+def _asked(message: pb.StreamTransfersRequest | Malformed, principal: Principal) -> Asked:
+    """What a message of a stream asks for; what is wrong with it is said of it alone."""
+    if isinstance(message, Malformed):
+        return Asked("", RequestInvalid([("", message.why)]))
+    request = message.transfer
+    try:
+        interceptors.validate(message)
+    except RequestInvalid as refusal:
+        return Asked(request.request_id, refusal)
+    seconds = message.timeout.ToTimedelta().total_seconds() if message.HasField("timeout") else _ITEM_TIMEOUT_SECONDS
+    return Asked(request.request_id, _item(request, principal), seconds)
+
+
 def _item(request: pb.CreateTransferRequest, principal: Principal) -> Transfer | DomainError:
-    """One item of a batch as an order, or its refusal."""
+    """One item of a batch or stream as an order, or its refusal."""
     if not request.request_id:
-        return RequestInvalid([("request_id", "an item of a batch needs a request_id of its own")])
+        return RequestInvalid([("request_id", "an item of many needs a request_id of its own")])
     if request.validate_only:
-        return RequestInvalid([("validate_only", "an item of a batch cannot be validated alone; use CreateTransfer")])
+        return RequestInvalid([("validate_only", "an item of many cannot be validated alone; use CreateTransfer")])
     order = messages.order(request, principal, interceptors.fingerprint(request), request.request_id)
     try:
         check(order)
@@ -119,10 +155,15 @@ def _item(request: pb.CreateTransferRequest, principal: Principal) -> Transfer |
 
 
 def _result(result: Transfer | DomainError, principal: Principal) -> pb.BatchCreateTransfersResponse.Result:
+    transfer, status = _told(result, principal)
+    return pb.BatchCreateTransfersResponse.Result(transfer=transfer, status=status)
+
+
+def _told(
+    result: Transfer | DomainError, principal: Principal
+) -> tuple[transfer_pb2.Transfer | None, status_pb2.Status | None]:
+    """What is told of one of many: its transfer where one was recorded, its refusal where it was refused."""
     if isinstance(result, Transfer):
-        return pb.BatchCreateTransfersResponse.Result(transfer=messages.transfer(result, principal))
-    if isinstance(result, Declined):
-        return pb.BatchCreateTransfersResponse.Result(
-            transfer=messages.transfer(result.transfer, principal), status=result.to_status()
-        )
-    return pb.BatchCreateTransfersResponse.Result(status=result.to_status())
+        return messages.transfer(result, principal), None
+    declined = messages.transfer(result.transfer, principal) if isinstance(result, Declined) else None
+    return declined, result.to_status()

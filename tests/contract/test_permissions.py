@@ -109,11 +109,12 @@ def test_every_method_is_either_public_with_scopes_or_internal_with_callers() ->
 
 
 def test_every_method_has_a_rate_and_only_streams_have_no_deadline() -> None:
-    """What is not limited in time is a stream of events or of an account's changes, nothing else."""
+    """What is not limited in time is a stream of events, of an account's changes or of transfers, nothing else."""
     assert [row.name for row in rows() if row.policy.rate == policy_pb2.RATE_UNSPECIFIED] == []
     assert [row.name for row in rows() if row.policy.deadline_ms == 0] == [
         "BalanceService/WatchAccount",
         "NotificationService/StreamEvents",
+        "TransferService/StreamTransfers",
     ]
 
 

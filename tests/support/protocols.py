@@ -175,6 +175,11 @@ def raw(channel: grpc.Channel, method: MethodDescriptor) -> Callable[[bytes, Any
         stream.cancel()
         return b""
 
+    if method.server_streaming and method.client_streaming:
+        # One message, and the answer to it.
+        return lambda message, metadata: next(
+            channel.stream_stream(name)(iter([message]), metadata=metadata, timeout=10), b""
+        )
     if method.server_streaming:
         return follow
     if method.client_streaming:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ import grpc
 import pytest
 from grpc_status import rpc_status
 
+from florin.common.v1 import money_pb2
+from florin.transactions.v1 import transfer_service_pb2 as pb
 from florin.transactions.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from florin.transactions.v1.transfer_service_pb2_grpc import TransferServiceStub
 from local import issuer
@@ -150,10 +153,12 @@ class Service:
     """A running service, and calls to it."""
 
     stubs: tuple[Any, ...]
+    channel: grpc.aio.Channel
     state: Any
     ledger: FakeLedger
     screening: FakeScreening
     settings: Settings
+    running: lifecycle.Running
 
     async def call(self, method: str, request: Any, *, role: str = "teller", **who: Any) -> Any:
         """The answer to a call of a role."""
@@ -171,11 +176,23 @@ class Service:
         return caught.value.code().name, info.reason if info is not None else ""
 
 
-@pytest.fixture
-async def service(parts: Parts, database: str) -> AsyncIterator[Service]:
-    """The whole service on the test's database, on a port of its own."""
+def order(**changes: Any) -> pb.CreateTransferRequest:
+    """A request for 10.00 EUR."""
+    values = {
+        "debit_account": "accounts/a",
+        "credit_account": "accounts/b",
+        "amount": money_pb2.Money(currency_code="EUR", minor_units=1000),
+        "request_id": uuid.uuid4().hex,
+        **changes,
+    }
+    return pb.CreateTransferRequest(**values)
+
+
+@asynccontextmanager
+async def served(parts: Parts, database: str, **changes: Any) -> AsyncIterator[Service]:
+    """The whole service on the test's database, on a port of its own; `changes` are settings."""
     settings = settings_for(
-        parts, Settings, database, accounts_target="unused", compliance_target="unused", recovery_poll_ms=20
+        parts, Settings, database, accounts_target="unused", compliance_target="unused", recovery_poll_ms=20, **changes
     )
     ledger, screening = FakeLedger(), FakeScreening()
     ledger.open("a", 1_000_000)
@@ -196,4 +213,11 @@ async def service(parts: Parts, database: str) -> AsyncIterator[Service]:
             f"127.0.0.1:{running.grpc_port}", credentials, options=[("grpc.ssl_target_name_override", "transactions")]
         ) as channel:
             stubs = (TransferServiceStub(channel), ScheduleServiceStub(channel))
-            yield Service(stubs, parts.state, ledger, screening, settings)
+            yield Service(stubs, channel, parts.state, ledger, screening, settings, running)
+
+
+@pytest.fixture
+async def service(parts: Parts, database: str) -> AsyncIterator[Service]:
+    """The whole service with the usual settings."""
+    async with served(parts, database) as made:
+        yield made

@@ -18,22 +18,10 @@ from meshkit import clock
 from meshkit.database import Database
 from meshkit.envelopes import Incoming
 from meshkit.errors import error_info
-from tests.integration.transactions.conftest import Service
+from tests.integration.transactions.conftest import Service, order
 from tests.integration.transactions.fakes import TRACE
 from tests.support import parts as real
 from transactions import consumers
-
-
-def order(**changes: Any) -> pb.CreateTransferRequest:
-    """A request for 10.00 EUR."""
-    values = {
-        "debit_account": "accounts/a",
-        "credit_account": "accounts/b",
-        "amount": money_pb2.Money(currency_code="EUR", minor_units=1000),
-        "request_id": uuid.uuid4().hex,
-        **changes,
-    }
-    return pb.CreateTransferRequest(**values)
 
 
 async def create(service: Service, **changes: Any) -> transfer_pb2.Transfer:

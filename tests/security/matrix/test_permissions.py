@@ -6,8 +6,9 @@ service that forgets an owner, a scope or a tenant fails here, whichever method 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import pytest
@@ -84,8 +85,8 @@ def wrong(world: World, method: MethodDescriptor, role: str, situation: str, req
         if names_nothing and _is_served(refusal):
             return ""
         return "" if refusal.code == "NOT_FOUND" and refusal.reason.endswith("_NOT_FOUND") else "it has to be hidden"
-    if method.name == "BatchCreateTransfers":
-        return "" if _all_hidden(answer.data) else "each item has to be hidden"
+    if method.name in ("BatchCreateTransfers", "StreamTransfers"):
+        return "" if _all_hidden(method.name, answer.data) else "each item has to be hidden"
     if not names_nothing:
         return "it has to be hidden"
     stranger = world.mine if situation == "another tenant's" else world.others
@@ -104,8 +105,12 @@ def _is_served(refusal: Refused | None) -> bool:
     return refusal is None or not (refusal.reason in PERMISSIONS or refusal.reason.endswith("_NOT_FOUND"))
 
 
-def _all_hidden(data: bytes) -> bool:
-    results = transfer_service_pb2.BatchCreateTransfersResponse.FromString(data).results
+def _all_hidden(method: str, data: bytes) -> bool:
+    results: Sequence[Any] = (
+        [transfer_service_pb2.StreamTransfersResponse.FromString(data)]
+        if method == "StreamTransfers"
+        else transfer_service_pb2.BatchCreateTransfersResponse.FromString(data).results
+    )
     reasons = {info.reason if (info := error_info(result.status)) else "" for result in results}
     return reasons == {"ACCOUNT_NOT_FOUND"}
 

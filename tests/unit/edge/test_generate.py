@@ -17,6 +17,7 @@ from local import binaries, certs, issuer
 from local.state import State, open_state
 from meshkit.lifecycle import SERVER_OPTIONS
 from tests.support import edge
+from transactions.settings import Settings
 
 UPSTREAMS = {
     "accounts": ("127.0.0.1:5001", "127.0.0.1:5002"),
@@ -126,6 +127,17 @@ def test_a_routes_time_is_its_contracts_deadline_and_a_little_more(rendered: Any
         assert stream["max_stream_duration"]["max_stream_duration"] == "0s"
         assert "grpc_timeout_header_max" not in stream["max_stream_duration"]
         assert stream["idle_timeout"] == "0s"
+
+
+def test_a_stream_of_transfers_has_no_time_but_is_given_up_when_nothing_happens(rendered: Any) -> None:
+    """The service ends an idle one before the edge does; it is not sent again, and is no body of a size."""
+    route = routes(rendered)["/florin.transactions.v1.TransferService/StreamTransfers"]
+    assert route["route"]["timeout"] == route["route"]["max_stream_duration"]["max_stream_duration"] == "0s"
+    assert "grpc_timeout_header_max" not in route["route"]["max_stream_duration"]
+    longest = next(one.le for one in Settings.model_fields["stream_idle_seconds"].metadata if hasattr(one, "le"))
+    assert float(route["route"]["idle_timeout"].removesuffix("s")) > longest
+    assert "retry_policy" not in route["route"]
+    assert route["typed_per_filter_config"]["envoy.filters.http.body_size_limit"]["disabled"]
 
 
 def test_a_replica_is_asked_for_its_health_as_a_whole(rendered: Any) -> None:
