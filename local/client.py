@@ -21,7 +21,7 @@ from grpc_status import rpc_status
 from florin.accounts.v1 import account_service_pb2, account_service_pb2_grpc, audit_service_pb2_grpc
 from florin.compliance.v1 import compliance_service_pb2_grpc
 from florin.notifications.v1 import notification_service_pb2_grpc
-from florin.transactions.v1 import transfer_service_pb2_grpc
+from florin.transactions.v1 import payment_file_service_pb2_grpc, transfer_service_pb2_grpc
 from local import issuer
 from local.state import State
 from meshkit.errors import error_info
@@ -104,6 +104,7 @@ class Session:
         self.accounts = account_service_pb2_grpc.AccountServiceStub(channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(channel)
         self.transfers = transfer_service_pb2_grpc.TransferServiceStub(channel)
+        self.payment_files = payment_file_service_pb2_grpc.PaymentFileServiceStub(channel)
         self.compliance = compliance_service_pb2_grpc.ComplianceServiceStub(channel)
         self.notifications = notification_service_pb2_grpc.NotificationServiceStub(channel)
 

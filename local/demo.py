@@ -24,10 +24,10 @@ from local.demo_listener import Listener
 from local.demo_outcome import Expected
 from local.demo_report import Screen, sums
 from local.pay import Fate, Outcome, pay, wait_final
-from local.payments import pain001, plan
-from local.payments.errors import PaymentFileRefused
-from local.payments.plan import PlannedPayment
 from local.state import MeshError, State, open_state
+from transactions.payments import pain001, plan
+from transactions.payments.errors import PaymentFileRefused
+from transactions.payments.plan import PlannedPayment
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PAYROLL = EXAMPLES / "payroll.xml"

@@ -11,8 +11,8 @@ from florin.accounts.v1 import account_pb2, account_service_pb2
 from florin.common.v1 import money_pb2
 from florin.compliance.v1 import compliance_service_pb2, policy_pb2
 from local.client import Edge, Patience, Session
-from local.payments.plan import PlannedPayment
 from meshkit import money
+from transactions.payments.plan import PlannedPayment
 
 _AT_ONCE = 24
 _CHUNK_BYTES = 60_000

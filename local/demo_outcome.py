@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from local.demo_bank import LIMITS, Party
 from local.pay import Fate, Outcome
-from local.payments.plan import PlannedPayment
 from meshkit import money
+from transactions.payments.plan import PlannedPayment
 
 WATCHED_PREFIX = "WATCHED-"
 """Payments to a name on the watchlist say so in the example's EndToEndId."""

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from local.demo_listener import Listener
 from local.pay import Fate, Outcome
-from local.payments.plan import PlannedPayment
 from meshkit import money
+from transactions.payments.plan import PlannedPayment
 
 _STYLES = {
     Fate.COMPLETED: "green",

@@ -211,6 +211,37 @@ SINGLE: tuple[tuple[str, str, str], ...] = (
         ),
     ),
     (
+        "INV-5",
+        "transactions",
+        (
+            "SELECT f.tenant || '/paymentFiles/' || f.id || ': counts '"
+            " || concat_ws(',', f.waiting, f.under_way, f.completed, f.declined, f.refused, f.cancelled) || ', items '"
+            " || concat_ws(',', i.waiting, i.under_way, i.completed, i.declined, i.refused, i.cancelled)"
+            " FROM payment_files AS f LEFT JOIN (SELECT tenant, file,"
+            " count(*) FILTER (WHERE state = 'WAITING') AS waiting,"
+            " count(*) FILTER (WHERE state = 'UNDER_WAY') AS under_way,"
+            " count(*) FILTER (WHERE state = 'COMPLETED') AS completed,"
+            " count(*) FILTER (WHERE state = 'DECLINED') AS declined,"
+            " count(*) FILTER (WHERE state = 'REFUSED') AS refused,"
+            " count(*) FILTER (WHERE state = 'CANCELLED') AS cancelled"
+            " FROM payment_file_items GROUP BY tenant, file) AS i ON i.tenant = f.tenant AND i.file = f.id"
+            " WHERE (f.waiting, f.under_way, f.completed, f.declined, f.refused, f.cancelled) IS DISTINCT FROM"
+            " (i.waiting, i.under_way, i.completed, i.declined, i.refused, i.cancelled)"
+        ),
+    ),
+    (
+        "INV-5",
+        "transactions",
+        (
+            "SELECT i.tenant || '/paymentFiles/' || i.file || '/' || i.number || ' is ' || i.state || ', its transfer '"
+            " || coalesce(t.state, 'is not there') FROM payment_file_items AS i LEFT JOIN transfers AS t"
+            " ON t.tenant = i.tenant AND t.id = i.transfer WHERE i.transfer <> '' AND (t.id IS NULL"
+            " OR t.request_id <> 'paymentFiles/' || i.file || '/' || i.number"
+            " OR (i.state = 'COMPLETED' AND t.state NOT IN ('COMPLETED', 'REVERSED'))"
+            " OR (i.state = 'DECLINED' AND t.state <> 'DECLINED'))"
+        ),
+    ),
+    (
         "INV-8",
         "compliance",
         (

@@ -16,9 +16,9 @@ from google.rpc import status_pb2
 from florin.transactions.v1 import transfer_pb2, transfer_service_pb2
 from local import client
 from local.client import Patience, Session
-from local.payments import plan
-from local.payments.plan import PlannedPayment
 from meshkit.errors import error_info, reason_name
+from transactions.payments import plan
+from transactions.payments.plan import PlannedPayment
 
 BATCH = 50
 _WAITERS = 16

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from florin.transactions.v1 import (
     exchange_service_pb2_grpc,
     fee_service_pb2_grpc,
+    payment_file_service_pb2_grpc,
     schedule_service_pb2_grpc,
     transfer_service_pb2_grpc,
 )
@@ -21,6 +22,9 @@ from transactions import consumers
 from transactions.clients import LedgerClient, ScreeningClient
 from transactions.exchange_rpc import ExchangeServicer
 from transactions.fee_rpc import FeeServicer
+from transactions.file_operations import PaymentFiles
+from transactions.file_rpc import PaymentFileServicer
+from transactions.file_worker import FileWorker
 from transactions.operations import Transfers
 from transactions.passes import Passes
 from transactions.ports import Ledger, Screening
@@ -57,6 +61,8 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
         transfers = Transfers(db, passes, ledger, waiters, tariffs, settings)
         scheduler = Scheduler(db, transfers.orders, settings)
         streams = Streams(transfers, settings)
+        file_worker = FileWorker(db, transfers.orders, settings)
+        file_servicer = PaymentFileServicer(PaymentFiles(db, waiters, settings, on_due=file_worker.wake))
         servicer = TransferServicer(transfers, streams, ledger, screening)
         schedules = ScheduleServicer(db, ledger, settings, on_change=scheduler.wake)
         fees = FeeServicer(db, ledger)
@@ -89,6 +95,9 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
                 "florin.transactions.v1.ExchangeService": lambda server: (
                     exchange_service_pb2_grpc.add_ExchangeServiceServicer_to_server(exchange, server)
                 ),
+                "florin.transactions.v1.PaymentFileService": lambda server: (
+                    payment_file_service_pb2_grpc.add_PaymentFileServiceServicer_to_server(file_servicer, server)
+                ),
             },
             workers={
                 **kit.workers(settings, db, bus),
@@ -96,6 +105,7 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
                 "fee-schedules": tariffs.run,
                 "recovery": recovery.run,
                 "schedules": scheduler.run,
+                "payment-files": file_worker.run,
                 "compliance-events": cases.run,
             },
             checks=kit.checks(settings, db),

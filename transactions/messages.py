@@ -22,13 +22,17 @@ STATES = {state: transfer_pb2.TransferState.Value(f"TRANSFER_STATE_{state.value}
 
 
 def order(
-    request: transfer_service_pb2.CreateTransferRequest, principal: Principal, fingerprint: bytes, request_id: str
+    request: transfer_service_pb2.CreateTransferRequest,
+    principal: Principal,
+    fingerprint: bytes,
+    request_id: str,
+    method: str = CREATE_METHOD,
 ) -> Transfer:
     """The transfer that a request asks for, with the id that every copy of the request gives it.
 
-    `request_id` is the caller's key, or the edge's where the caller gave none.
+    `request_id` is the caller's key, or the edge's where the caller gave none; `method` what it is a key of.
     """
-    key = request_key(principal, CREATE_METHOD, request_id) if request_id else idempotency.uuid7()
+    key = request_key(principal, method, request_id) if request_id else idempotency.uuid7()
     moment = clock.now()
     return Transfer(
         id=request.transfer_id or str(key),

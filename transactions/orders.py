@@ -53,6 +53,8 @@ class Orders:
         self._passes = passes
         self._tariffs = tariffs
         self._settings = settings
+        self.singles = 0
+        """How many single payments came so far: whoever has many looks whether others pay meanwhile."""
         batches = {"batch_max": settings.batch_max, "concurrency": settings.passes_in_flight}
         self._intents: Batcher[Order, Transfer] = Batcher("intents", self._record_orders, **batches)
         self._under_way: Batcher[Transfer, Transfer] = Batcher(
@@ -71,6 +73,7 @@ class Orders:
         Raises the refusals of CreateTransfer, DeadlineExceeded when not even the intent was recorded in time.
         """
         order = Order(transfer)
+        self.singles += 1
         async with _InTime(deadline):
             await self._intents.submit(order, deadline=deadline)
             return _or_raise(await self._passed(order))
@@ -88,11 +91,12 @@ class Orders:
         return _or_raise(present(order))
 
     async def create_batch(
-        self, transfers: Sequence[Transfer | DomainError], deadline: float
+        self, transfers: Sequence[Transfer | DomainError], deadline: float, *, bulk: bool | None = None
     ) -> list[Transfer | DomainError]:
-        """As `create`, for many; a refusal stands in its item's place."""
+        """As `create`, for many; a refusal stands in its item's place. Their number says whether they are `bulk` where
+        the caller does not."""
         items = [item for item in transfers if isinstance(item, Transfer)]
-        bulk = len(items) > FEW_ITEMS_MAX
+        bulk = len(items) > FEW_ITEMS_MAX if bulk is None else bulk
         results = iter(await self._settle([Order(item, bulk) for item in items], deadline, bulk=bulk))
         return [next(results) if isinstance(item, Transfer) else item for item in transfers]
 

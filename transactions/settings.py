@@ -49,6 +49,15 @@ class Settings(ServiceSettings):
     stream_idle_seconds: float = Field(
         120, gt=0, le=240, description="A stream on which nothing happens for this long is ended; the edge waits 300 s."
     )
+    payment_file_bytes_max: int = Field(
+        128 * 1024 * 1024, ge=1024, le=1024**3, description="Bytes of a file of payments at most."
+    )
+    payment_file_items_max: int = Field(
+        100_000, ge=1, le=1_000_000, description="Payments of a file of payments at most."
+    )
+    payment_file_lot: int = Field(
+        500, ge=1, le=1000, description="Payments of a file that are made at once; one lot at a time."
+    )
 
     @property
     def recovery_lease_seconds(self) -> float:

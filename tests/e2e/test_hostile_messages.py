@@ -21,6 +21,7 @@ from local.roles import ROLES
 from meshkit import pages
 from tests.contract.test_reasons import METHODS
 from tests.support import hostile
+from tests.support.csv_payments import document, row, uploaded
 from tests.support.mesh import Mesh
 from tests.support.protocols import SERVICES, Refused, of, path, raw, refused, web
 from tests.support.tokens import claims
@@ -37,7 +38,9 @@ CODES = {
     "OUT_OF_RANGE",
     "ABORTED",
 }
-UNANSWERED = {"CancelTransfer", "CloseAccount", "GetLimit", "GetRule", "ImportWatchlist", "VerifyCustomer"}
+UNANSWERED = {
+    *("CancelTransfer", "CloseAccount", "GetLimit", "GetRule", "ImportWatchlist", "VerifyCustomer", "UploadPaymentFile")
+}
 """Refused although nothing is wrong with the message: by the state of what it names."""
 CALLS_PER_SUBJECT = 20
 """The edge lets a subject make 50 administrative calls a second."""
@@ -83,6 +86,7 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
         "credit_accounts": credit,
         "settlement": "accounts/settlement-eur",
         "transfers": made.name,
+        "paymentFiles": uploaded(mesh, document(row(debit, credit, remittance="ask")), tenant=tenant).name,
         "authorizations": held[0],
         "voidable": held[1],
         "journals": made.journal,

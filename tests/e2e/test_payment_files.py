@@ -17,12 +17,12 @@ from florin.common.v1 import money_pb2
 from florin.compliance.v1 import compliance_service_pb2, policy_pb2
 from local import client, pay
 from local.pay import Fate
-from local.payments import pain001
-from local.payments.errors import PaymentFileRefused
-from local.payments.plan import plan
 from tests.support import payment_files
 from tests.support.mesh import Mesh
 from tests.support.parts import wait_until
+from transactions.payments import pain001
+from transactions.payments.errors import PaymentFileRefused
+from transactions.payments.plan import plan
 
 PAYER = "AT611904300234573201"
 """The debtor of the files that tests.support.payment_files writes."""

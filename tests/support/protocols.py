@@ -32,6 +32,7 @@ from florin.notifications.v1 import notification_service_pb2  # noqa: F401
 from florin.transactions.v1 import (
     exchange_service_pb2,  # noqa: F401
     fee_service_pb2,  # noqa: F401
+    payment_file_service_pb2,  # noqa: F401
     schedule_service_pb2,  # noqa: F401
     transfer_service_pb2,  # noqa: F401
 )
@@ -51,6 +52,7 @@ SERVICES = {
     "ScheduleService": "florin.transactions.v1.ScheduleService",
     "FeeService": "florin.transactions.v1.FeeService",
     "ExchangeService": "florin.transactions.v1.ExchangeService",
+    "PaymentFileService": "florin.transactions.v1.PaymentFileService",
     "ComplianceService": "florin.compliance.v1.ComplianceService",
     "NotificationService": "florin.notifications.v1.NotificationService",
 }

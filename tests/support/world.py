@@ -30,6 +30,7 @@ from florin.transactions.v1 import (
     schedule_pb2,
     schedule_service_pb2,
 )
+from tests.support.csv_payments import document, row, uploaded
 from tests.support.mesh import Mesh
 from tests.support.parts import wait_until
 from tests.support.protocols import Refused
@@ -47,6 +48,7 @@ SERVICES = {
     "florin.transactions.v1.TransferService": "transactions",
     "florin.transactions.v1.FeeService": "transactions",
     "florin.transactions.v1.ExchangeService": "transactions",
+    "florin.transactions.v1.PaymentFileService": "transactions",
     "florin.compliance.v1.ComplianceService": "compliance",
     "florin.compliance.v1.ScreeningService": "compliance",
     "florin.notifications.v1.NotificationService": "notifications",
@@ -71,7 +73,7 @@ NOBODYS = {
     for kind in (
         *("customers", "kycProfiles", "accounts", "transfers", "journals", "webhookEndpoints", "cases", "decisions"),
         *("limits", "rules", "watchlists", "statements", "schedules", "holidayCalendars"),
-        *("overdraftChanges",),
+        *("overdraftChanges", "paymentFiles"),
     )
 } | {
     "overdraftThresholds": "overdraftThresholds/JPY",
@@ -244,5 +246,6 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
         "exchangeRates": "exchangeRates/eur-usd",
         "position_account": mesh.position_account(tenant=tenant),
         "quotes": mesh.call("ExchangeService.CreateQuote", quote, "customer", **own).quote.name,
+        "paymentFiles": uploaded(mesh, document(row(debit, credit, remittance="ask")), role="customer", **own).name,
     }
     return Belongings(customer, names)

@@ -6,6 +6,7 @@ import importlib
 import json
 import threading
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,7 +40,13 @@ def databases(parts: Parts) -> Urls:
 def urls(databases: Urls) -> Urls:
     """The databases without the rows of the test before."""
     for service, tables in (
-        ("transactions", "transfers, schedules, schedule_runs, fee_schedule_versions, quotes, outbox"),
+        (
+            "transactions",
+            (
+                "transfers, schedules, schedule_runs, fee_schedule_versions, quotes, payment_files, payment_file_items,"
+                " outbox"
+            ),
+        ),
         ("accounts", "journals, accounts"),
     ):
         execute(databases, service, f"TRUNCATE {tables} CASCADE")
@@ -573,3 +580,76 @@ def test_the_verdict_is_told_for_people_and_for_programs(urls: Urls) -> None:
     told = json.loads(json.dumps(verify.as_json(findings)))
     assert told["holds"] is False
     assert next(one for one in told["invariants"] if one["name"] == "INV-6")["checked"] == 7
+
+
+def payment_file(urls: Urls, *, items: Sequence[tuple[str, str]], **counts: int) -> None:
+    """A file of payments with items of (state, transfer's id), and what it says of their number."""
+    given = {
+        name: counts.get(name, 0) for name in ("waiting", "under_way", "completed", "declined", "refused", "cancelled")
+    }
+    execute(
+        urls,
+        "transactions",
+        "INSERT INTO payment_files (tenant, id, version, state, format, subject, scopes, message_id, message_key,"
+        " initiating_party, sha256, size_bytes, items, waiting, under_way, completed, declined, refused, cancelled,"
+        " create_time, update_time) VALUES ('demo', 'f', 1, 'PROCESSING', 'CSV', 'ada', '', 'm', %s, '', '', 1, %s, %s,"
+        " %s, %s, %s, %s, %s, now(), now())",
+        uuid.uuid4(),
+        sum(given.values()),
+        *given.values(),
+    )
+    for number, (state, transfer_of) in enumerate(items, 1):
+        execute(
+            urls,
+            "transactions",
+            "INSERT INTO payment_file_items (tenant, file, number, line, state, information_id, instruction_id,"
+            " end_to_end_id, amount, currency, transfer, status)"
+            " VALUES ('demo', 'f', %s, 1, %s, '', '', '', '1', 'EUR', %s, %s)",
+            number,
+            state,
+            transfer_of,
+            b"" if state in ("DECLINED", "REFUSED") else None,
+        )
+
+
+def item_transfer(urls: Urls, state: str, number: int) -> str:
+    """A transfer that was made for an item of the file."""
+    id_ = transfer(urls, state, "journals/j" if state == "COMPLETED" else "")
+    execute(urls, "transactions", "UPDATE transfers SET request_id = %s WHERE id = %s", f"paymentFiles/f/{number}", id_)
+    return id_
+
+
+def test_a_file_of_payments_whose_items_are_as_it_says_holds(urls: Urls) -> None:
+    """Its counts are those of its items, and each that ended has a transfer of its own that ended so."""
+    paid, declined = item_transfer(urls, "COMPLETED", 1), item_transfer(urls, "DECLINED", 2)
+    payment_file(
+        urls, items=[("COMPLETED", paid), ("DECLINED", declined), ("REFUSED", "")], completed=1, declined=1, refused=1
+    )
+    assert not found(urls)["INV-5"].violations
+
+
+@pytest.mark.parametrize(
+    ("states", "counts", "words"),
+    [
+        (["REFUSED", "REFUSED"], {"refused": 1}, "counts 0,0,0,0,1,0, items 0,0,0,0,2,0"),
+        ([], {"refused": 1}, "counts 0,0,0,0,1,0, items"),
+        (["COMPLETED"], {"completed": 1}, "its transfer DECLINED"),
+        (["DECLINED"], {"declined": 1}, "its transfer is not there"),
+    ],
+)
+def test_a_file_of_payments_that_disagrees_with_its_items_or_transfers_is_found(
+    urls: Urls, states: list[str], counts: dict[str, int], words: str
+) -> None:
+    """What was counted wrongly, an item that says of its transfer what is not so, and one without a transfer."""
+    made = {"COMPLETED": item_transfer(urls, "DECLINED", 1), "DECLINED": "nowhere"}
+    payment_file(urls, items=[(state, made.get(state, "")) for state in states], **counts)
+    (violation,) = found(urls)["INV-5"].violations
+    assert words in violation
+
+
+def test_two_items_may_not_have_one_transfer(urls: Urls) -> None:
+    """A transfer that is of another item is found, by its request_id."""
+    paid = item_transfer(urls, "COMPLETED", 1)
+    payment_file(urls, items=[("COMPLETED", paid), ("COMPLETED", paid)], completed=2)
+    (violation,) = found(urls)["INV-5"].violations
+    assert "paymentFiles/f/2" in violation

@@ -136,7 +136,8 @@ async def _empty(parts: Parts, database: str) -> None:
     async with await psycopg.AsyncConnection.connect(url.render_as_string(hide_password=False)) as conn:
         await conn.execute(
             "TRUNCATE transfers, schedules, schedule_runs, holiday_calendars, outbox, requests, audit, fee_schedules,"
-            " fee_schedule_versions, exchange_rates, exchange_rate_versions, position_accounts, quotes"
+            " fee_schedule_versions, exchange_rates, exchange_rate_versions, position_accounts, quotes, payment_files,"
+            " payment_file_items"
         )
 
 

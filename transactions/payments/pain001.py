@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lxml import etree
 
-from local.payments import safe_xml
-from local.payments.errors import ControlSumWrong, MessageIdMissing, SchemaBroken, SchemaWrong
+from transactions.payments import safe_xml
+from transactions.payments.errors import ControlSumWrong, MessageIdMissing, SchemaBroken, SchemaWrong
 
 VERSION = "pain.001.001.09"
 _FAMILY = "urn:iso:std:iso:20022:tech:xsd:"
@@ -51,6 +51,14 @@ class Instruction:
     debtor_account: str
     debtor_currency_code: str
     payments: tuple[Payment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself, before its payments."""
+
+    message_id: str
+    initiating_party: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +109,19 @@ def _schema() -> etree.XMLSchema:
     return etree.XMLSchema(etree.fromstring(path.read_bytes(), etree.XMLParser(no_network=True)))
 
 
+def _check_root(tag: str) -> None:
+    _check_name(etree.QName(tag), None)
+
+
 def _check_version(root: etree._Element) -> None:
-    name = etree.QName(root)
+    _check_name(etree.QName(root), _line(root))
+
+
+def _check_name(name: etree.QName, line: int | None) -> None:
     if name.namespace == NAMESPACE and name.localname == "Document":
         return
     found = (name.namespace or "").removeprefix(_FAMILY) or "no ISO 20022 namespace"
-    raise SchemaWrong(f"it is {name.localname} of {found}; {VERSION} is what is read here", line=_line(root))
+    raise SchemaWrong(f"it is {name.localname} of {found}; {VERSION} is what is read here", line=line)
 
 
 def _check_schema(root: etree._Element) -> None:
@@ -115,7 +130,7 @@ def _check_schema(root: etree._Element) -> None:
         return
     log: Any = schema.error_log  # the stubs do not say that it is a sequence
     first = log[0]
-    raise SchemaBroken(first.message.replace(_N, "").rstrip(". "), line=first.line or None)
+    raise SchemaBroken(_told(first.message), line=first.line or None)
 
 
 def _check_sums(element: etree._Element, where: str, payments: Iterable[Payment]) -> None:
@@ -145,7 +160,97 @@ def _equivalents(element: etree._Element) -> Decimal:
     return sum((Decimal(amount.text or "0") for amount in within.iterfind(f".//{_N}EqvtAmt/{_N}Amt")), Decimal(0))
 
 
-def _instruction(block: etree._Element) -> Instruction:
+def stream(
+    file: IO[bytes], *, elements_max: int, pause: Callable[[], None] = lambda: None
+) -> Iterator[Header | Instruction | Payment]:
+    """Reads a file of any size that is never whole in memory: the header, then each instruction, without its payments,
+    and its payments, one by one. `pause` is called after every few milliseconds of work.
+
+    Raises PaymentFileRefused as `parse` does, at any time: what was given up to then is not to be used.
+    """
+    try:
+        safe_xml.check(file, _schema(), elements_max=elements_max, accept=_check_root, pause=pause)
+    except SchemaBroken as error:
+        raise SchemaBroken(_told(error.reason), line=error.line) from None
+    reading = _Reading()
+    parser = safe_xml.reading([_N + name for name in ("GrpHdr", "CdtTrfTxInf", "PmtInf", "CstmrCdtTrfInitn")])
+    for chunk in safe_xml.chunks(file):
+        parser.feed(chunk)
+        events: Any = parser.read_events()  # the stubs do not say that an end has an element
+        for _, element in events:
+            yield from reading.take(element)
+        pause()
+
+
+class _Reading:
+    """Where the reader of a stream is, and what it counted."""
+
+    def __init__(self) -> None:
+        self._instruction: Instruction | None = None
+        self._header: _Sums | None = None
+        self._block: _Sums | None = None
+
+    def take(self, element: etree._Element) -> Sequence[Header | Instruction | Payment]:
+        """What the end of an element completes."""
+        name = etree.QName(element).localname
+        if name == "CdtTrfTxInf":
+            return self._take_payment(element)
+        if name == "GrpHdr":
+            self._header = _Sums(element, "the group header")
+            return [Header(_id(element, "MsgId"), _text(element, "InitgPty", "Nm"))]
+        ended = self._block if name == "PmtInf" else self._header
+        if ended is not None:
+            ended.check()
+        if name == "PmtInf":
+            self._instruction = self._block = None
+            element.clear()
+        return []
+
+    def _take_payment(self, element: etree._Element) -> Sequence[Header | Instruction | Payment]:
+        block = element.getparent()
+        if block is None or self._header is None:
+            raise RuntimeError("the schema lets a payment stand outside of its payment information")
+        taken: list[Header | Instruction | Payment] = []
+        if self._instruction is None or self._block is None:
+            self._instruction = _instruction(block, payments=False)
+            self._block = _Sums(block, f"payment information {self._instruction.id}")
+            taken.append(self._instruction)
+        for sums in (self._header, self._block):
+            sums.add(element)
+        taken.append(_payment(element))
+        block.remove(element)
+        return taken
+
+
+class _Sums:
+    """A count and a sum that a file states, and those of its payments so far."""
+
+    def __init__(self, element: etree._Element, where: str) -> None:
+        self._where, self._line = where, _line(element)
+        self._stated_count, self._stated_sum = _text(element, "NbOfTxs"), _text(element, "CtrlSum")
+        self._count, self._sum = 0, Decimal(0)
+
+    def add(self, payment: etree._Element) -> None:
+        """Counts a payment: by figure, whatever its currency, as the standard has it."""
+        figure = _text(payment, "Amt", "InstdAmt") or _text(payment, "Amt", "EqvtAmt", "Amt")
+        self._count += 1
+        self._sum += Decimal(figure or "0")
+
+    def check(self) -> None:
+        """Raises ControlSumWrong."""
+        if self._stated_count and int(self._stated_count) != self._count:
+            what, counted = f"NbOfTxs of {self._where}", str(self._count)
+            raise ControlSumWrong(what, stated=self._stated_count, counted=counted, line=self._line)
+        if self._stated_sum and Decimal(self._stated_sum) != self._sum:
+            what, counted = f"CtrlSum of {self._where}", f"{self._sum:f}"
+            raise ControlSumWrong(what, stated=self._stated_sum, counted=counted, line=self._line)
+
+
+def _told(message: str) -> str:
+    return message.replace(_N, "").rstrip(". ")
+
+
+def _instruction(block: etree._Element, *, payments: bool = True) -> Instruction:
     return Instruction(
         line=_line(block),
         id=_id(block, "PmtInfId"),
@@ -154,7 +259,7 @@ def _instruction(block: etree._Element) -> Instruction:
         debtor_name=_text(block, "Dbtr", "Nm"),
         debtor_account=_account(block, "DbtrAcct"),
         debtor_currency_code=_text(block, "DbtrAcct", "Ccy"),
-        payments=tuple(_payment(element) for element in block.iterfind(f"{_N}CdtTrfTxInf")),
+        payments=tuple(_payment(element) for element in block.iterfind(f"{_N}CdtTrfTxInf")) if payments else (),
     )
 
 

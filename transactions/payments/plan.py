@@ -19,12 +19,12 @@ import protovalidate
 
 from florin.common.v1 import money_pb2
 from florin.transactions.v1 import transfer_service_pb2
-from local.payments.pain001 import Instruction, Payment, PaymentFile
 from meshkit import money
 from meshkit.errors import CurrencyUnknown
+from transactions.payments.pain001 import Instruction, Payment, PaymentFile
 
 BATCH_MAX = 1000
-_NOT_PROVIDED = "NOTPROVIDED"
+NOT_PROVIDED = "NOTPROVIDED"
 """What the standard has a payer write who gives no EndToEndId."""
 _UNKNOWN_CURRENCY_PLACES = 2
 _SEPARATOR = "/"
@@ -53,7 +53,8 @@ def plan(file: PaymentFile, *, today: date) -> tuple[PlannedPayment, ...]:
     seen: set[str] = set()
     for instruction in file.instructions:
         for index, payment in enumerate(instruction.payments, start=1):
-            item = _planned(len(planned) + 1, file, instruction, payment, index, today)
+            key = request_id(file.message_id, instruction.id, payment.end_to_end_id, index)
+            item = planned_payment(len(planned) + 1, instruction, payment, request_id=key, today=today)
             key = item.request.request_id if item.request is not None else ""
             if key in seen:
                 item = PlannedPayment(
@@ -94,7 +95,7 @@ def request_id(message_id: str, instruction_id: str, end_to_end_id: str, index: 
 
     Without an EndToEndId (NOTPROVIDED) the payment's place within its payment information stands for it.
     """
-    own = f"{_NOT_PROVIDED}#{index}" if end_to_end_id == _NOT_PROVIDED else end_to_end_id
+    own = f"{NOT_PROVIDED}#{index}" if end_to_end_id == NOT_PROVIDED else end_to_end_id
     parts = (message_id, instruction_id, own)
     if any(_SEPARATOR in part for part in parts):
         # "a/b" + "c" and "a" + "b/c" are two payments. No readable key looks like this one: those hold separators.
@@ -119,9 +120,11 @@ def minor_units(amount: Decimal, currency_code: str) -> tuple[int, str]:
     return int(scaled), f"{currency_code} is unknown here: taken with two decimals"
 
 
-def _planned(
-    number: int, file: PaymentFile, instruction: Instruction, payment: Payment, index: int, today: date
+def planned_payment(
+    number: int, instruction: Instruction, payment: Payment, *, request_id: str, today: date
 ) -> PlannedPayment:
+    """What to send for one payment, under the request_id that is given to it."""
+
     def refused(sentence: str) -> PlannedPayment:
         return PlannedPayment(number, instruction, payment, None, refusal=sentence)
 
@@ -144,7 +147,7 @@ def _planned(
         creditor_name=payment.creditor_name,
         end_to_end_id=payment.end_to_end_id,
         remittance=payment.remittance,
-        request_id=request_id(file.message_id, instruction.id, payment.end_to_end_id, index),
+        request_id=request_id,
     )
     # The contract's own rules, before sending: one payment that breaks them must not spoil its batch.
     broken = violations(request)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.payments import pain001, plan
-from local.payments.plan import PlannedPayment
 from tests.support.payment_files import document, payment
+from transactions.payments import pain001, plan
+from transactions.payments.plan import PlannedPayment
 
 TODAY = date(2026, 1, 1)
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from local.payments import pain001, safe_xml
-from local.payments.errors import (
+from tests.support.payment_files import document, payment
+from transactions.payments import pain001, safe_xml
+from transactions.payments.errors import (
     ControlSumWrong,
     FileForbidden,
     FileMalformed,
@@ -20,7 +21,6 @@ from local.payments.errors import (
     SchemaBroken,
     SchemaWrong,
 )
-from tests.support.payment_files import document, payment
 
 PAYROLL = Path(__file__).resolve().parents[3] / "examples" / "payroll.xml"
 
