@@ -254,9 +254,11 @@ class Guard(grpc.aio.ServerInterceptor):
                     exchange.metadata
                 )
                 await self._admit(exchange)
-                expires = float("inf") if both_ways else exchange.token_expires
+                expires = exchange.token_expires
                 async for response in handler(request, context):
                     yield response
+                    if both_ways:
+                        continue
                     if time.time() > expires:
                         raise TokenInvalid
                     await check_token(self, exchange)  # the issuer may have withdrawn its key meanwhile

@@ -183,7 +183,7 @@ async def test_a_withdrawn_keys_token_ends_what_is_still_sent(
     guard = interceptors.Guard({}, verifier, concurrent_calls_max=1)
     context = Following(issuer.token())
     sent = []
-    async for number in guard._unary_stream(method, export)(None, context):
+    async for number in guard._stream(method, export, both_ways=False)(None, context):
         sent.append(number)
         issuer.keys = [new_key("two")]
     assert 0 < len(sent) < 1000
