@@ -150,6 +150,10 @@ def _without_quote(request: Any, _: Mapping[str, str]) -> None:
     request.quote = ""
 
 
+def _of_a_stream_without_quote(request: Any, names: Mapping[str, str]) -> None:
+    _without_quote(request.transfer, names)
+
+
 def _without_quotes(request: Any, _: Mapping[str, str]) -> None:
     for one in request.requests:
         one.quote = ""
@@ -203,6 +207,7 @@ _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
     "GetFeeSchedule": _newest_version,
     "CreateTransfer": _without_quote,
     "BatchCreateTransfers": _without_quotes,
+    "StreamTransfers": _of_a_stream_without_quote,
     "ImportExchangeRates": _rates,
     "GetExchangeRate": _newest_version,
     "SetPositionAccount": _position,
