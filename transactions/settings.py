@@ -44,6 +44,7 @@ class Settings(ServiceSettings):
         3600, ge=1, description="Quotes are made of no exchange rate that its source gave longer ago."
     )
     streams_max: int = Field(16, ge=1, le=1000, description="Streams of transfers at once, of all callers.")
+    streams_per_tenant_max: int = Field(12, ge=1, le=1000, description="Streams of transfers at once, of one tenant.")
     streams_per_subject_max: int = Field(4, ge=1, le=1000, description="Streams of transfers at once, of one caller.")
     stream_in_flight_max: int = Field(1000, ge=1, le=1000, description="Transfers of one stream that are under way.")
     stream_idle_seconds: float = Field(

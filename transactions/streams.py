@@ -35,6 +35,8 @@ _DRAIN_SECONDS = 4.0
 """What was read before a stop is answered with its present state after this long, well within the grace of a stop."""
 _TOKEN_SECONDS = 5.0
 """How often a stream asks whether its token still stands: the issuer may have withdrawn the key that signed it."""
+_TAKEN_SECONDS = 35.0
+"""A stream that ends is given up after this long: an item's longest time, and some for a client to take the answers."""
 _BEFORE_DEADLINE_SECONDS = 0.1
 """A stream with a deadline of its caller's ends this long before it, so that its status arrives."""
 _log = logs.get(__name__)
@@ -69,6 +71,7 @@ class Streams:
         self._transfers = transfers
         self._settings = settings
         self._places: Counter[tuple[str, str]] = Counter()
+        self._tenants: Counter[str] = Counter()
         self._streams: set[_Stream] = set()
         self._draining = False
 
@@ -80,22 +83,27 @@ class Streams:
 
     @contextmanager
     def place(self, who: Principal) -> Iterator[None]:
-        """A place among those of this replica and of the caller. Raises StreamLimitReached, Overloaded, StreamEnded."""
+        """A place among those of this replica, the tenant and the caller. Raises StreamLimitReached, Overloaded,
+        StreamEnded."""
         mine = who.tenant, who.subject
         if self._places[mine] >= self._settings.streams_per_subject_max:
             raise StreamLimitReached(self._settings.streams_per_subject_max)
         if self._places.total() >= self._settings.streams_max:
             raise Overloaded
+        if self._tenants[who.tenant] >= self._settings.streams_per_tenant_max:
+            raise Overloaded
         if self._draining:
             raise StreamEnded(_STOPPING)
         self._places[mine] += 1
+        self._tenants[who.tenant] += 1
         OPEN.set(self._places.total())
         try:
             yield
         finally:
             self._places[mine] -= 1
-            if not self._places[mine]:
-                del self._places[mine]
+            self._tenants[who.tenant] -= 1
+            # Who has none is not kept.
+            self._places, self._tenants = +self._places, +self._tenants
             OPEN.set(self._places.total())
 
     async def carry(
@@ -104,7 +112,8 @@ class Streams:
         """Answers every message of a stream once, until its client closed its side.
 
         Raises, once all that was read is answered: TokenInvalid when the token ends, StreamEnded at a drain and when
-        nothing happens, DeadlineExceeded at the caller's own deadline.
+        nothing happens, DeadlineExceeded at the caller's own deadline. Its task is cancelled where the client does not
+        take the answers in time then.
         """
         stream = _Stream(self._transfers, call, requests, read, self._settings)
         self._streams.add(stream)
@@ -116,7 +125,7 @@ class Streams:
             stream.close()
 
 
-_STOPPING, _IDLE = "this replica stops", "nothing was sent for a while"
+_STOPPING, _IDLE = "this replica stops", "nothing was sent or taken for a while"
 
 
 class _Stream:
@@ -137,6 +146,8 @@ class _Stream:
         self._in_flight_max = settings.stream_in_flight_max
         self._idle_seconds = settings.stream_idle_seconds
         self._loop = asyncio.get_running_loop()
+        self._taking = asyncio.current_task()
+        """Takes the answers to the client, and is stuck where that takes none."""
         self._received = 0
         self._in_flight = 0
         """Read and not yet taken by the client: one that does not take its answers is not read any more."""
@@ -171,11 +182,14 @@ class _Stream:
             self._reader.result()  # what went wrong with the stream itself
 
     def end(self, reason: DomainError, *, within_seconds: float | None = None) -> None:
-        """Reads no further; the first reason counts. What is open after `within_seconds` is answered as it stands."""
+        """Reads no further; the first reason counts. What is open after `within_seconds` is answered as it stands. A
+        client that does not take its answers is given up: its place is needed."""
         if self._reason is None:
             self._reason = reason
             self._reader.cancel()
             self._changed.set()
+            if self._taking is not None:
+                self._timers["taken"] = self._loop.call_later(_TAKEN_SECONDS, self._taking.cancel)
         if within_seconds is not None:
             self._timers["drain"] = self._loop.call_later(within_seconds, self._answer_all)
 
@@ -193,6 +207,7 @@ class _Stream:
     def answer(self, position: int, request_id: str, result: Transfer | DomainError) -> None:
         """Puts an answer among those that the client is sent next."""
         self._open.pop(position, None)
+        self._active = time.monotonic()
         self._answers.append(Answer(position, request_id, result))
         self._changed.set()
 
@@ -256,9 +271,9 @@ class _Stream:
                 return
 
     def _check_idle(self) -> None:
-        """A client that does not take its answers is not idle; the edge gives it up."""
+        """Idle is where nothing is sent, under way or taken: also where the client does not take what is answered."""
         left = self._idle_seconds - (time.monotonic() - self._active)
-        if self._in_flight:
+        if self._open:
             left = self._idle_seconds
         if left <= 0:
             self.end(StreamEnded(_IDLE))

@@ -339,3 +339,69 @@ async def test_a_stream_ends_when_its_token_is_withdrawn(replica: Replica, monke
         async for answer in Streams(replica.transfers, replica.settings).carry(call, requests(), lambda asked: asked):
             answers += [answer]
     assert len(answers) == replica.ledger.journals.total() == 3
+
+
+async def test_a_client_that_sends_and_never_reads_loses_its_place(
+    parts: Parts, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answers do not fit into the connection's window: it is idle once all is done, and given up soon after."""
+    monkeypatch.setattr(streams, "_TAKEN_SECONDS", 0.2)
+    async with (
+        served(parts, database, stream_idle_seconds=1.0, streams_per_subject_max=1) as service,
+        stream(service) as silent,
+    ):
+        await silent.send(*[order(remittance="x" * 140) for _ in range(1000)])
+
+        async def all_paid() -> bool:
+            return service.ledger.journals.total() == 1000
+
+        await eventually(all_paid, 20)
+
+        async def free() -> bool:
+            async with stream(service) as other:
+                await other.send(order())
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await other.read()
+                return len(other.answers) == 1
+
+        assert not await free()
+        await eventually(free, 5)
+
+
+async def test_a_stream_whose_token_ended_is_given_up_where_nothing_is_taken(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes the answers is cancelled where it is stuck, not before the time for it is over."""
+    monkeypatch.setattr(streams, "_TAKEN_SECONDS", 0.3)
+
+    async def requests() -> AsyncIterator[Asked]:
+        for _ in range(3):
+            yield Asked("", transfer(), 5.0)
+        await asyncio.sleep(60)
+
+    call = replace(call_of(), deadline=float("inf"), token_expires=time.time() + 0.2)
+    carrying = Streams(replica.transfers, replica.settings)
+
+    async def take_one() -> None:
+        async for _ in carrying.carry(call, requests(), lambda asked: asked):
+            await asyncio.sleep(60)
+
+    started = time.monotonic()
+    taking = asyncio.create_task(take_one())
+    await asyncio.wait({taking}, timeout=5)
+    assert taking.cancelled()
+    assert 0.45 <= time.monotonic() - started < 5
+
+
+async def test_a_tenant_leaves_places_to_the_others(parts: Parts, database: str) -> None:
+    """However many callers it has."""
+    async with (
+        served(parts, database, streams_per_tenant_max=1, streams_max=2) as service,
+        stream(service) as first,
+    ):
+        await first.call.initial_metadata()
+        async with stream(service, subject="another") as second:
+            assert (await second.refusal())[:2] == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+        async with stream(service, tenant="elsewhere") as third:
+            await third.call.initial_metadata()
+            assert not third.call.done()
