@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -163,6 +163,12 @@ class Transfers:
                 await asyncio.wait({changed}, timeout=min(remaining, pause))
                 pause = min(pause * 1.5, 1.0)
         return await self.get(principal, id_)
+
+    async def settled(self, tenant: str, ids: Collection[str]) -> dict[str, Transfer]:
+        """Those of a tenant's transfers that are final or rest, by id; whoever waits for many asks for all at once."""
+        keys = [(tenant, id_) for id_ in ids]
+        found = await self._db.run(tenant, lambda conn: store.settled(conn, self._db.cipher, keys), read_only=True)
+        return {transfer.id: transfer for transfer in found}
 
     async def list_page(
         self, principal: Principal, filter_text: str, page_size: int, page_token: str

@@ -225,6 +225,17 @@ async def present(
     return [transfer_from(row, cipher) for row in rows]
 
 
+async def settled(conn: AsyncConnection, cipher: Cipher, keys: Sequence[tuple[str, str]]) -> list[Transfer]:
+    """Those of (tenant, id) that are final or rest; the others, of which many may be waited for, cost no decryption."""
+    rows = await fetch(
+        conn,
+        f"SELECT {COLUMNS} FROM transfers JOIN unnest(%s::text[], %s::text[]) AS k(tenant, id) USING (tenant, id)"  # noqa: S608
+        " WHERE state NOT IN ('ACCEPTED', 'SCREENED')",
+        ([key[0] for key in keys], [key[1] for key in keys]),
+    )
+    return [transfer_from(row, cipher) for row in rows]
+
+
 _FIELDS = {
     "state": "state",
     "debit_account": "debit_account",

@@ -37,6 +37,8 @@ _TOKEN_SECONDS = 5.0
 """How often a stream asks whether its token still stands: the issuer may have withdrawn the key that signed it."""
 _TAKEN_SECONDS = 35.0
 """A stream that ends is given up after this long: an item's longest time, and some for a client to take the answers."""
+_LOOK_SECONDS = 0.5
+"""How often a stream looks what became of the transfers that a service which is down left open."""
 _BEFORE_DEADLINE_SECONDS = 0.1
 """A stream with a deadline of its caller's ends this long before it, so that its status arrives."""
 _log = logs.get(__name__)
@@ -157,7 +159,9 @@ class _Stream:
         self._room = asyncio.Event()
         self._active = time.monotonic()
         self._reason: DomainError | None = None
-        self._waits: set[asyncio.Task[None]] = set()
+        self._waiting: dict[int, _Item] = {}
+        """Those of the open whose pass did not end them."""
+        self._looker: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._reader = self._loop.create_task(self._read_all(), name="transfer-stream")
         self._reader.add_done_callback(self._read_to_its_end)
@@ -199,29 +203,39 @@ class _Stream:
         self._guard.cancel()
         for timer in self._timers.values():
             timer.cancel()
-        for task in self._waits:
-            task.cancel()
+        if self._looker is not None:
+            self._looker.cancel()
         for item in list(self._open.values()):
             item.leave()
 
     def answer(self, position: int, request_id: str, result: Transfer | DomainError) -> None:
         """Puts an answer among those that the client is sent next."""
         self._open.pop(position, None)
+        self._waiting.pop(position, None)
         self._active = time.monotonic()
         self._answers.append(Answer(position, request_id, result))
         self._changed.set()
 
-    def wait_for(self, item: _Item) -> None:
-        """Waits for a transfer whose pass did not end it, where a service is down: rare, so it may have a task."""
-        task = self._loop.create_task(item.until_final())
-        self._waits.add(task)
-        task.add_done_callback(self._waited)
+    def wait_for(self, position: int, item: _Item) -> None:
+        """Waits for a transfer whose pass did not end it, until its time is over. Where a service is down that is all
+        of them, so one look is for all: they must not take the database from those who pay."""
+        self._waiting[position] = item
+        if self._looker is None or self._looker.done():
+            self._looker = self._loop.create_task(self._look(), name="transfer-stream-look")
+            self._looker.add_done_callback(_looked)
 
-    def _waited(self, task: asyncio.Task[None]) -> None:
-        self._waits.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:  # its time answers the item
-            _log.error("a transfer of a stream cannot be waited for", exc_info=error)
+    async def _look(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(_LOOK_SECONDS)
+            items = list(self._waiting.values())
+            try:
+                settled = await self.transfers.settled(self.call.tenant, {item.transfer_id for item in items})
+            except DomainError as error:  # the next look may find them; otherwise their time answers them
+                _log.warning("transfers of a stream cannot be looked at", cause=error.message, count=len(items))
+                continue
+            for item in items:
+                if item.transfer_id in settled:
+                    item.settle(settled[item.transfer_id])
 
     def _read_to_its_end(self, reader: asyncio.Task[None]) -> None:
         if not reader.cancelled():
@@ -284,7 +298,7 @@ class _Stream:
 class _Item:
     """A transfer of a stream on its way: recorded, passed on, answered once."""
 
-    __slots__ = ("_answered", "_deadline", "_intent", "_order", "_position", "_request_id", "_stream", "_timer")
+    __slots__ = ("_answered", "_intent", "_order", "_position", "_request_id", "_stream", "_timer")
 
     def __init__(self, stream: _Stream, position: int, request_id: str, order: Order) -> None:
         self._stream = stream
@@ -292,15 +306,13 @@ class _Item:
         self._request_id = request_id
         self._order = order
         self._answered = False
-        self._deadline = 0.0
         self._intent: asyncio.Future[Transfer] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, seconds: float) -> None:
         """Hands it to the batches; it is answered within `seconds`."""
-        self._deadline = time.monotonic() + seconds
         try:
-            self._intent = self._stream.transfers.orders.begin(self._order, self._deadline)
+            self._intent = self._stream.transfers.orders.begin(self._order, time.monotonic() + seconds)
         except DomainError as refusal:
             self._answer(refusal)
             return
@@ -321,12 +333,14 @@ class _Item:
         if self._intent is not None:
             self._intent.cancel()
 
-    async def until_final(self) -> None:
-        """Waits for its end, or its time, also where another replica brings it there."""
-        transfer = self._order.transfer
-        left = self._deadline - time.monotonic()
-        self._order.recorded = await self._stream.transfers.wait(transfer.principal, transfer.id, left)
-        self._order.passed = None  # what the row says counts from here on
+    @property
+    def transfer_id(self) -> str:
+        """The recorded transfer's: that of the first request, where this one is a copy."""
+        return (self._order.recorded or self._order.transfer).id
+
+    def settle(self, transfer: Transfer) -> None:
+        """It came to its end after its pass, here or at another replica."""
+        self._order.recorded, self._order.passed = transfer, None
         self._answer(present(self._order))
 
     def _recorded(self, intent: asyncio.Future[Transfer]) -> None:
@@ -336,17 +350,17 @@ class _Item:
         if error is not None:
             self._answer(error if isinstance(error, DomainError) else _failure(error))
         elif self._order.passed is None:
-            self._settle(None)
+            self._passed_on(None)
         else:
-            self._order.passed.add_done_callback(self._settle)
+            self._order.passed.add_done_callback(self._passed_on)
 
-    def _settle(self, _passed: asyncio.Future[Transfer] | None) -> None:
+    def _passed_on(self, _passed: asyncio.Future[Transfer] | None) -> None:
         """After the pass: the end, or what the transfer waits for is waited for as long as its time allows."""
         if self._answered:
             return
         result = present(self._order)
         if isinstance(result, Transfer) and not result.is_final and result.state not in RESTING:
-            self._stream.wait_for(self)
+            self._stream.wait_for(self._position, self)
         else:
             self._answer(result)
 
@@ -362,6 +376,12 @@ class _Item:
 def _told(reason: DomainError, received: int) -> DomainError:
     """The end of a stream with how far it came."""
     return StreamEnded(reason.metadata["why"], received) if isinstance(reason, StreamEnded) else reason
+
+
+def _looked(looker: asyncio.Task[None]) -> None:
+    error = None if looker.cancelled() else looker.exception()
+    if error is not None:  # their time answers the items
+        _log.error("transfers of a stream cannot be waited for", exc_info=error)
 
 
 def _failure(error: BaseException) -> DomainError:

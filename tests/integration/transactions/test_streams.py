@@ -22,7 +22,7 @@ from meshkit.errors import TokenInvalid, error_info
 from tests.integration.transactions.conftest import Replica, Service, call_of, order, served
 from tests.support.parts import Parts, eventually
 from tests.unit.transactions.making import transfer
-from transactions import streams
+from transactions import store, streams
 from transactions.streams import Answer, Asked, Streams
 
 COMPLETED = transfer_pb2.TRANSFER_STATE_COMPLETED
@@ -405,3 +405,46 @@ async def test_a_tenant_leaves_places_to_the_others(parts: Parts, database: str)
         async with stream(service, tenant="elsewhere") as third:
             await third.call.initial_metadata()
             assert not third.call.done()
+
+
+async def test_what_an_outage_leaves_open_is_looked_at_all_at_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three hundred transfers, copies of each other among them, wait for accounts with two statements a second between
+    them, and are answered with their ends when it is back."""
+    looks: list[int] = []
+    settled, get = store.settled, store.get
+
+    async def counted(conn: Any, cipher: Any, keys: Any) -> Any:
+        looks.append(len(keys))
+        return await settled(conn, cipher, keys)
+
+    async def counted_one(*args: Any, **more: Any) -> Any:
+        looks.append(1)
+        return await get(*args, **more)
+
+    monkeypatch.setattr(store, "settled", counted)
+    monkeypatch.setattr(store, "get", counted_one)
+    service.ledger.faults.down = True
+    requests = [order() for _ in range(299)]
+    async with stream(service) as client:
+        for request in [*requests, requests[0]]:
+            message = pb.StreamTransfersRequest(transfer=request)
+            message.timeout.FromSeconds(20)
+            await client.call.write(message.SerializeToString())
+        await client.call.done_writing()
+
+        async def all_wait() -> bool:
+            return 299 in looks
+
+        await eventually(all_wait, 10)
+        before = len(looks)
+        await asyncio.sleep(2)
+        assert 1 <= len(looks) - before <= 5
+        service.ledger.faults.down = False
+        answers = await client.rest()
+    assert sorted(answer.position for answer in answers) == list(range(1, 301))
+    assert {answer.transfer.state for answer in answers} == {COMPLETED}
+    names = {answer.transfer.name for answer in answers}
+    assert len(names) == 299
+    assert {service.ledger.journals[name] for name in names} == {1}
