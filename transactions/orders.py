@@ -54,7 +54,8 @@ class Orders:
         self._tariffs = tariffs
         self._settings = settings
         self.singles = 0
-        """How many single payments came so far: whoever has many looks whether others pay meanwhile."""
+        """How many payments came so far, by calls and on streams, that are not of the bulk: whoever has many looks
+        whether others pay meanwhile."""
         batches = {"batch_max": settings.batch_max, "concurrency": settings.passes_in_flight}
         self._intents: Batcher[Order, Transfer] = Batcher("intents", self._record_orders, **batches)
         self._under_way: Batcher[Transfer, Transfer] = Batcher(
@@ -82,6 +83,7 @@ class Orders:
     def begin(self, order: Order, deadline: float) -> asyncio.Future[Transfer]:
         """Puts an order among those that are recorded next, for who goes on meanwhile: what comes of it is `present`,
         once this is done and, where the order has one by then, its pass. Raises Overloaded, Unavailable."""
+        self.singles += not order.bulk
         return self._intents.enqueue([order], deadline=deadline, bulk=order.bulk)[0]
 
     async def outcome(self, order: Order, deadline: float) -> Transfer:

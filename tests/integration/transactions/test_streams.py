@@ -448,3 +448,20 @@ async def test_what_an_outage_leaves_open_is_looked_at_all_at_once(
     names = {answer.transfer.name for answer in answers}
     assert len(names) == 299
     assert {service.ledger.journals[name] for name in names} == {1}
+
+
+@pytest.mark.parametrize(("few_max", "counted"), [(100, 5), (0, 0)])
+async def test_the_payments_of_a_stream_count_among_those_that_a_file_rests_for(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, few_max: int, counted: int
+) -> None:
+    """As single calls do, unless so many are in flight that they are bulk themselves."""
+    monkeypatch.setattr(streams, "FEW_ITEMS_MAX", few_max)
+
+    async def requests() -> AsyncIterator[Asked]:
+        for _ in range(5):
+            yield Asked("", transfer(), 5.0)
+
+    carrying = Streams(replica.transfers, replica.settings)
+    call = replace(call_of(), deadline=float("inf"))
+    assert len([answer async for answer in carrying.carry(call, requests(), lambda asked: asked)]) == 5
+    assert replica.transfers.orders.singles == counted
