@@ -20,6 +20,8 @@ VERSION = "pain.001.001.09"
 _FAMILY = "urn:iso:std:iso:20022:tech:xsd:"
 NAMESPACE = _FAMILY + VERSION
 _N = f"{{{NAMESPACE}}}"
+_DEPTHS = {"CstmrCdtTrfInitn": 1, "GrpHdr": 2, "PmtInf": 2, "CdtTrfTxInf": 3}
+"""How many elements enclose what a stream is read by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +156,10 @@ def _check_sums(element: etree._Element, where: str, payments: Iterable[Payment]
 
 
 def _equivalents(element: etree._Element) -> Decimal:
-    within = element.getparent() if etree.QName(element).localname == "GrpHdr" else element
-    if within is None:
-        return Decimal(0)
-    return sum((Decimal(amount.text or "0") for amount in within.iterfind(f".//{_N}EqvtAmt/{_N}Amt")), Decimal(0))
+    path = f"{_N}CdtTrfTxInf/{_N}Amt/{_N}EqvtAmt/{_N}Amt"
+    if etree.QName(element).localname == "GrpHdr":
+        path = f"../{_N}PmtInf/{path}"
+    return sum((Decimal(amount.text or "0") for amount in element.iterfind(path)), Decimal(0))
 
 
 def stream(
@@ -173,13 +175,20 @@ def stream(
     except SchemaBroken as error:
         raise SchemaBroken(_told(error.reason), line=error.line) from None
     reading = _Reading()
-    parser = safe_xml.reading([_N + name for name in ("GrpHdr", "CdtTrfTxInf", "PmtInf", "CstmrCdtTrfInitn")])
+    parser = safe_xml.reading([_N + name for name in _DEPTHS])
     for chunk in safe_xml.chunks(file):
         parser.feed(chunk)
         events: Any = parser.read_events()  # the stubs do not say that an end has an element
         for _, element in events:
-            yield from reading.take(element)
+            if _is_in_place(element):
+                yield from reading.take(element)
         pause()
+
+
+def _is_in_place(element: etree._Element) -> bool:
+    """Whether an element stands where the schema has it. Supplementary data may hold anything, also what looks like a
+    payment: no schema was held to it, no sum counts it, and nobody asked for it."""
+    return sum(1 for _ in element.iterancestors()) == _DEPTHS[etree.QName(element).localname]
 
 
 class _Reading:

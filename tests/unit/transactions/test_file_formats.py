@@ -130,6 +130,33 @@ def test_a_flood_of_elements_is_refused() -> None:
         streamed(TWO, elements_max=30)
 
 
+HIDDEN = {
+    "CdtTrfTxInf": "<CdtTrfTxInf><PmtId><EndToEndId>E-9</EndToEndId></PmtId>"
+    '<Amt><InstdAmt Ccy="EUR">x</InstdAmt><EqvtAmt><Amt Ccy="EUR">x</Amt></EqvtAmt></Amt></CdtTrfTxInf>',
+    "GrpHdr": "<GrpHdr><MsgId>OTHER</MsgId><NbOfTxs>9</NbOfTxs></GrpHdr>",
+    "PmtInf": "<PmtInf><PmtInfId>OTHER</PmtInfId></PmtInf>",
+    "CstmrCdtTrfInitn": "<CstmrCdtTrfInitn/>",
+}
+
+
+@pytest.mark.parametrize("place", ["</CdtTrfTxInf>", "</CstmrCdtTrfInitn>"])
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_what_stands_in_supplementary_data_is_no_part_of_the_order(hidden: str, place: str) -> None:
+    """The schema lets anything stand there, also what looks like a payment or a header: none is paid, none replaces
+    the file's own, and the file's own sums are still held against its payments."""
+    for document in (TWO, TWO.replace(b"<NbOfTxs>2<", b"<NbOfTxs>3<", 1)):
+        data = document.replace(
+            place.encode(), f"<SplmtryData><Envlp>{HIDDEN[hidden]}</Envlp></SplmtryData>{place}".encode(), 1
+        )
+        if document is TWO:
+            assert [part for part in streamed(data) if isinstance(part, Header)] == [Header("MSG-1", "Bureau")]
+            paid = [part.end_to_end_id for part in streamed(data) if isinstance(part, Payment)]
+            assert paid == [payment.end_to_end_id for payment in pain001.parse(data).payments] == ["E-1", "E-2"]
+        else:
+            with pytest.raises(ControlSumWrong):
+                streamed(data)
+
+
 def rows(data: bytes) -> list[object]:
     """All that the reader of CSV gives."""
     return list(csv_file.stream(io.BytesIO(data), today=TODAY))
