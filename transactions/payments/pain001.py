@@ -14,7 +14,7 @@ from typing import IO, Any
 from lxml import etree
 
 from transactions.payments import safe_xml
-from transactions.payments.errors import ControlSumWrong, MessageIdMissing, SchemaBroken, SchemaWrong
+from transactions.payments.errors import ControlSumWrong, FileForbidden, MessageIdMissing, SchemaBroken, SchemaWrong
 
 VERSION = "pain.001.001.09"
 _FAMILY = "urn:iso:std:iso:20022:tech:xsd:"
@@ -22,6 +22,8 @@ NAMESPACE = _FAMILY + VERSION
 _N = f"{{{NAMESPACE}}}"
 _DEPTHS = {"CstmrCdtTrfInitn": 1, "GrpHdr": 2, "PmtInf": 2, "CdtTrfTxInf": 3}
 """How many elements enclose what a stream is read by."""
+_BYTES_BETWEEN_MAX = 1024 * 1024
+"""Between the ends of two of these, about: what stands there is in memory at once, and a payment is a few kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +178,17 @@ def stream(
         raise SchemaBroken(_told(error.reason), line=error.line) from None
     reading = _Reading()
     parser = safe_xml.reading([_N + name for name in _DEPTHS])
+    between = 0
     for chunk in safe_xml.chunks(file):
         parser.feed(chunk)
+        between += len(chunk)
         events: Any = parser.read_events()  # the stubs do not say that an end has an element
         for _, element in events:
             if _is_in_place(element):
+                between = 0
                 yield from reading.take(element)
+        if between > _BYTES_BETWEEN_MAX:
+            raise FileForbidden(f"a payment, or what stands between two, has more than {_BYTES_BETWEEN_MAX:,} bytes")
         pause()
 
 

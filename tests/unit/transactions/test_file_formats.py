@@ -157,6 +157,24 @@ def test_what_stands_in_supplementary_data_is_no_part_of_the_order(hidden: str, 
                 streamed(data)
 
 
+@pytest.mark.parametrize(
+    ("place", "filler"),
+    [
+        ("</RmtInf>", "<Ustrd>{}</Ustrd></RmtInf>"),
+        ("</CstmrCdtTrfInitn>", "<SplmtryData><Envlp><a>{}</a></Envlp></SplmtryData></CstmrCdtTrfInitn>"),
+    ],
+)
+def test_one_payment_cannot_fill_the_memory(place: str, filler: str) -> None:
+    """What is read at once is bounded, whatever one payment or the end of the file holds."""
+
+    def filled(size: int) -> bytes:
+        return TWO.replace(place.encode(), filler.format(f"a<!--{'x' * size}-->").encode(), 1)
+
+    assert len(streamed(filled(500_000))) == 4
+    with pytest.raises(FileForbidden, match="has more than 1,048,576 bytes"):
+        streamed(filled(1_300_000))
+
+
 def rows(data: bytes) -> list[object]:
     """All that the reader of CSV gives."""
     return list(csv_file.stream(io.BytesIO(data), today=TODAY))
