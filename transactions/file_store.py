@@ -247,6 +247,8 @@ async def change_state(conn: AsyncConnection, file: PaymentFile) -> None:
 
 
 async def _count(conn: AsyncConnection, file: PaymentFile, moved: Counter[ItemState]) -> None:
+    if not any(moved.values()):
+        return
     await execute(
         conn,
         "UPDATE payment_files SET waiting = waiting + %s, under_way = under_way + %s, completed = completed + %s,"

@@ -185,8 +185,9 @@ class FileWorker:
         """Writes what became of items, and the file's end when it was the last; or when to look at it again."""
 
         async def work(conn: AsyncConnection) -> None:
-            if await file_store.get(conn, self._db.cipher, taken.tenant, taken.id, lock=True) is None:
-                return
+            locked = await file_store.get(conn, self._db.cipher, taken.tenant, taken.id, lock=True)
+            if locked is None or locked.is_done:
+                return  # another worker was faster, after this one's lease: the end stays as it was told
             await file_store.record(conn, taken, sorted(items, key=lambda item: item.number))
             file = await file_store.get(conn, self._db.cipher, taken.tenant, taken.id)
             if file is None or file.is_done:

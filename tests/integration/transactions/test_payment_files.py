@@ -362,6 +362,24 @@ async def test_two_workers_at_one_file_do_the_same_once(replica: Replica) -> Non
     assert set(replica.ledger.journals.values()) == {1}
 
 
+async def test_a_worker_that_comes_too_late_changes_nothing_of_a_finished_file(replica: Replica) -> None:
+    """Its lease ran out, and another one finished the file: what it records then is no change, nor its time."""
+    id_ = await _uploaded(replica, 3)
+    late, other = (FileWorker(replica.db, replica.transfers.orders, replica.settings) for _ in range(2))
+    record, held = late._record, []
+
+    async def holds(*args: Any, **more: Any) -> None:
+        held.append((args, more))
+
+    late._record = holds  # type: ignore[method-assign]
+    await late.work_once()
+    await replica.query("UPDATE payment_files SET due_time = now() RETURNING 1")
+    done = await _until_finished(replica, other, id_)
+    ((args, more),) = held
+    await record(*args, **more)
+    assert await _file(replica, id_) == done
+
+
 async def test_a_file_is_finished_when_the_last_of_it_is(replica: Replica) -> None:
     """A payment that waits for a person keeps it open; its events are those of its changes, each once, in order."""
     files = PaymentFiles(replica.db, replica.waiters, replica.settings)
