@@ -39,8 +39,9 @@ _LOT_SECONDS = 10.0
 _LEASE_SECONDS = 15.0
 """Longer than a lot takes: whoever does not come back by then is dead, and another replica goes on."""
 _POLL_SECONDS = 1.0
-_AGAIN_SECONDS = (0.25, 5.0)
-"""After a look at a file that got no further: doubled each time, up to this."""
+_AGAIN_SECONDS, _AGAIN_SECONDS_MAX, _LOOK_AGAIN_SECONDS_MAX = 0.25, 5.0, 60.0
+"""After a turn in which a file got no further: doubled each time, up to the second while something is asked for, which
+an outage holds up, and up to the third while all is under way; a review may take days."""
 _PAUSE_SECONDS_MAX = 5.0
 _LOOK = 1000
 _UNDECIDED = (Unavailable, Overloaded, DeadlineTooShort, DeadlineExceeded, Contention)
@@ -57,6 +58,8 @@ class _Lot:
     """As it is now."""
     to_ask: Sequence[Item] = ()
     """Noted as begun; nobody knows a transfer of them yet."""
+    waits: bool = False
+    """Whether more is to begin after it."""
     cancelled: int = 0
 
 
@@ -98,8 +101,10 @@ class FileWorker:
         lot = await self._db.run(file.tenant, lambda conn: self._next(conn, file))
         if lot.to_ask:
             results = await self._ask(lot.file, lot.to_ask)
-            progressed = any(item.state is not ItemState.UNDER_WAY or item.transfer for item in results.known)
-            await self._record(lot.file, results.known, progressed=progressed and not results.stuck)
+            # One that can never be made is no reason not to look at those that were under way before.
+            known = results.known if lot.waits else results.known + await self._look(lot.file)
+            progressed = bool(results.known) and not results.stuck
+            await self._record(lot.file, known, progressed=progressed, again_max=_AGAIN_SECONDS_MAX)
         elif lot.cancelled:
             await self._record(lot.file, (), progressed=True)
         else:
@@ -123,7 +128,8 @@ class FileWorker:
             if waiting:
                 await file_store.begin(conn, file, waiting)
                 to_ask += waiting
-        return _Lot(file, to_ask)
+            return _Lot(file, to_ask, waits=len(waiting) < file.counts[ItemState.WAITING])
+        return _Lot(file, to_ask, waits=bool(file.counts[ItemState.WAITING]))
 
     async def _ask(self, file: PaymentFile, items: Sequence[Item]) -> _Results:
         """Asks for the transfers of items. Where something breaks that is no refusal, halves of them, so that the item
@@ -181,7 +187,14 @@ class FileWorker:
                 return ended
             after = items[-1].number
 
-    async def _record(self, taken: PaymentFile, items: Sequence[Item], *, progressed: bool) -> None:
+    async def _record(
+        self,
+        taken: PaymentFile,
+        items: Sequence[Item],
+        *,
+        progressed: bool,
+        again_max: float = _LOOK_AGAIN_SECONDS_MAX,
+    ) -> None:
         """Writes what became of items, and the file's end when it was the last; or when to look at it again."""
 
         async def work(conn: AsyncConnection) -> None:
@@ -193,8 +206,7 @@ class FileWorker:
             if file is None or file.is_done:
                 return
             if file.counts[ItemState.WAITING] or file.counts[ItemState.UNDER_WAY]:
-                least, most = _AGAIN_SECONDS
-                seconds = 0.0 if progressed else min(least * 2 ** min(file.attempts, 10), most)
+                seconds = 0.0 if progressed else min(_AGAIN_SECONDS * 2 ** min(file.attempts, 10), again_max)
                 await file_store.postpone(conn, file, seconds, progressed=progressed)
                 return
             moment = clock.now()

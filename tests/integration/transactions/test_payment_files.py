@@ -301,11 +301,11 @@ async def test_a_cancelled_file_begins_nothing_more(parts: Parts, database: str)
         )
 
 
-async def _uploaded(replica: Replica, count: int) -> str:
+async def _uploaded(replica: Replica, count: int, amount: str = "1.00") -> str:
     files = PaymentFiles(replica.db, replica.waiters, replica.settings)
 
     async def messages() -> Any:
-        for message in upload(document(*[row("accounts/a", "accounts/b")] * count), message_id()):
+        for message in upload(document(*[row("accounts/a", "accounts/b", amount)] * count), message_id()):
             yield message
 
     return (await files.upload(call_of(), messages())).id
@@ -313,6 +313,15 @@ async def _uploaded(replica: Replica, count: int) -> str:
 
 async def _file(replica: Replica, id_: str) -> Any:
     return await PaymentFiles(replica.db, replica.waiters, replica.settings).get(TELLER, id_)
+
+
+async def _approved(replica: Replica) -> None:
+    """Approves the one payment of files that is in review, and brings it to its end."""
+    ((tenant, id_),) = await replica.query("SELECT tenant, transfer FROM payment_file_items WHERE transfer <> ''")
+    await replica.db.run(tenant, lambda conn: store.record_verdict(conn, [(tenant, id_, Verdict.APPROVED)]))
+    due = await replica.recovery._take()
+    assert [transfer.id for transfer in due] == [id_]
+    await replica.passes.advance(due)
 
 
 async def _until_finished(replica: Replica, worker: FileWorker, id_: str) -> Any:
@@ -394,11 +403,7 @@ async def test_a_file_is_finished_when_the_last_of_it_is(replica: Replica) -> No
         await worker.work_once()
     file = await files.get(TELLER, made.id)
     assert (file.counts[ItemState.UNDER_WAY], file.is_done) == (1, False)
-    ((tenant, id_),) = await replica.query("SELECT tenant, transfer FROM payment_file_items")
-    await replica.db.run(tenant, lambda conn: store.record_verdict(conn, [(tenant, id_, Verdict.APPROVED)]))
-    due = await replica.recovery._take()
-    assert [transfer.id for transfer in due] == [id_]
-    await replica.passes.advance(due)
+    await _approved(replica)
     await replica.query("UPDATE payment_files SET due_time = now() RETURNING 1")
     done = await _until_finished(replica, worker, made.id)
     assert done.counts[ItemState.COMPLETED] == 1
@@ -409,6 +414,48 @@ async def test_a_file_is_finished_when_the_last_of_it_is(replica: Replica) -> No
     ]
     audited = await replica.query("SELECT action, subject FROM audit")
     assert [tuple(one) for one in audited] == [("upload_payment_file", TELLER.subject)]
+
+
+async def test_a_file_in_review_is_looked_at_ever_more_seldom(replica: Replica) -> None:
+    """Up to once a minute, as a review may take days; one that still has something to ask for, every five seconds."""
+    for amount, down, least, most in (("2000.00", False, 50, 60), ("1.00", True, 4, 5)):
+        id_ = await _uploaded(replica, 2, amount)
+        replica.ledger.faults.down = down
+        worker = FileWorker(
+            replica.db, replica.transfers.orders, replica.settings.model_copy(update={"payment_file_lot": 1})
+        )
+        for _ in range(2 if down else 4):
+            await replica.query(
+                f"UPDATE payment_files SET due_time = now(), attempts = 20 WHERE id = '{id_}' RETURNING 1"
+            )
+            await worker.work_once()
+        ((seconds,),) = await replica.query(
+            f"SELECT extract(epoch FROM due_time - now()) FROM payment_files WHERE id = '{id_}'"
+        )
+        assert least < seconds <= most
+        await replica.query("UPDATE payment_files SET due_time = NULL RETURNING 1")
+
+
+async def test_a_payment_that_can_never_be_made_hides_no_others_end(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is in review and is approved while our own code fails at another: the first one's end is told."""
+    id_ = await _uploaded(replica, 2, "2000.00")
+    recorded = replica.transfers.orders._record_intents
+
+    async def breaks(transfers: Any) -> Any:
+        if any(transfer.request_id.endswith("/2") for transfer in transfers):
+            raise RuntimeError("a bug")
+        return await recorded(transfers)
+
+    monkeypatch.setattr(replica.transfers.orders, "_record_intents", breaks)
+    worker = FileWorker(replica.db, replica.transfers.orders, replica.settings)
+    await worker.work_once()
+    await _approved(replica)
+    await replica.query("UPDATE payment_files SET due_time = now() RETURNING 1")
+    await worker.work_once()
+    counts = (await _file(replica, id_)).counts
+    assert (counts[ItemState.COMPLETED], counts[ItemState.UNDER_WAY]) == (1, 1)
 
 
 @pytest.mark.parametrize("others_pay", [True, False])
