@@ -23,7 +23,7 @@ from google.rpc import status_pb2
 from florin.transactions.v1 import payment_file_pb2
 from florin.transactions.v1 import payment_file_service_pb2 as pb
 from meshkit.cipher import Cipher
-from meshkit.errors import DomainError, RequestInvalid
+from meshkit.errors import DeadlineExceeded, DomainError, RequestInvalid
 from transactions import file_store
 from transactions.file_errors import PaymentFileInvalid, PaymentFileTooLarge, PaymentRepeated
 from transactions.file_model import FileFormat, Item, ItemState, Upload
@@ -33,6 +33,8 @@ LOT = 1000
 _XML_ELEMENTS_EACH = 60
 """A payment of pain.001 has some twenty elements; a file may have this many for each that it may have."""
 _WORK_SECONDS = 0.01
+_MESSAGE_SECONDS = 10.0
+"""Longest wait for the next message of an upload: who sends nothing is not to keep its place."""
 _FORMATS = {
     payment_file_pb2.PAYMENT_FILE_FORMAT_PAIN_001: FileFormat.PAIN_001,
     payment_file_pb2.PAYMENT_FILE_FORMAT_CSV: FileFormat.CSV,
@@ -73,11 +75,11 @@ async def received(
     requests: AsyncIterator[pb.UploadPaymentFileRequest], *, bytes_max: int
 ) -> AsyncIterator[tuple[Upload, IO[bytes]]]:
     """The whole of an upload, on disk while the block runs. Raises RequestInvalid for messages in the wrong order,
-    PaymentFileTooLarge."""
+    PaymentFileTooLarge, DeadlineExceeded when no message comes for long."""
     with tempfile.TemporaryFile() as file:
         header: pb.UploadPaymentFileRequest.Header | None = None
         digest, size = hashlib.sha256(), 0
-        async for request in requests:
+        while (request := await _next(requests)) is not None:
             if request.WhichOneof("part") == "header":
                 if header is not None:
                     raise RequestInvalid([("header", "it comes once, before all chunks")])
@@ -85,6 +87,8 @@ async def received(
                 continue
             if header is None:
                 raise RequestInvalid([("header", "it comes before the first chunk")])
+            if not request.chunk:
+                raise RequestInvalid([("chunk", "it is empty; the file ends where the messages end")])
             size += len(request.chunk)
             if size > bytes_max:
                 raise PaymentFileTooLarge(bytes_max, "bytes")
@@ -96,6 +100,15 @@ async def received(
         if upload.format is FileFormat.CSV and not upload.message_id:
             raise RequestInvalid([("header.message_id", "a CSV file needs one, which is never given twice")])
         yield upload, file
+
+
+async def _next(requests: AsyncIterator[pb.UploadPaymentFileRequest]) -> pb.UploadPaymentFileRequest | None:
+    """The next message; None after the last."""
+    try:
+        async with asyncio.timeout(_MESSAGE_SECONDS):
+            return await anext(requests, None)
+    except TimeoutError:
+        raise DeadlineExceeded from None
 
 
 @asynccontextmanager

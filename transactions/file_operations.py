@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,8 +24,9 @@ from transactions.file_model import FileState, Item, ItemState, PaymentFile, Upl
 from transactions.settings import Settings
 from transactions.waiters import Waiters
 
-_UPLOADS_MAX = 2
-"""Uploads that a process takes at once, one for each subject: reading more would only make each other slow."""
+_RECEIVING_MAX, _RECEIVING_PER_TENANT_MAX, _READING_MAX = 8, 2, 2
+"""Uploads that a process receives at once, one for each subject, and those that it reads, one for each tenant.
+Receiving waits for the sender, who may be slow and is to hold up no others; reading more only makes each other slow."""
 
 
 class PaymentFiles:
@@ -38,12 +40,18 @@ class PaymentFiles:
         self._settings = settings
         self._on_due = on_due
         self._uploading: set[tuple[str, str]] = set()
+        self._reading = asyncio.Semaphore(_READING_MAX)
+        self._reading_tenants: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def upload(self, call: Call, requests: AsyncIterator[pb.UploadPaymentFileRequest]) -> PaymentFile:
-        """Takes a file, or finds it. Raises PaymentFileTooLarge, PaymentFileInvalid, PaymentFileExists, Overloaded."""
+        """Takes a file, or finds it. Raises PaymentFileTooLarge, PaymentFileInvalid, PaymentFileExists, Overloaded,
+        DeadlineExceeded for a sender that stands still."""
         settings = self._settings
         with self._place(call):
-            async with file_intake.received(requests, bytes_max=settings.payment_file_bytes_max) as (upload, data):
+            async with (
+                file_intake.received(requests, bytes_max=settings.payment_file_bytes_max) as (upload, data),
+                self._turn(call.tenant),
+            ):
                 found = await self._find(call.who, file_id(call.who, upload))
                 if found is not None:
                     return found
@@ -197,13 +205,21 @@ class PaymentFiles:
     def _place(self, call: Call) -> Iterator[None]:
         """A place among the uploads of this process. Raises Overloaded."""
         who = (call.tenant, call.who.subject)
-        if len(self._uploading) >= _UPLOADS_MAX or who in self._uploading:
+        of_tenant = sum(tenant == call.tenant for tenant, _ in self._uploading)
+        if who in self._uploading or of_tenant >= _RECEIVING_PER_TENANT_MAX or len(self._uploading) >= _RECEIVING_MAX:
             raise Overloaded
         self._uploading.add(who)
         try:
             yield
         finally:
             self._uploading.discard(who)
+
+    @asynccontextmanager
+    async def _turn(self, tenant: str) -> AsyncIterator[None]:
+        """A turn to read what was received, which is waited for as long as the call lives."""
+        alone = self._reading_tenants.setdefault(tenant, asyncio.Lock())
+        async with alone, self._reading:
+            yield
 
 
 def _new(call: Call, upload: Upload, content: Content) -> PaymentFile:

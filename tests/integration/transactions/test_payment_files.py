@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -16,13 +17,13 @@ from florin.transactions.v1 import payment_file_pb2 as files_pb
 from florin.transactions.v1 import payment_file_service_pb2 as pb
 from florin.transactions.v1.payment_file_service_pb2_grpc import PaymentFileServiceStub
 from local import issuer
-from meshkit.errors import error_info
+from meshkit.errors import DeadlineExceeded, Overloaded, error_info
 from tests.integration.transactions.conftest import Replica, Service, call_of, served
 from tests.support import payment_files
 from tests.support.csv_payments import PAIN_001, document, row, upload
 from tests.support.parts import Parts, eventually
 from tests.unit.transactions.making import TELLER
-from transactions import file_worker, store
+from transactions import file_intake, file_worker, store
 from transactions.file_model import ItemState
 from transactions.file_operations import PaymentFiles
 from transactions.file_worker import FileWorker
@@ -238,7 +239,8 @@ async def test_an_upload_in_the_wrong_order_is_refused(service: Service) -> None
     """The header comes first and once; a CSV file has a message_id, and that of a pain.001 file is its own."""
     files = Files(service)
     header, chunk = list(upload(document(row("accounts/a", "accounts/b")), message_id()))
-    for messages in ([], [chunk], [header], [header, header, chunk], [chunk, header]):
+    empty = pb.UploadPaymentFileRequest(chunk=b"")
+    for messages in ([], [chunk], [header], [header, header, chunk], [chunk, header], [header, empty, chunk]):
         call: Any = files._stub.UploadPaymentFile
         expected = "PAYMENT_FILE_INVALID" if messages == [header] else "REQUEST_INVALID"
         assert (await refused(lambda m=messages, c=call: c(iter(m), **files._options)))[1] == expected
@@ -369,6 +371,32 @@ async def test_two_workers_at_one_file_do_the_same_once(replica: Replica) -> Non
     assert (await _file(replica, id_)).counts[ItemState.COMPLETED] == 40
     assert replica.ledger.journals.total() == 40
     assert set(replica.ledger.journals.values()) == {1}
+
+
+async def test_senders_that_stand_still_hold_up_nobody_and_lose_their_place(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of them wait for more of their own; another tenant's upload is read meanwhile. A third of theirs is told
+    to come again, until a place is free."""
+    monkeypatch.setattr(file_intake, "_MESSAGE_SECONDS", 1.0)
+    files = PaymentFiles(replica.db, replica.waiters, replica.settings)
+
+    async def messages(*, stands_still: bool = False) -> Any:
+        for message in upload(document(row("accounts/a", "accounts/b")), message_id()):
+            yield message
+        if stands_still:
+            await asyncio.Event().wait()
+
+    def caller(subject: str, tenant: str = TELLER.tenant) -> Any:
+        return call_of(replace(TELLER, tenant=tenant, subject=subject))
+
+    slow = [asyncio.create_task(files.upload(caller(name), messages(stands_still=True))) for name in ("one", "two")]
+    await asyncio.sleep(0.1)
+    assert (await files.upload(caller("one", "another"), messages())).items == 1
+    with pytest.raises(Overloaded):
+        await files.upload(caller("three"), messages())
+    assert [type(ended) for ended in await asyncio.gather(*slow, return_exceptions=True)] == [DeadlineExceeded] * 2
+    assert (await files.upload(caller("one"), messages())).items == 1
 
 
 async def test_a_worker_that_comes_too_late_changes_nothing_of_a_finished_file(replica: Replica) -> None:
