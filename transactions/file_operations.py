@@ -21,6 +21,7 @@ from transactions import file_events, file_intake, file_store
 from transactions.file_errors import PaymentFileExists, PaymentFileFinished, PaymentFileNotFound
 from transactions.file_intake import Content
 from transactions.file_model import FileState, Item, ItemState, PaymentFile, Upload, file_id, message_key
+from transactions.recurrence import local_day
 from transactions.settings import Settings
 from transactions.waiters import Waiters
 
@@ -55,7 +56,7 @@ class PaymentFiles:
                 found = await self._find(call.who, file_id(call.who, upload))
                 if found is not None:
                     return found
-                today = clock.now().date()
+                today = local_day(clock.now(), settings.business_time_zone)
                 items_max = settings.payment_file_items_max
                 async with file_intake.read(upload, data, self._db.cipher, today=today, items_max=items_max) as content:
                     file = await self._record(call, _new(call, upload, content), content)

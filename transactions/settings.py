@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import ClassVar, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from meshkit.settings import ServiceSettings
@@ -59,6 +60,18 @@ class Settings(ServiceSettings):
     payment_file_lot: int = Field(
         500, ge=1, le=1000, description="Payments of a file that are made at once; one lot at a time."
     )
+    business_time_zone: str = Field(
+        "UTC", description="IANA time zone of the bank's day: payments of a file that are dated after it are refused."
+    )
+
+    @field_validator("business_time_zone")
+    @classmethod
+    def _known_time_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f'"{name}" is no IANA time zone such as "Europe/Vienna"') from None
+        return name
 
     @property
     def recovery_lease_seconds(self) -> float:

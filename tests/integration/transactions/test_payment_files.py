@@ -6,28 +6,32 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 import pytest
 from grpc_status import rpc_status
 from lxml import etree
+from pydantic import ValidationError
 
 from florin.transactions.v1 import payment_file_pb2 as files_pb
 from florin.transactions.v1 import payment_file_service_pb2 as pb
 from florin.transactions.v1.payment_file_service_pb2_grpc import PaymentFileServiceStub
 from local import issuer
+from meshkit import clock
 from meshkit.errors import DeadlineExceeded, Overloaded, error_info
 from tests.integration.transactions.conftest import Replica, Service, call_of, served
 from tests.support import payment_files
 from tests.support.csv_payments import PAIN_001, document, row, upload
-from tests.support.parts import Parts, eventually
+from tests.support.parts import Parts, eventually, settings_for
 from tests.unit.transactions.making import TELLER
 from transactions import file_intake, file_worker, store
 from transactions.file_model import ItemState
 from transactions.file_operations import PaymentFiles
 from transactions.file_worker import FileWorker
 from transactions.model import Verdict
+from transactions.settings import Settings
 
 FINISHED = files_pb.PAYMENT_FILE_STATE_FINISHED
 REPORTS = {
@@ -371,6 +375,31 @@ async def test_two_workers_at_one_file_do_the_same_once(replica: Replica) -> Non
     assert (await _file(replica, id_)).counts[ItemState.COMPLETED] == 40
     assert replica.ledger.journals.total() == 40
     assert set(replica.ledger.journals.values()) == {1}
+
+
+@pytest.mark.parametrize(("zone", "state"), [("Europe/Vienna", ItemState.WAITING), ("UTC", ItemState.REFUSED)])
+async def test_a_day_begins_where_the_bank_is(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, zone: str, state: ItemState
+) -> None:
+    """A payroll of the local day is taken also while it is the day before in UTC."""
+    monkeypatch.setattr(clock, "now", lambda: datetime(2025, 1, 14, 23, 30, tzinfo=UTC))
+    settings = replica.settings.model_copy(update={"business_time_zone": zone})
+    data = payment_files.document(payment_files.payment("E-1", "10.50", "EUR"))
+    assert b"<Dt>2025-01-15<" in data
+
+    async def messages() -> Any:
+        for message in upload(data.replace(b"MSG-1", message_id().encode()), kind=PAIN_001):
+            yield message
+
+    made = await PaymentFiles(replica.db, replica.waiters, settings).upload(call_of(), messages())
+    assert made.counts[state] == 1
+
+
+async def test_a_time_zone_that_does_not_exist_is_refused_at_the_start(parts: Parts, database: str) -> None:
+    """And not at the first upload."""
+    for name in ("Europe/Wien", "", "../UTC", "Vienna"):
+        with pytest.raises(ValidationError, match="no IANA time zone"):
+            settings_for(parts, Settings, database, business_time_zone=name)
 
 
 async def test_senders_that_stand_still_hold_up_nobody_and_lose_their_place(
