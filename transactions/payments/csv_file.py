@@ -16,6 +16,7 @@ from transactions.payments.pain001 import Instruction, Payment
 COLUMNS = ("debit_account", "credit_account", "amount", "currency", "creditor_name", "end_to_end_id", "remittance")
 """The header, in this order."""
 _LINE_BYTES_MAX = 8 * 1024
+_CURRENCY_LETTERS, _END_TO_END_ID_LETTERS_MAX = 3, 35
 _AMOUNT = re.compile(r"[0-9]{1,18}(\.[0-9]{1,5})?\Z")
 _PAUSE_ROWS = 200
 
@@ -51,6 +52,11 @@ def _row(row: list[str], line: int, today: date) -> Iterator[Instruction | Payme
     if not _AMOUNT.match(amount):
         # What comes before the sign of an amount may be a letter; nothing of it is guessed.
         raise FileMalformed("the amount is no number such as 1234.50", line=line)
+    # Both are kept as they are, and told in reports, also of a payment that is refused.
+    if len(currency) > _CURRENCY_LETTERS:
+        raise FileMalformed(f"the currency has more than {_CURRENCY_LETTERS} letters", line=line)
+    if len(end_to_end_id) > _END_TO_END_ID_LETTERS_MAX:
+        raise FileMalformed(f"the end_to_end_id has more than {_END_TO_END_ID_LETTERS_MAX} letters", line=line)
     yield Instruction(line, "", "TRF", today, "", debit_account, "", ())
     yield Payment(line, "", end_to_end_id, Decimal(amount), currency, creditor_name, credit_account, remittance)
 

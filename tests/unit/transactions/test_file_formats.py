@@ -205,6 +205,9 @@ def test_a_row_is_a_payment() -> None:
         ('a,b,1,EUR,"n,e,r', "line 2: a quotation mark is open"),
         ('a,b,1,EUR,n"x"y,e,r', None),
         ('a,b,1,EUR,"n"x,e"",r', "line 2: it is no CSV"),
+        ("a,b,1,EURO,n,e,r", "line 2: the currency has more than 3 letters"),
+        (f"a,b,1,EUR,n,{'e' * 36},r", "line 2: the end_to_end_id has more than 35 letters"),
+        (f"a,b,1,EUR,n,{'é' * 35},r", None),
         ("a,b,1,EUR," + "n" * 9000 + ",e,r", "line 2: the line has more than"),
     ],
 )
