@@ -55,7 +55,10 @@ class Settings(ServiceSettings):
         128 * 1024 * 1024, ge=1024, le=1024**3, description="Bytes of a file of payments at most."
     )
     payment_file_items_max: int = Field(
-        100_000, ge=1, le=1_000_000, description="Payments of a file of payments at most."
+        100_000,
+        ge=1,
+        le=200_000,
+        description="Payments of a file at most; more are not read in an upload's two minutes.",
     )
     payment_file_lot: int = Field(
         500, ge=1, le=1000, description="Payments of a file that are made at once; one lot at a time."

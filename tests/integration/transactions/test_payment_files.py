@@ -402,6 +402,14 @@ async def test_a_time_zone_that_does_not_exist_is_refused_at_the_start(parts: Pa
             settings_for(parts, Settings, database, business_time_zone=name)
 
 
+async def test_more_payments_than_an_upload_has_time_for_cannot_be_set(parts: Parts, database: str) -> None:
+    """A limit that no upload could reach before its deadline would be a promise that is not kept."""
+    targets = {"accounts_target": "unused", "compliance_target": "unused"}
+    settings_for(parts, Settings, database, **targets, payment_file_items_max=200_000)
+    with pytest.raises(ValidationError, match="payment_file_items_max"):
+        settings_for(parts, Settings, database, **targets, payment_file_items_max=200_001)
+
+
 async def test_senders_that_stand_still_hold_up_nobody_and_lose_their_place(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
