@@ -81,13 +81,22 @@ class FileWorker:
         while True:
             self._due.clear()
             started, singles = time.monotonic(), self._orders.singles
-            if await asyncio.shield(asyncio.ensure_future(self.work_once())):
+            if await self._finished_lot():
                 if self._orders.singles != singles:
                     # Others pay meanwhile: a file leaves them half of the time.
                     await _rest(min(time.monotonic() - started, _PAUSE_SECONDS_MAX))
                 continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._due.wait(), _POLL_SECONDS)
+
+    async def _finished_lot(self) -> bool:
+        """`work_once`, finished also when this is cancelled: what it needs is closed after `run` ends."""
+        lot = asyncio.create_task(self.work_once())
+        try:
+            return await asyncio.shield(lot)
+        except asyncio.CancelledError:
+            await asyncio.wait({lot})
+            raise
 
     async def work_once(self) -> bool:
         """One lot of the file that is due for longest; whether there was one."""

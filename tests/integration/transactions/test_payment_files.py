@@ -553,6 +553,26 @@ async def test_a_file_rests_between_lots_while_others_pay(
     assert all(seconds > 0 for seconds in rests)
 
 
+async def test_a_worker_that_is_stopped_finishes_its_lot_first(replica: Replica) -> None:
+    """When `run` has ended the database may be closed: what was begun is recorded by then."""
+    id_ = await _uploaded(replica, 3)
+    worker = FileWorker(replica.db, replica.transfers.orders, replica.settings)
+    asks, asked = worker._ask, asyncio.Event()
+
+    async def slowly(*args: Any) -> Any:
+        asked.set()
+        await asyncio.sleep(0.3)
+        return await asks(*args)
+
+    worker._ask = slowly  # type: ignore[method-assign]
+    running = asyncio.create_task(worker.run())
+    await asked.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (await _file(replica, id_)).counts[ItemState.COMPLETED] == 3
+
+
 async def test_a_payment_that_breaks_our_own_code_holds_up_no_others(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
