@@ -7,13 +7,14 @@ those who pay single payments keep the better half of this process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from typing import IO
@@ -22,8 +23,9 @@ from google.rpc import status_pb2
 
 from florin.transactions.v1 import payment_file_pb2
 from florin.transactions.v1 import payment_file_service_pb2 as pb
+from meshkit import logs
 from meshkit.cipher import Cipher
-from meshkit.errors import DeadlineExceeded, DomainError, RequestInvalid
+from meshkit.errors import DeadlineExceeded, DomainError, Overloaded, RequestInvalid
 from transactions import file_store
 from transactions.file_errors import PaymentFileInvalid, PaymentFileTooLarge, PaymentRepeated
 from transactions.file_model import FileFormat, Item, ItemState, Upload
@@ -39,6 +41,7 @@ _FORMATS = {
     payment_file_pb2.PAYMENT_FILE_FORMAT_PAIN_001: FileFormat.PAIN_001,
     payment_file_pb2.PAYMENT_FILE_FORMAT_CSV: FileFormat.CSV,
 }
+_log = logs.get(__name__)
 
 
 @dataclass(slots=True)
@@ -75,8 +78,8 @@ async def received(
     requests: AsyncIterator[pb.UploadPaymentFileRequest], *, bytes_max: int
 ) -> AsyncIterator[tuple[Upload, IO[bytes]]]:
     """The whole of an upload, on disk while the block runs. Raises RequestInvalid for messages in the wrong order,
-    PaymentFileTooLarge, DeadlineExceeded when no message comes for long."""
-    with tempfile.TemporaryFile() as file:
+    PaymentFileTooLarge, DeadlineExceeded when no message comes for long, Overloaded for a full disk."""
+    with _disk_file() as file:
         header: pb.UploadPaymentFileRequest.Header | None = None
         digest, size = hashlib.sha256(), 0
         while (request := await _next(requests)) is not None:
@@ -93,13 +96,36 @@ async def received(
             if size > bytes_max:
                 raise PaymentFileTooLarge(bytes_max, "bytes")
             digest.update(request.chunk)
-            await asyncio.to_thread(file.write, request.chunk)
+            with _disk_errors():
+                await asyncio.to_thread(file.write, request.chunk)
         if header is None:
             raise RequestInvalid([("header", "it comes before the first chunk")])
         upload = Upload(_FORMATS[header.format], header.message_id, digest.hexdigest(), size)
         if upload.format is FileFormat.CSV and not upload.message_id:
             raise RequestInvalid([("header.message_id", "a CSV file needs one, which is never given twice")])
         yield upload, file
+
+
+@contextmanager
+def _disk_file() -> Iterator[IO[bytes]]:
+    """A file without a name, which is gone when the block ends, or this process. Raises Overloaded."""
+    with _disk_errors():
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, where a full disk is no error any more
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # what it could not write down is not wanted any more
+            file.close()
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Raises Overloaded for a disk that is full or broken: nothing is recorded; another replica may take the file."""
+    try:
+        yield
+    except OSError as error:
+        _log.error("a payment file cannot be kept on disk", exc_info=error)
+        raise Overloaded from error
 
 
 async def _next(requests: AsyncIterator[pb.UploadPaymentFileRequest]) -> pb.UploadPaymentFileRequest | None:
@@ -116,9 +142,11 @@ async def read(
     upload: Upload, file: IO[bytes], cipher: Cipher, *, today: date, items_max: int
 ) -> AsyncIterator[Content]:
     """What stands in a file; its items are on disk while the block runs. Raises PaymentFileInvalid,
-    PaymentFileTooLarge."""
-    with tempfile.TemporaryFile() as spool:
-        yield await asyncio.to_thread(_read, upload, file, spool, cipher, today, items_max)
+    PaymentFileTooLarge, Overloaded for a full disk."""
+    with _disk_file() as spool:
+        with _disk_errors():
+            content = await asyncio.to_thread(_read, upload, file, spool, cipher, today, items_max)
+        yield content
 
 
 def _read(upload: Upload, file: IO[bytes], spool: IO[bytes], cipher: Cipher, today: date, items_max: int) -> Content:
@@ -135,6 +163,7 @@ def _read(upload: Upload, file: IO[bytes], spool: IO[bytes], cipher: Cipher, tod
             content = Content("", "", _spool=spool)
             parts = pain001.stream(file, elements_max=items_max * _XML_ELEMENTS_EACH, pause=pause)
         _write_items(parts, content, spool, cipher, today, items_max)
+        spool.flush()
     except PaymentFileRefused as refused:
         raise PaymentFileInvalid(refused.reason, refused.line) from None
     if not content.items:

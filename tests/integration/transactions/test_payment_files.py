@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -400,6 +402,25 @@ async def test_a_time_zone_that_does_not_exist_is_refused_at_the_start(parts: Pa
     for name in ("Europe/Wien", "", "../UTC", "Vienna"):
         with pytest.raises(ValidationError, match="no IANA time zone"):
             settings_for(parts, Settings, database, business_time_zone=name)
+
+
+@pytest.mark.parametrize(("full", "rows"), [(1, 1), (1, 1000), (2, 1), (2, 1000)])
+async def test_a_full_disk_is_told_as_overload_and_records_nothing(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, full: int, rows: int
+) -> None:
+    """Whether it is the upload or its items that find no room, at once or when buffers are written out."""
+    made: list[Any] = []
+    temporary = tempfile.TemporaryFile
+
+    def file() -> Any:
+        made.append(Path("/dev/full").open("w+b") if len(made) + 1 == full else temporary())  # noqa: SIM115
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", file)
+    with pytest.raises(Overloaded):
+        await _uploaded(replica, rows)
+    assert all(one.closed for one in made)
+    assert await replica.query("SELECT 1 FROM payment_files") == []
 
 
 async def test_more_payments_than_an_upload_has_time_for_cannot_be_set(parts: Parts, database: str) -> None:
