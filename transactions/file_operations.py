@@ -187,11 +187,13 @@ class PaymentFiles:
         return page, token
 
     async def lot(self, file: PaymentFile, *, after: int, limit: int, state: ItemState | None = None) -> list[Item]:
-        """Some of a file's items after a place in it."""
+        """Some of a file's items after a place in it, without their requests."""
 
         async def read(conn: AsyncConnection) -> list[Item]:
             states = (state,) if state is not None else ()
-            return await file_store.items(conn, self._db.cipher, file, after=after, limit=limit, states=states)
+            return await file_store.items(
+                conn, self._db.cipher, file, after=after, limit=limit, states=states, requests=False
+            )
 
         return await self._db.run(file.tenant, read, read_only=True)
 

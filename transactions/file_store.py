@@ -141,17 +141,19 @@ async def items(
     limit: int,
     states: Sequence[ItemState] = (),
     to_ask: bool | None = None,
+    requests: bool = True,
 ) -> list[Item]:
     """Items in their order, of some states if asked for; `to_ask`: only those whose request is still to be asked for,
-    or only those that have their transfer."""
+    or only those that have their transfer. Who only tells of them leaves the requests, which are sealed, out."""
     where = ""
     if to_ask is not None:
         where = " AND transfer = ''" if to_ask else " AND transfer <> ''"
     if states:
         where += f" AND state IN ({', '.join(f"'{state.value}'" for state in states)})"
+    columns = _ITEM_COLUMNS if requests else _ITEM_COLUMNS.replace(" request,", " NULL,")
     rows = await fetch(
         conn,
-        f"SELECT {_ITEM_COLUMNS} FROM payment_file_items WHERE tenant = %s AND file = %s AND number > %s{where}"  # noqa: S608
+        f"SELECT {columns} FROM payment_file_items WHERE tenant = %s AND file = %s AND number > %s{where}"  # noqa: S608
         " ORDER BY number LIMIT %s",
         (file.tenant, file.id, after, limit),
     )

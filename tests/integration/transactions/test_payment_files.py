@@ -28,7 +28,7 @@ from tests.support import payment_files
 from tests.support.csv_payments import PAIN_001, document, row, upload
 from tests.support.parts import Parts, eventually, settings_for
 from tests.unit.transactions.making import TELLER
-from transactions import file_intake, file_worker, store
+from transactions import file_intake, file_store, file_worker, store
 from transactions.file_model import ItemState
 from transactions.file_operations import PaymentFiles
 from transactions.file_worker import FileWorker
@@ -421,6 +421,22 @@ async def test_a_full_disk_is_told_as_overload_and_records_nothing(
         await _uploaded(replica, rows)
     assert all(one.closed for one in made)
     assert await replica.query("SELECT 1 FROM payment_files") == []
+
+
+async def test_who_tells_of_items_unseals_none_of_their_requests(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a page nor a part of a report needs what an open payment is asked for with; it names people."""
+    id_ = await _uploaded(replica, 3)
+    files = PaymentFiles(replica.db, replica.waiters, replica.settings)
+
+    def unsealed(*_: Any) -> bytes:
+        raise AssertionError("a request was unsealed")
+
+    monkeypatch.setattr(file_store, "unsealed", unsealed)
+    page, _ = await files.items(TELLER, id_, state=None, page_size=10, page_token="")
+    assert page == await files.lot(await _file(replica, id_), after=0, limit=10)
+    assert [(item.state, item.end_to_end_id, item.request) for item in page] == [(ItemState.WAITING, "", b"")] * 3
 
 
 async def test_more_payments_than_an_upload_has_time_for_cannot_be_set(parts: Parts, database: str) -> None:
