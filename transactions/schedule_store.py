@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import clock
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
+from transactions import listing
 from transactions.filter import Condition
 from transactions.schedule import HolidayCalendar, Run, Schedule
 from transactions.schedule_rows import (
@@ -287,20 +287,15 @@ async def list_page(
     limit: int,
 ) -> list[Schedule]:
     """A page, the newest first, after a position; new schedules do not move what comes later."""
-    where = ["tenant = :tenant"]
-    values: dict[str, Any] = {"tenant": tenant, "limit": limit}
-    if customer is not None:
-        where.append("customers @> ARRAY[:customer]")
-        values["customer"] = customer
-    for number, condition in enumerate(conditions):
-        # Field and operator come from fixed tables, the value is a parameter.
-        where.append(f"{_FIELDS[condition.field]} {condition.operator} :value_{number}")
-        values[f"value_{number}"] = condition.value
-    if after is not None:
-        where.append("(create_time, id) < (:after_time, :after_id)")
-        values["after_time"], values["after_id"] = after
-    statement = (
-        f"SELECT {COLUMNS} FROM schedules WHERE {' AND '.join(where)}"  # noqa: S608
-        " ORDER BY create_time DESC, id DESC LIMIT :limit"
+    rows = await listing.page(
+        conn,
+        table="schedules",
+        columns=COLUMNS,
+        fields=_FIELDS,
+        tenant=tenant,
+        customer=customer,
+        conditions=conditions,
+        after=after,
+        limit=limit,
     )
-    return [schedule_from(row, cipher) for row in await conn.execute(text(statement), values)]
+    return [schedule_from(row, cipher) for row in rows]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import outbox
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
-from transactions import events
+from transactions import events, listing
 from transactions.filter import Condition
 from transactions.model import Transfer, Verdict
 from transactions.rows import COLUMNS, intent_columns, outcome_columns, priced_columns, transfer_from
@@ -259,23 +258,18 @@ async def list_page(
     limit: int,
 ) -> list[Transfer]:
     """A page, the newest first, after a position; new transfers do not move what comes later."""
-    where = ["tenant = :tenant"]
-    values: dict[str, Any] = {"tenant": tenant, "limit": limit}
-    if customer is not None:
-        where.append("customers @> ARRAY[:customer]")
-        values["customer"] = customer
-    for number, condition in enumerate(conditions):
-        # Field and operator come from fixed tables, the value is a parameter.
-        where.append(f"{_FIELDS[condition.field]} {condition.operator} :value_{number}")
-        values[f"value_{number}"] = condition.value
-    if after is not None:
-        where.append("(create_time, id) < (:after_time, :after_id)")
-        values["after_time"], values["after_id"] = after
-    statement = (
-        f"SELECT {COLUMNS} FROM transfers WHERE {' AND '.join(where)}"  # noqa: S608
-        " ORDER BY create_time DESC, id DESC LIMIT :limit"
+    rows = await listing.page(
+        conn,
+        table="transfers",
+        columns=COLUMNS,
+        fields=_FIELDS,
+        tenant=tenant,
+        customer=customer,
+        conditions=conditions,
+        after=after,
+        limit=limit,
     )
-    return [transfer_from(row, cipher) for row in await conn.execute(text(statement), values)]
+    return [transfer_from(row, cipher) for row in rows]
 
 
 async def open_ages(conn: AsyncConnection) -> dict[str, tuple[int, float]]:
