@@ -227,7 +227,6 @@ class Relay:
 
     async def _publish_batch(self, conn: AsyncConnection, owned: list[int]) -> int:
         waiting: Sequence[Any] = (await conn.exec_driver_sql(_TAKE, (owned,))).all()
-        partitions = {row[1]: row[-1] for row in waiting}
         rows = [OutboxRow(*row[:-1]) for row in waiting if row[2] is not None]
         published: list[OutboxRow] = []
         failure: Exception | None = None
@@ -246,10 +245,10 @@ class Relay:
                 failure = next(outcome for outcome in outcomes if outcome is not None)
                 _log.warning("events wait in the outbox", cause=repr(failure), waiting=len(rows) - len(published))
                 break
-        done = [(row.tenant, row.id) for row in published] + [(row[0], row[1]) for row in waiting if row[2] is None]
+        told = {row.id for row in published}
+        done = [row for row in waiting if row[2] is None or row[1] in told]
         if done:
-            tenants, ids = [tenant for tenant, _ in done], [id_ for _, id_ in done]
-            await conn.exec_driver_sql(_DONE, (tenants, [partitions[id_] for id_ in ids], ids))
+            await conn.exec_driver_sql(_DONE, tuple([row[place] for row in done] for place in (0, -1, 1)))
         if failure is not None:
             await asyncio.sleep(0.5)
         return len(published)
