@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy.engine import URL
 
 from local import binaries, certs, issuer, nats, processes
@@ -89,15 +90,24 @@ def start(child: Child) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
 
-def fresh_database(parts: Parts, service: str) -> str:
-    """A migrated database of a service under a name of its own, with its owner and runtime role.
+def migrate(parts: Parts, service: str, database: str, revision: str = "head") -> None:
+    """Brings a database of a service to a revision."""
+    directory = migrations.scripts(service)
+    upgrade_to = directory._upgrade_revs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(directory), "_upgrade_revs", lambda _, __, present: upgrade_to(revision, present))
+        migrations.upgrade(parts.url(database, f"{database}_owner"), service, f"{database}_runtime")
+
+
+def fresh_database(parts: Parts, service: str, revision: str = "head") -> str:
+    """A database of a service at a revision, under a name of its own, with its owner and runtime role.
 
     It goes away with its server. To drop it, the server would wait for everybody who is connecting to any database,
     for the authentication's whole minute if that is a task of this process, whose loop is not running meanwhile.
     """
     database = f"{service}_{uuid.uuid4().hex[:8]}"
     parts.postgres.create_databases([database])
-    migrations.upgrade(parts.url(database, f"{database}_owner"), service, f"{database}_runtime")
+    migrate(parts, service, database, revision)
     return database
 
 

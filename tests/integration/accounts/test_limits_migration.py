@@ -7,20 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from meshkit import migrations
 from tests.integration.accounts.test_time_migration import connect
 from tests.support import parts as real
 
 OLD = "0006"
-
-
-def upgrade_to(parts: real.Parts, database: str, monkeypatch: pytest.MonkeyPatch, revision: str) -> None:
-    """Brings a database to a revision."""
-    directory = migrations.scripts("accounts")
-    upgrade = directory._upgrade_revs
-    with monkeypatch.context() as patch:
-        patch.setattr(type(directory), "_upgrade_revs", lambda _, __, present: upgrade(revision, present))
-        migrations.upgrade(parts.url(database, f"{database}_owner"), "accounts", f"{database}_runtime")
 
 
 def open_account(connection: psycopg.Connection[Any], account: str, *, posted: int, limit: int) -> None:
@@ -32,12 +22,10 @@ def open_account(connection: psycopg.Connection[Any], account: str, *, posted: i
     )
 
 
-def test_accounts_at_work_get_their_limits(parts: real.Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accounts_at_work_get_their_limits(parts: real.Parts) -> None:
     """Overdrafts in use stay; an interrupted run is gone on with; the version before writes before and after it, under
     the same rule; the new rule is checked for old rows too."""
-    database = "accounts_limits_migration"
-    parts.postgres.create_databases([database])
-    upgrade_to(parts, database, monkeypatch, OLD)
+    database = real.fresh_database(parts, "accounts", OLD)
     owner_url = parts.url(database, f"{database}_owner")
     values = {**owner_url.translate_connect_args(username="user", database="dbname"), **owner_url.query}
     with connect(parts, database) as old, psycopg.connect(**values, autocommit=True) as owner:
@@ -45,7 +33,7 @@ def test_accounts_at_work_get_their_limits(parts: real.Parts, monkeypatch: pytes
         open_account(old, "overdrawn", posted=-50, limit=100)
         # As far as a run came that was interrupted.
         owner.execute("ALTER TABLE accounts ADD COLUMN minimum_balance bigint NOT NULL DEFAULT 0")
-        upgrade_to(parts, database, monkeypatch, "heads")
+        real.migrate(parts, "accounts", database)
         open_account(old, "later", posted=10, limit=0)
         old.execute("UPDATE accounts SET posted = posted - 50 WHERE account = 'overdrawn'")
         with pytest.raises(psycopg.errors.CheckViolation, match="inv_3_available_not_negative"):

@@ -18,7 +18,6 @@ from accounts.model import AccountType
 from accounts.sealing import LogDamaged, Sealer
 from accounts.settings import Settings
 from accounts.signing import Signer
-from meshkit import migrations
 from meshkit.database import Database
 from tests.integration.accounts.conftest import FUNDER, Ledger, new_ledger
 from tests.support import parts as real
@@ -392,19 +391,13 @@ async def test_a_sealer_notices_that_a_log_lost_what_it_signed(
 
 async def test_a_database_with_journals_is_migrated_and_they_are_sealed(parts: real.Parts, signer: Signer) -> None:
     """Those of before the log come first, and entries of new ones after them."""
-    database = f"accounts_{uuid.uuid4().hex[:8]}"
-    parts.postgres.create_databases([database])
-    url, role = parts.url(database, f"{database}_owner"), f"{database}_runtime"
+    database = real.fresh_database(parts, "accounts", "0001")
     before = [str(uuid.uuid4()) for _ in range(5)]
-    with pytest.MonkeyPatch.context() as patch:
-        directory = migrations.scripts("accounts")
-        patch.setattr(migrations, "scripts", lambda _: _Until(directory, "0001"))
-        migrations.upgrade(url, "accounts", role)
     with owner(parts, database) as connection:
         connection.execute("INSERT INTO tenants VALUES ('old', '', 'UTC', now())")
         for journal in before:
             add_journal(connection, "old", journal)
-    migrations.upgrade(url, "accounts", role)
+    real.migrate(parts, "accounts", database)
     async with Database.open(real.settings_for(parts, Settings, database)) as db:
         books = Ledger(db, "old")
         await books.open("bank", type=AccountType.SETTLEMENT)
@@ -412,19 +405,6 @@ async def test_a_database_with_journals_is_migrated_and_they_are_sealed(parts: r
         posted = await post(books, 2)
         assert await seal_all(db, signer, batch=3) == 7
         assert await log_of(books) == sorted(before) + posted
-
-
-class _Until:
-    """The revisions of a service up to one of them."""
-
-    def __init__(self, directory: Any, last: str) -> None:
-        self._directory, self._last = directory, last
-
-    def _upgrade_revs(self, _: str, revision: Any) -> Any:
-        return self._directory._upgrade_revs(self._last, revision)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._directory, name)
 
 
 async def test_the_last_sealed_transaction_is_the_one_with_the_greatest_number(parts: real.Parts) -> None:

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-import pytest
 
 from meshkit import migrations
 from tests.support import parts as real
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@contextmanager
-def old_database(parts: real.Parts, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A database with the schema before entries had times."""
-    database = f"accounts_{uuid.uuid4().hex[:8]}"
-    parts.postgres.create_databases([database])
-    directory = migrations.scripts("accounts")
-    upgrade_to = directory._upgrade_revs
-    with monkeypatch.context() as patch:
-        patch.setattr(type(directory), "_upgrade_revs", lambda _, __, present: upgrade_to("0001", present))
-        migrations.upgrade(parts.url(database, f"{database}_owner"), "accounts", f"{database}_runtime")
-    yield database
 
 
 def connect(parts: real.Parts, database: str) -> psycopg.Connection[Any]:
@@ -54,13 +38,12 @@ def post(connection: psycopg.Connection[Any], sequence: int, created: datetime, 
         connection.execute("UPDATE accounts SET sequence = %s", (sequence,))
 
 
-def test_what_stands_and_what_old_writers_add_have_times_in_order(
-    parts: real.Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_stands_and_what_old_writers_add_have_times_in_order(parts: real.Parts) -> None:
     """Times are those of the journals, but never before the entry before; a second run changes nothing; entries of the
     version before get theirs, and the account knows them."""
     hours = [0, 2, 1, 3]  # a clock was set back
-    with old_database(parts, monkeypatch) as database, connect(parts, database) as old:
+    database = real.fresh_database(parts, "accounts", "0001")
+    with connect(parts, database) as old:
         old.execute("INSERT INTO tenants VALUES ('t', '', 'UTC', now())")
         for name in ("a", "b"):
             old.execute(
@@ -92,23 +75,21 @@ def test_what_stands_and_what_old_writers_add_have_times_in_order(
         assert dated == (0,)
 
 
-def test_holds_are_given_their_ends_though_a_run_was_interrupted(
-    parts: real.Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_holds_are_given_their_ends_though_a_run_was_interrupted(parts: real.Parts) -> None:
     """What a run left behind, an index that is not valid included, is made whole by the next one."""
-    with old_database(parts, monkeypatch) as database:
-        owner = parts.url(database, f"{database}_owner")
-        values = owner.translate_connect_args(username="user", database="dbname")
-        with psycopg.connect(**{**values, **owner.query}, autocommit=True) as connection:
-            connection.execute("ALTER TABLE holds ADD COLUMN expire_time timestamptz")
-            connection.execute("CREATE INDEX holds_expiry ON holds (hold)")
-        with psycopg.connect(parts.postgres.admin_dsn(database), autocommit=True) as admin:
-            admin.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'holds_expiry'::regclass")
-        migrations.upgrade(owner, "accounts", f"{database}_runtime")
-        with psycopg.connect(**{**values, **owner.query}, autocommit=True) as connection:
-            told = connection.execute(
-                "SELECT pg_get_indexdef(indexrelid), indisvalid, (SELECT convalidated FROM pg_constraint"
-                " WHERE conname = 'holds_state') FROM pg_index WHERE indexrelid = 'holds_expiry'::regclass"
-            ).fetchone()
-        assert told is not None
-        assert ("(expire_time)" in told[0], *told[1:]) == (True, True, True)
+    database = real.fresh_database(parts, "accounts", "0001")
+    owner = parts.url(database, f"{database}_owner")
+    values = owner.translate_connect_args(username="user", database="dbname")
+    with psycopg.connect(**{**values, **owner.query}, autocommit=True) as connection:
+        connection.execute("ALTER TABLE holds ADD COLUMN expire_time timestamptz")
+        connection.execute("CREATE INDEX holds_expiry ON holds (hold)")
+    with psycopg.connect(parts.postgres.admin_dsn(database), autocommit=True) as admin:
+        admin.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'holds_expiry'::regclass")
+    migrations.upgrade(owner, "accounts", f"{database}_runtime")
+    with psycopg.connect(**{**values, **owner.query}, autocommit=True) as connection:
+        told = connection.execute(
+            "SELECT pg_get_indexdef(indexrelid), indisvalid, (SELECT convalidated FROM pg_constraint"
+            " WHERE conname = 'holds_state') FROM pg_index WHERE indexrelid = 'holds_expiry'::regclass"
+        ).fetchone()
+    assert told is not None
+    assert ("(expire_time)" in told[0], *told[1:]) == (True, True, True)

@@ -4,18 +4,15 @@ version still writes."""
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 
-import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from meshkit import migrations
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.outbox import OutboxRow, Relay
 from notifications.settings import Settings
 from tests.support import parts as real
-from tests.support.parts import eventually, settings_for
+from tests.support.parts import eventually, fresh_database, migrate, settings_for
 
 _INSERT = (
     "INSERT INTO outbox"
@@ -38,17 +35,10 @@ class Sink:
         return [None] * len(rows)
 
 
-async def test_an_outbox_of_before_goes_on(parts: real.Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outbox_of_before_goes_on(parts: real.Parts) -> None:
     """Published long ago: gone with the first purge. Published a moment ago: told again, once. Not yet published, or
     written by the version before after the migration: published, in their order."""
-    database = f"notifications_{uuid.uuid4().hex[:8]}"
-    parts.postgres.create_databases([database])
-    url, role = parts.url(database, f"{database}_owner"), f"{database}_runtime"
-    directory = migrations.scripts("notifications")
-    upgrade_to = directory._upgrade_revs
-    with monkeypatch.context() as patch:
-        patch.setattr(type(directory), "_upgrade_revs", lambda _, __, present: upgrade_to("0001", present))
-        migrations.upgrade(url, "notifications", role)
+    database = fresh_database(parts, "notifications", "0001")
     async with Database.open(settings_for(parts, Settings, database)) as db:
 
         async def write(aggregate: str, first: int, last: int, published_at: str, tenant: str = "a") -> None:
@@ -68,7 +58,7 @@ async def test_an_outbox_of_before_goes_on(parts: real.Parts, monkeypatch: pytes
         await write("old", 1, 3, "now() - interval '3 days'", tenant="b")
         await write("fresh", 1, 2, "now()")
         await write("fresh", 3, 4, "NULL")
-        migrations.upgrade(url, "notifications", role)
+        migrate(parts, "notifications", database)
         await write("fresh", 5, 6, "NULL")
         sink = Sink()
         relay = asyncio.create_task(Relay(db, sink, retention_hours=48).run())  # type: ignore[arg-type]
