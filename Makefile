@@ -53,7 +53,7 @@ build/gen/.ready: .venv/.florin $(CONTRACTS)
 # processes would compile it all again at every start, two seconds of CPU each. So what they import is compiled here.
 build/.bytecode: build/gen/.ready $(shell find accounts compliance local meshkit notifications transactions -name '*.py')
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import accounts.app, transactions.app, compliance.app, notifications.app, \
-	  local.demo, local.live, local.migrate, local.rest, local.verify"
+	  local.cli, local.demo, local.live, local.migrate, local.rest, local.verify"
 	@touch $@
 
 .PHONY: gen
@@ -75,11 +75,12 @@ demo: setup ## The main job: a payroll file through a fresh mesh, with everythin
 	@$(BIN)/florin demo
 
 .PHONY: test
+# With bytecode, which each of its processes would otherwise make for itself.
 test: setup ## All tests that need Python alone (SERVICE=accounts for one service's)
 	@if [ -n "$(SERVICE)" ]; then \
-	  $(BIN)/pytest -q tests/unit/$(SERVICE) tests/integration/$(SERVICE); \
+	  PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q tests/unit/$(SERVICE) tests/integration/$(SERVICE); \
 	else \
-	  $(BIN)/pytest -q -n 2 tests/unit tests/tidy tests/simulation tests/integration tests/contract tests/e2e tests/security --ignore=tests/security/matrix; \
+	  PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n 3 tests/unit tests/tidy tests/simulation tests/integration tests/contract tests/e2e tests/security --ignore=tests/security/matrix; \
 	fi
 
 .PHONY: security

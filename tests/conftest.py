@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -17,14 +18,18 @@ ON_ONE_MESH = ("tests/e2e/", "tests/security/")
 
 
 class _OneMesh(LoadScopeScheduling):
-    """Shares tests out between processes by file. Those that need a whole mesh go to one, which starts it once."""
+    """Shares tests out between processes by file. Those that need a whole mesh go to one, which starts it once, and
+    those of the edge alone to one, which starts its stand-ins once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "the mesh" if nodeid.startswith(ON_ONE_MESH) else nodeid.split("::", maxsplit=1)[0]
+        file = nodeid.split("::", maxsplit=1)[0]
+        if not file.startswith(ON_ONE_MESH):
+            return file
+        return "the edge" if Path(file).name.startswith("test_edge_") else "the mesh"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """How `make test` uses two cores."""
+    """How `make test` shares out its work."""
     return _OneMesh(config, log)
 
 

@@ -328,7 +328,7 @@ def running() -> Iterator[Edge]:
             configuration = state.root / "envoy.json"
             configuration.write_text(generator().render(made))
             program = [str(binaries.find().envoy), "-c", str(configuration), "--disable-hot-restart"]
-            program += ["--concurrency", "2", "--log-level", "warning"]
+            program += ["--concurrency", "2", "--log-level", "warning", "--file-flush-interval-msec", "1000"]
             process = start(Child("envoy", program, state.logs / "envoy.log", probe=_never))
             try:
                 _wait(edge, lambda: process.poll() is None)

@@ -316,7 +316,9 @@ async def test_requests_and_approvals_at_once_leave_one_truth(service: Service) 
         try:
             answer = await service.call("UpdateAccount", wish(200 + number), "teller", subject=f"t{number}")
             if not answer.HasField("overdraft_change"):  # a higher one was approved before: a lower one needs nobody
-                in_force.append((answer.account.update_time.ToNanoseconds(), answer.account.overdraft_limit_minor_units))
+                in_force.append(
+                    (answer.account.update_time.ToNanoseconds(), answer.account.overdraft_limit_minor_units)
+                )
                 return
             await approve(service, answer.overdraft_change.name, f"o{number}")
         except grpc.aio.AioRpcError as error:

@@ -128,9 +128,9 @@ def found(urls: Urls) -> dict[str, Finding]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is wrong for good is so after half a second."""
-    monkeypatch.setattr(verify, "SETTLED_SECONDS", 0.5)
-    monkeypatch.setattr(verify, "_AGAIN_SECONDS", 0.1)
+    """What is wrong for good is so after a fifth of a second."""
+    monkeypatch.setattr(verify, "SETTLED_SECONDS", 0.2)
+    monkeypatch.setattr(verify, "_AGAIN_SECONDS", 0.05)
 
 
 def test_empty_books_hold(urls: Urls) -> None:

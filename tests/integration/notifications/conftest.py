@@ -92,11 +92,13 @@ class Service:
     async def settled(
         self, endpoint: str, state: webhook_pb2.Delivery.DeliveryState.ValueType = DELIVERED, *, attempts: int = 1
     ) -> webhook_pb2.Delivery:
-        """The endpoint's only delivery, once it is in a state after so many attempts."""
+        """The endpoint's only delivery, once it is in a state after so many attempts, the last of which has ended."""
 
         async def found() -> webhook_pb2.Delivery | None:
             (delivery,) = await self.deliveries(endpoint)
-            return delivery if delivery.state == state and len(delivery.attempts) == attempts else None
+            made = list(delivery.attempts)
+            ended = len(made) == attempts and (made[-1].http_status or made[-1].error)
+            return delivery if delivery.state == state and ended else None
 
         delivery: webhook_pb2.Delivery = await eventually(found)
         return delivery
