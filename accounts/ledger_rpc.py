@@ -46,6 +46,11 @@ class LedgerService(pb_grpc.LedgerServiceServicer):
                 answer.customers.extend(outcomes.customers(facts.owners))
         return response
 
+    async def DescribeAccount(self, request: pb.DescribeAccountRequest, context: Any) -> pb.DescribeAccountResponse:
+        """Answers what another bank is told of an account that pays."""
+        iban, names = await posting.describe_account(self._db, request.tenant, request.account)
+        return pb.DescribeAccountResponse(iban=iban, owner_names=names)
+
     async def PostJournals(self, request: pb.PostJournalsRequest, context: Any) -> pb.PostJournalsResponse:
         """Posts journals, or says what posting them would come to."""
         steps = [_post(position, step) for position, step in enumerate(request.steps)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import events, ledger, ledger_store, moments, outcomes
+from accounts import errors, events, ledger, ledger_store, moments, outcomes, store
 from accounts.book import Actor, Book, Expire, Held, Leg, Place, Post, Posted, Refused, Release, Step
 from accounts.ledger_store import Facts, OutcomeRow, Wanted
 from accounts.model import Identifier, JournalKind, account_id_in, identifier_in
@@ -143,6 +143,20 @@ async def resolve_accounts(db: Database, references: Sequence[tuple[str, str]]) 
         return [known.get((pair[0], resolved.get(pair, ""))) for pair in references]
 
     return await db.run({tenant for tenant, _ in references}, work, read_only=True)
+
+
+async def describe_account(db: Database, tenant: str, name: str) -> tuple[str, list[str]]:
+    """The first IBAN of an account, empty where it has none, and its owners' names. Raises AccountNotFound."""
+
+    async def work(conn: AsyncConnection) -> tuple[str, list[str]]:
+        found = await store.accounts(conn, tenant, [name.removeprefix("accounts/")])
+        if not found:
+            raise errors.AccountNotFound(name)
+        ibans = [identifier.value for identifier in found[0].identifiers if identifier.kind == "iban"]
+        owners = await store.customers(conn, db.cipher, tenant, found[0].owners)
+        return (ibans[0] if ibans else ""), [owner.display_name for owner in owners]
+
+    return await db.run(tenant, work, read_only=True)
 
 
 def funding_step(

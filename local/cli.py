@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from local import bank
 from local.state import SERVICES, MeshError, State, default_root, find_state, open_state
 
 app = typer.Typer(
@@ -26,12 +27,9 @@ rules = typer.Typer(help="Conditions that decline a payment or have it reviewed.
 limits = typer.Typer(help="The most that may be paid, per payment and per day.", no_args_is_help=True)
 events = typer.Typer(help="Events told again, and those that a consumer gave up.", no_args_is_help=True)
 export = typer.Typer(help="Copies of what an auditor keeps.", no_args_is_help=True)
-app.add_typer(export, name="export")
-app.add_typer(tenants, name="tenants")
-app.add_typer(watchlist, name="watchlist")
-app.add_typer(rules, name="rules")
-app.add_typer(limits, name="limits")
-app.add_typer(events, name="events")
+_GROUPS = {"tenants": tenants, "watchlist": watchlist, "rules": rules, "limits": limits, "events": events}
+for _name, _group in {**_GROUPS, "export": export, "bank": bank.app}.items():
+    app.add_typer(_group, name=_name)
 
 StateOption = Annotated[
     Path | None,

@@ -37,6 +37,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "kyc:verify",
         "cases:resolve",
         "overdrafts:approve",
+        "rails:resolve",
         "events:read",
     ),
     "auditor": (
@@ -71,6 +72,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "fees:write",
         "rates:read",
         "rates:write",
+        "rails:resolve",
     ),
 }
 """Role → scopes. A customer's token also names its customer and reaches only what is that customer's."""

@@ -91,6 +91,7 @@ class Surroundings:
         if replica.service == "transactions":
             values["ACCOUNTS_TARGET"] = "ipv4:" + ",".join(addresses(self.replicas, "accounts"))
             values["COMPLIANCE_TARGET"] = "ipv4:" + ",".join(addresses(self.replicas, "compliance"))
+            values["RAIL_FOLDER"], values["RAIL_BIC"] = self.state.rail, _RAIL_BIC
         if replica.service == "notifications":
             # Only here: a webhook listener on this machine is what people try first.
             values["WEBHOOK_ALLOW_LOOPBACK"] = "true"
@@ -118,6 +119,8 @@ _POOL_SIZE = 8  # as in meshkit/settings.py, which costs half a second to import
 
 
 _SEALING_KEY = "sealing-accounts"
+_RAIL_BIC = "FLORATWWXXX"
+"""Of no bank: for the counterparty that `florin bank` plays."""
 
 
 def _key_name(service: str) -> str:

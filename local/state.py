@@ -56,6 +56,11 @@ class State:
         """What runs where, written when the mesh is ready."""
         return self.root / "mesh.json"
 
+    @property
+    def rail(self) -> Path:
+        """The folder of the rail to other banks, with one for each tenant in it."""
+        return self.root / "rail"
+
     def certificate(self, identity: str) -> tuple[Path, Path]:
         """Certificate and key of an identity."""
         folder = self.root / "certs" / identity

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import IsolationLevel
 from sqlalchemy.engine import URL, make_url
 
-from local import verify_schedules
+from local import verify_rails, verify_schedules
 from local.binaries import find
 from local.invariants import COUNTS, FEES_OF_CAPTURES, NAMESPACE, SINGLE
 from local.postgres import Postgres
@@ -57,7 +57,7 @@ CLAIMS = {
     "INV-2": "a balance is the sum of its entries, numbered without a gap",
     "INV-3": "no hold or posting makes the available balance negative",
     "INV-4": "the services' roles cannot change or delete what is append-only",
-    "INV-5": "one request_id has one effect, and a run of a schedule pays once",
+    "INV-5": "one request_id has one effect, a run of a schedule pays once, a deposit is credited once",
     "INV-6": "a transfer has its journal, with fee and exchange, exactly when it completed, and no hold outlives it",
     "INV-7": "every change of state has exactly one event",
     "INV-8": "a limit's use is the sum of its live and captured reservations",
@@ -96,7 +96,10 @@ def verify_databases(urls: Mapping[str, URL], public_key: Path | None = None) ->
             findings["INV-4"].add(*_append_only(connection, service))
             findings["INV-7"].add(*_event_ids(connection, service))
         findings["INV-5"].add(*verify_schedules.runs(connections["transactions"]))
+        findings["INV-5"].add(*verify_rails.deposits(connections["transactions"]))
+        findings["INV-6"].add(*verify_rails.withdrawals(connections["transactions"]))
         findings["INV-7"].add(0, verify_schedules.events(connections["transactions"]))
+        findings["INV-7"].add(0, verify_rails.events(connections["transactions"]))
         findings["INV-9"].add(*verify_history.check(connections["accounts"], keys))
         _across(connections, findings)
     finally:

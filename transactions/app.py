@@ -9,6 +9,7 @@ from florin.transactions.v1 import (
     exchange_service_pb2_grpc,
     fee_service_pb2_grpc,
     payment_file_service_pb2_grpc,
+    rail_service_pb2_grpc,
     schedule_service_pb2_grpc,
     transfer_service_pb2_grpc,
 )
@@ -28,6 +29,11 @@ from transactions.file_worker import FileWorker
 from transactions.operations import Transfers
 from transactions.passes import Passes
 from transactions.ports import Ledger, Screening
+from transactions.rail_deposits import Deposits
+from transactions.rail_operations import Rails
+from transactions.rail_rpc import RailServicer
+from transactions.rail_worker import RailWorker
+from transactions.rails.port import Rail
 from transactions.recovery import Recovery
 from transactions.rpc import TransferServicer
 from transactions.schedule_rpc import ScheduleServicer
@@ -67,6 +73,10 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
         schedules = ScheduleServicer(db, ledger, settings, on_change=scheduler.wake)
         fees = FeeServicer(db, ledger)
         exchange = ExchangeServicer(db, ledger, settings)
+        deposits = Deposits(db, transfers.orders, ledger, settings)
+        rail_worker = RailWorker(db, transfers.orders, deposits, _rail(settings), settings)
+        rails = Rails(db, transfers.orders, ledger, settings, on_due=rail_worker.wake)
+        rail_servicer = RailServicer(db, rails, ledger, rail_worker)
         cases = Consumer(
             bus,
             db,
@@ -98,6 +108,9 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
                 "florin.transactions.v1.PaymentFileService": lambda server: (
                     payment_file_service_pb2_grpc.add_PaymentFileServiceServicer_to_server(file_servicer, server)
                 ),
+                "florin.transactions.v1.RailService": lambda server: (
+                    rail_service_pb2_grpc.add_RailServiceServicer_to_server(rail_servicer, server)
+                ),
             },
             workers={
                 **kit.workers(settings, db, bus),
@@ -106,9 +119,22 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
                 "recovery": recovery.run,
                 "schedules": scheduler.run,
                 "payment-files": file_worker.run,
+                "rail": rail_worker.run,
                 "compliance-events": cases.run,
             },
             checks=kit.checks(settings, db),
             recover=recovery.before_ready,
             on_drain=drain,
         )
+
+
+def _rail(settings: Settings) -> Rail | None:
+    """The rail that is set up, if one is."""
+    if settings.rail_folder is None:
+        return None
+    # Imported here: XML is a tenth of a second that a start without a rail need not wait for.
+    from transactions.rails.folder import FolderRail
+
+    return FolderRail(
+        settings.rail_folder, settings.rail_bic, settings.business_time_zone, settings.rail_settle_seconds
+    )

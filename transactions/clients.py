@@ -70,6 +70,14 @@ class LedgerClient:
             self._known.popitem(last=False)
         return found
 
+    async def describe(self, tenant: str, account: str) -> tuple[str, Sequence[str]]:
+        """An account's IBAN, empty where it has none, and its owners' names; never kept here."""
+        request = ledger_service_pb2.DescribeAccountRequest(tenant=tenant, account=account)
+        response = await channels.call(
+            self._stub.DescribeAccount, request, service="accounts", timeout_s=self._timeout_s
+        )
+        return response.iban, tuple(response.owner_names)
+
     async def post(self, transfers: Sequence[Transfer], *, validate_only: bool = False) -> list[Outcome]:
         """Posts each transfer's journal; consumes its hold where it was in review."""
         request = ledger_service_pb2.PostJournalsRequest(

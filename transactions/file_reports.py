@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Protocol
-from xml.sax.saxutils import escape
 
 from meshkit.errors import error_info
 from transactions.file_model import FileFormat, Item, ItemState, PaymentFile
+from transactions.payments.xml_text import limited as _limited
+from transactions.payments.xml_text import moment as _moment
+from transactions.payments.xml_text import text as _xml
 
 NAMESPACE = "urn:iso:std:iso:20022:tech:xsd:pain.002.001.10"
 _MESSAGE_NAMES = {FileFormat.PAIN_001: "pain.001.001.09", FileFormat.CSV: "florin.csv.1"}
@@ -37,7 +38,6 @@ _REASONS = {
 }
 """Reason → ExternalStatusReason1Code; what has none is given by its own name."""
 _TEXT_MAX, _ID_MAX, _TEXTS_MAX = 105, 35, 2
-_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FORMULA = re.compile(r'(^|[;\t\n\v\f\r\x85\u2028\u2029])(["\s]*)(?=[=+\-@])')
 _COLUMNS = (
     *("number", "line", "payment_information_id", "end_to_end_id", "amount", "currency", "state", "transfer"),
@@ -181,22 +181,9 @@ def _id(uuid: str) -> str:
     return uuid.replace("-", "")
 
 
-def _limited(text: str, letters: int) -> str:
-    """A text from elsewhere, as long as the standard lets it be; one of blanks is none."""
-    return _xml(text[:letters] if text.strip() else "NOTPROVIDED")
-
-
-def _xml(text: str) -> str:
-    return escape(_NOT_XML.sub("?", text))
-
-
 def _cell(text: str) -> str:
     """A text from elsewhere, always in quotation marks, whatever a program takes for a separator."""
     safe = _FORMULA.sub(r"\1\2'", text)
     if safe.startswith(("\t", "\r")):
         safe = f"'{safe}"
     return f'"{safe.replace(chr(34), chr(34) * 2)}"'
-
-
-def _moment(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -15,7 +15,7 @@ from meshkit import audit, clock, iban, idempotency, money, pages
 from meshkit.database import Database
 from meshkit.errors import PageTokenInvalid, RecordedRefusal, RequestInvalid, StaffOnly
 from meshkit.identity import Call, Principal
-from transactions import errors, exchange, exchange_errors, store
+from transactions import errors, exchange, exchange_errors, rail_errors, rail_model, store, withdrawal_store
 from transactions import filter as filters
 from transactions.authorizations import Authorizations
 from transactions.model import RESTING, State, Transfer
@@ -47,8 +47,8 @@ class Transfers:
         """Moves a completed transfer's money back, all of it or `reversal.amount`, by a transfer of its own; audited.
         `return_fee` gives its fee back too, all of it.
 
-        Raises RequestIdReused, TransferNotFound, TransferNotCompleted, TransferReversed, CurrencyMismatch,
-        ReversalExceeded, ExchangeIndivisible.
+        Raises RequestIdReused, TransferNotFound, TransferOfARail, TransferNotCompleted, TransferReversed,
+        CurrencyMismatch, ReversalExceeded, ExchangeIndivisible.
         """
 
         async def record(conn: AsyncConnection) -> Transfer:
@@ -56,12 +56,14 @@ class Transfers:
                 _check_dating(reversal)
                 if original is None:
                     raise errors.TransferNotFound(f"transfers/{original_id}")
+                if rail_model.is_banks(original) or await withdrawal_store.belongs(conn, original.tenant, original.id):
+                    raise rail_errors.TransferOfARail(original.name)
                 live = await store.live_reversal(conn, self._db.cipher, reversal.tenant, original_id)
                 if live is not None:
                     raise errors.TransferReversed(original.name, live.name)
                 if original.state is not State.COMPLETED:
                     raise errors.TransferNotCompleted(original.name, original.state)
-                return _undoing(original, reversal, return_fee=return_fee)
+                return undoing(original, reversal, return_fee=return_fee)
 
             order, is_new = await self.orders.record_follower(conn, original_id, reversal, make)
             if is_new:
@@ -226,7 +228,7 @@ def _check_dating(reversal: Transfer) -> None:
         raise RequestInvalid([("effective_time", "must be within ten years of the present")])
 
 
-def _undoing(original: Transfer, reversal: Transfer, *, return_fee: bool) -> Transfer:
+def undoing(original: Transfer, reversal: Transfer, *, return_fee: bool) -> Transfer:
     """The reversal with what it moves back. Raises CurrencyMismatch, ReversalExceeded, ExchangeIndivisible."""
     currency, amount, there = original.currency, _reversible(original, reversal), original.exchange
     if there is not None:

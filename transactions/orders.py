@@ -121,6 +121,10 @@ class Orders:
         self.hand_on(orders)
         return results
 
+    async def priced(self, transfers: Sequence[Transfer]) -> list[Transfer]:
+        """New transfers with their fees, for whoever records them with something of its own."""
+        return await self._tariffs.priced(transfers)
+
     async def previewed(self, transfer: Transfer) -> Transfer:
         """A transfer that is not to be recorded, with its fee and with what its quote makes of it.
 

@@ -57,6 +57,9 @@ class Ledger(Protocol):
     async def resolve(self, references: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Account]:
         """The accounts behind (tenant, reference); those that do not exist are missing."""
 
+    async def describe(self, tenant: str, account: str) -> tuple[str, Sequence[str]]:
+        """The IBAN of an account, empty where it has none, and its owners' names: what another bank is told."""
+
     async def post(self, transfers: Sequence[Transfer], *, validate_only: bool = False) -> list[Outcome]:
         """Posts each transfer's journal."""
 

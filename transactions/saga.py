@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
+from transactions import rail_model
 from transactions.model import FINAL, State, Transfer, Verdict
 
 
@@ -94,8 +95,9 @@ def next_action(transfer: Transfer, now: datetime) -> Action:
         if transfer.verdict is not Verdict.APPROVED:
             return Action.RELEASE
         return Action.AUTHORIZE if transfer.is_authorization else Action.POST_HELD
-    # A reversal was decided by a person and moves back what was screened before; a capture moves what was.
-    if transfer.state is State.SCREENED or transfer.reversal_of or transfer.capture_of:
+    # A reversal was decided by a person, or by another bank, and moves back what was screened before; a capture moves
+    # what was.
+    if transfer.state is State.SCREENED or transfer.reversal_of or transfer.capture_of or rail_model.is_kept(transfer):
         return when_allowed(transfer)
     return Action.SCREEN
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from meshkit.settings import ServiceSettings
+
+_ACCOUNT_TEMPLATE = r"^accounts/[a-z0-9][a-z0-9-]*\{currency\}[a-z0-9-]*$"
 
 
 class Settings(ServiceSettings):
@@ -66,6 +69,36 @@ class Settings(ServiceSettings):
     business_time_zone: str = Field(
         "UTC", description="IANA time zone of the bank's day: payments of a file that are dated after it are refused."
     )
+
+    rail_folder: Path | None = Field(
+        None, description="Folder of the rail to other banks, with one for each tenant in it; no rail if absent."
+    )
+    rail_bic: str = Field(
+        "",
+        pattern=r"^([A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?)?$",
+        description="The bank's own BIC; the rail needs it.",
+    )
+    rail_settlement_account: str = Field(
+        "accounts/rail-{currency}",
+        pattern=_ACCOUNT_TEMPLATE,
+        description="The settlement account of a currency, {currency} in lower case: money out and in goes through it.",
+    )
+    rail_suspense_account: str = Field(
+        "accounts/rail-suspense-{currency}",
+        pattern=_ACCOUNT_TEMPLATE,
+        description="The suspense account of a currency, for money that cannot be credited.",
+    )
+    rail_poll_ms: int = Field(1000, ge=10, description="How often the rail's folder is looked at.")
+    rail_message_payments_max: int = Field(1000, ge=1, le=10_000, description="Payments of a message at most.")
+    rail_settle_seconds: float = Field(
+        10.0, gt=0, le=3600, description="A file that is no whole XML is refused when it did not change for this long."
+    )
+
+    @model_validator(mode="after")
+    def _rail_has_a_bic(self) -> Settings:
+        if self.rail_folder is not None and not self.rail_bic:
+            raise ValueError("TRANSACTIONS_RAIL_FOLDER needs TRANSACTIONS_RAIL_BIC, the bank's own BIC")
+        return self
 
     @field_validator("business_time_zone")
     @classmethod

@@ -20,7 +20,7 @@ from local import issuer
 from local.roles import ROLES
 from meshkit import pages
 from tests.contract.test_reasons import METHODS
-from tests.support import hostile
+from tests.support import hostile, rails
 from tests.support.csv_payments import document, row, uploaded
 from tests.support.mesh import Mesh
 from tests.support.protocols import SERVICES, Refused, of, path, raw, refused, web
@@ -39,7 +39,8 @@ CODES = {
     "ABORTED",
 }
 UNANSWERED = {
-    *("CancelTransfer", "CloseAccount", "GetLimit", "GetRule", "ImportWatchlist", "VerifyCustomer", "UploadPaymentFile")
+    *("CancelTransfer", "CloseAccount", "GetLimit", "GetRule", "ImportWatchlist", "VerifyCustomer"),
+    *("UploadPaymentFile", "ApproveRailResolution", "RejectRailResolution"),
 }
 """Refused although nothing is wrong with the message: by the state of what it names."""
 CALLS_PER_SUBJECT = 20
@@ -56,7 +57,9 @@ def tenant(mesh: Mesh) -> str:
 def names(mesh: Mesh, tenant: str) -> dict[str, str]:
     """A resource of each kind."""
     customer = mesh.customer(tenant=tenant)
-    debit, credit = mesh.account(customer, funds=10_00, tenant=tenant), mesh.account(tenant=tenant)
+    number = rails.new_iban()
+    debit, credit = mesh.account(customer, funds=10_00, tenant=tenant, iban=number), mesh.account(tenant=tenant)
+    rails.open_accounts(mesh, tenant)
     made = mesh.call("TransferService.CreateTransfer", mesh.transfer(debit, credit, 1), tenant=tenant).transfer
     hook = notification_service_pb2.CreateWebhookEndpointRequest(url="http://127.0.0.1:9/x")
     create = "NotificationService.CreateWebhookEndpoint"
@@ -116,6 +119,7 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
         "overdraftChanges": mesh.overdraft_change(credit, tenant=tenant),
         "rejectable": mesh.overdraft_change(mesh.account(tenant=tenant), tenant=tenant),
         "overdraftThresholds": "overdraftThresholds/EUR",
+        **rails.belongings(mesh, debit, number, tenant=tenant),
     }
 
 

@@ -27,6 +27,7 @@ PUBLIC_SERVICES = {
     "florin.transactions.v1.ExchangeService",
     "florin.transactions.v1.FeeService",
     "florin.transactions.v1.PaymentFileService",
+    "florin.transactions.v1.RailService",
     "florin.transactions.v1.TransferService",
 }
 

@@ -268,6 +268,7 @@ _SOUND_TEXTS = {
     "date": "2990-12-25",
     "local_time": "06:00",
     "calendar_id": "hostile",
+    "creditor_iban": "DE89370400440532013000",
 }
 
 

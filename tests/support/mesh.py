@@ -201,7 +201,13 @@ class Mesh:
         return name
 
     def account(
-        self, customer: str | None = None, *, currency: str = "EUR", funds: int = 0, tenant: str = "demo"
+        self,
+        customer: str | None = None,
+        *,
+        currency: str = "EUR",
+        funds: int = 0,
+        tenant: str = "demo",
+        iban: str = "",
     ) -> str:
         """A new active account with so many minor units in it, of a new customer if none is given. Gives its name."""
         stubs, teller = self.stubs(), self.metadata(tenant=tenant)
@@ -210,6 +216,7 @@ class Mesh:
             customers=[customer or self.customer(tenant=tenant)],
             type=account_pb2.ACCOUNT_TYPE_CUSTOMER,
             currency_code=currency,
+            identifiers=[account_pb2.AccountIdentifier(iban=iban)] if iban else [],
             request_id=secrets.token_hex(8),
         )
         name: str = stubs.accounts.CreateAccount(new, metadata=teller, timeout=10).account.name

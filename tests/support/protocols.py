@@ -33,6 +33,7 @@ from florin.transactions.v1 import (
     exchange_service_pb2,  # noqa: F401
     fee_service_pb2,  # noqa: F401
     payment_file_service_pb2,  # noqa: F401
+    rail_service_pb2,  # noqa: F401
     schedule_service_pb2,  # noqa: F401
     transfer_service_pb2,  # noqa: F401
 )
@@ -53,6 +54,7 @@ SERVICES = {
     "FeeService": "florin.transactions.v1.FeeService",
     "ExchangeService": "florin.transactions.v1.ExchangeService",
     "PaymentFileService": "florin.transactions.v1.PaymentFileService",
+    "RailService": "florin.transactions.v1.RailService",
     "ComplianceService": "florin.compliance.v1.ComplianceService",
     "NotificationService": "florin.notifications.v1.NotificationService",
 }

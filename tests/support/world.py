@@ -30,6 +30,7 @@ from florin.transactions.v1 import (
     schedule_pb2,
     schedule_service_pb2,
 )
+from tests.support import rails
 from tests.support.csv_payments import document, row, uploaded
 from tests.support.mesh import Mesh
 from tests.support.parts import wait_until
@@ -49,6 +50,7 @@ SERVICES = {
     "florin.transactions.v1.FeeService": "transactions",
     "florin.transactions.v1.ExchangeService": "transactions",
     "florin.transactions.v1.PaymentFileService": "transactions",
+    "florin.transactions.v1.RailService": "transactions",
     "florin.compliance.v1.ComplianceService": "compliance",
     "florin.compliance.v1.ScreeningService": "compliance",
     "florin.notifications.v1.NotificationService": "notifications",
@@ -73,7 +75,7 @@ NOBODYS = {
     for kind in (
         *("customers", "kycProfiles", "accounts", "transfers", "journals", "webhookEndpoints", "cases", "decisions"),
         *("limits", "rules", "watchlists", "statements", "schedules", "holidayCalendars"),
-        *("overdraftChanges", "paymentFiles"),
+        *("overdraftChanges", "paymentFiles", "withdrawals", "deposits", "railExceptions"),
     )
 } | {
     "overdraftThresholds": "overdraftThresholds/JPY",
@@ -177,7 +179,10 @@ def made(mesh: Mesh) -> Iterator[World]:
     mesh.call("OverdraftService.SetOverdraftThreshold", threshold, "compliance", tenant=tenant)
     mesh.set_fees(mesh.fee_account(tenant=tenant), tenant=tenant, enabled=False)
     mesh.set_rate(tenant=tenant)
-    world = World(mesh, tenant, mesh.tenant(), _belongings(mesh, tenant), _belongings(mesh, tenant))
+    elsewhere = mesh.tenant()
+    for one_tenant in (tenant, elsewhere):
+        rails.open_accounts(mesh, one_tenant)
+    world = World(mesh, tenant, elsewhere, _belongings(mesh, tenant), _belongings(mesh, tenant))
     for one in (world.mine, world.others):
         one.names["webhookEndpoints"] = world.new_endpoint(one.customer)  # type: ignore[index]
         _wait_sealed(mesh, tenant, one.names["journals"])
@@ -206,7 +211,9 @@ def _wait_sealed(mesh: Mesh, tenant: str, journal: str) -> None:
 def _belongings(mesh: Mesh, tenant: str) -> Belongings:
     """A customer with two accounts, a payment between them, and one that waits for a person."""
     customer = mesh.customer(tenant=tenant)
-    debit, credit = mesh.account(customer, funds=100_00, tenant=tenant), mesh.account(customer, tenant=tenant)
+    number = rails.new_iban()
+    debit = mesh.account(customer, funds=100_00, tenant=tenant, iban=number)
+    credit = mesh.account(customer, tenant=tenant)
     # Made by the customer: what staff authorizes is not the customer's to capture.
     own = {"customer": customer, "tenant": tenant}
     paid = mesh.call("TransferService.CreateTransfer", mesh.transfer(debit, credit, 1), "customer", **own).transfer
@@ -247,5 +254,6 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
         "position_account": mesh.position_account(tenant=tenant),
         "quotes": mesh.call("ExchangeService.CreateQuote", quote, "customer", **own).quote.name,
         "paymentFiles": uploaded(mesh, document(row(debit, credit, remittance="ask")), role="customer", **own).name,
+        **rails.belongings(mesh, debit, number, role="customer", **own),
     }
     return Belongings(customer, names)

@@ -235,6 +235,20 @@ async def test_journals_are_posted_by_name_and_iban(service: Service) -> None:
     assert reason(outcome.refusal) == "ACCOUNT_NOT_FOUND"
 
 
+async def test_an_account_that_pays_is_described_by_iban_and_names(service: Service) -> None:
+    """What another bank is told; an account that does not exist is told of as such."""
+    await service.customer("acme", "Acme Example")
+    iban = account_pb2.AccountIdentifier(iban="DE89370400440532013000")
+    await service.account("main", "acme", identifiers=[iban])
+    await service.account("bank", type_=SETTLEMENT)
+    for account, told in (("main", ("DE89370400440532013000", ["Acme Example"])), ("bank", ("", []))):
+        request = ledger_pb.DescribeAccountRequest(tenant=service.tenant, account=f"accounts/{account}")
+        answer = await service.internal.DescribeAccount(request)
+        assert (answer.iban, list(answer.owner_names)) == told
+    nobody = ledger_pb.DescribeAccountRequest(tenant=service.tenant, account="accounts/nobody")
+    assert await refusal(service.internal.DescribeAccount(nobody)) == "ACCOUNT_NOT_FOUND"
+
+
 async def test_concurrent_balance_reads_answer_each_caller(service: Service) -> None:
     """Reads that travel as one query do not mix up their answers."""
     for number in range(3):

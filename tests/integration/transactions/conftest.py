@@ -137,7 +137,7 @@ async def _empty(parts: Parts, database: str) -> None:
         await conn.execute(
             "TRUNCATE transfers, schedules, schedule_runs, holiday_calendars, outbox, requests, audit, fee_schedules,"
             " fee_schedule_versions, exchange_rates, exchange_rate_versions, position_accounts, quotes, payment_files,"
-            " payment_file_items"
+            " payment_file_items, withdrawals, rail_messages, deposits, rail_exceptions, rail_files"
         )
 
 

@@ -66,6 +66,13 @@ class Faults:
             raise Unavailable(part)
 
 
+class AccountFrozen(DomainError):
+    """The ledger's refusal to move anything to or from such an account."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.FAILED_PRECONDITION
+    reason: ClassVar[int] = errors_pb2.REASON_ACCOUNT_FROZEN
+
+
 class FakeLedger:
     """Balances, journals and holds; every outcome is stored under the step's key."""
 
@@ -77,6 +84,8 @@ class FakeLedger:
         """Origin → how many journals were posted for it."""
         self.holds: dict[str, tuple[str, int, str]] = {}
         """Hold key → account, amount, state."""
+        self.frozen: set[str] = set()
+        """Names of accounts that nothing moves to or from."""
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
 
@@ -87,8 +96,11 @@ class FakeLedger:
         currency: str = "EUR",
         customers: tuple[str, ...] = (),
         type_: AccountType = AccountType.CUSTOMER,
+        iban: str = "",
     ) -> None:
         self.accounts[name] = Account(f"accounts/{name}", currency, customers, type_)
+        if iban:
+            self.accounts[f"iban:{iban}"] = self.accounts[name]
         self.balances[f"accounts/{name}"] = balance
 
     def available(self, account: str) -> int:
@@ -107,6 +119,10 @@ class FakeLedger:
         }
         self.faults.leave("accounts", "resolve")
         return found
+
+    async def describe(self, tenant: str, account: str) -> tuple[str, Sequence[str]]:
+        self._enter("describe")
+        return "AT611904300234573201", ["Anna Example"]
 
     async def post(self, transfers: Sequence[Transfer], *, validate_only: bool = False) -> list[Outcome]:
         self._enter("post")
@@ -149,7 +165,9 @@ class FakeLedger:
         spare = hold[1] if hold is not None and hold[2] == "active" else 0
         if transfer.capture_of and (hold is None or hold[2] != "active"):
             outcome = Outcome(refusal=HoldNotActive("ended").to_status())
-        elif self.available(debit) + spare < requested:
+        elif self.frozen & {self._name(leg.account) for leg in moves}:
+            outcome = Outcome(refusal=AccountFrozen("frozen").to_status())
+        elif self._has_a_rule(debit) and self.available(debit) + spare < requested:
             outcome = Outcome(refusal=InsufficientFunds("not enough").to_status())
         else:
             after = self.balances.copy()
@@ -184,7 +202,7 @@ class FakeLedger:
             return standing
         account = self._name(transfer.debit_account)
         amount = transfer.amount + transfer.fee_amount
-        if self.available(account) < amount:
+        if self._has_a_rule(account) and self.available(account) < amount:
             outcome = Outcome(refusal=InsufficientFunds("not enough").to_status())
         else:
             self.holds[key] = (account, amount, "active")
@@ -201,6 +219,11 @@ class FakeLedger:
             self.holds[key] = (account, amount, "released")
             return Outcome(hold=f"holds/{key}")
         return self.outcomes.setdefault(key, Outcome(refusal=StepCancelled("cancelled").to_status()))
+
+    def _has_a_rule(self, account: str) -> bool:
+        """Whether it may not go below zero: the bank's own settlement and suspense accounts may."""
+        type_ = self.accounts[account.removeprefix("accounts/")].type
+        return type_ not in (AccountType.SETTLEMENT, AccountType.SUSPENSE)
 
     def _name(self, reference: str) -> str:
         return self.accounts[reference.removeprefix("accounts/")].name

@@ -34,6 +34,7 @@ NAMES_NOTHING = {
     *("ListExchangeRates", "ListPositionAccounts"),
     *("RollUpBalances", "ListOverdraftChanges", "ListOverdraftThresholds", "SetOverdraftThreshold"),
     *("ListPaymentFiles", "UploadPaymentFile"),
+    *("ListWithdrawals", "ListDeposits", "ListRailExceptions"),
 }
 """Methods that may be answered to a stranger, since they do not ask for one resource: the answer must hold none."""
 PERMISSIONS = {"SCOPE_MISSING", "STAFF_ONLY", "TOKEN_INVALID", "AUDIENCE_WRONG", "CALLER_NOT_ALLOWED", "METHOD_UNKNOWN"}

@@ -74,6 +74,7 @@ async def test_only_what_the_edge_serves_is_listed() -> None:
         "florin.transactions.v1.ExchangeService",
         "florin.transactions.v1.FeeService",
         "florin.transactions.v1.PaymentFileService",
+        "florin.transactions.v1.RailService",
         "florin.transactions.v1.TransferService",
         "florin.compliance.v1.ComplianceService",
         "florin.notifications.v1.NotificationService",
