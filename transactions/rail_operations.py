@@ -28,6 +28,9 @@ from transactions.rail_errors import (
 from transactions.rail_model import Deposit, DepositState, Withdrawal, WithdrawalState
 from transactions.settings import Settings
 
+_RESERVE_SECONDS = 0.5
+"""What of a caller's time is left for looking at the withdrawal after its transfer."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Found:
@@ -72,15 +75,19 @@ class Rails:
         found = await self._db.run(call.tenant, lambda conn: self._find(conn, withdrawal), read_only=True)
         if found is None:
             withdrawal, transfer = await self._completed(withdrawal, transfer)
-            # Once it is recorded it goes on to its pass, also when the caller goes away.
-            begin = asyncio.ensure_future(self._begin(call, withdrawal, transfer))
-            found = await asyncio.shield(begin)
-        order = Order(transfer, recorded=found.transfer)
-        self._orders.hand_on([order])
-        await self._orders.outcome(order, call.deadline)
-        await rail_answers.follow(self._db, call.tenant, withdrawal_id=found.withdrawal.id)
+
+        async def begin() -> Order:
+            recorded = found or await self._recorded(call, withdrawal, transfer)
+            order = Order(transfer, recorded=recorded.transfer)
+            self._orders.hand_on([order])
+            return order
+
+        # Once it is recorded it goes on to its pass, also when the caller goes away.
+        order = await asyncio.shield(asyncio.ensure_future(begin()))
+        await self._orders.outcome(order, call.deadline - _RESERVE_SECONDS)
+        await rail_answers.follow(self._db, call.tenant, withdrawal_id=withdrawal.id)
         self._on_due()
-        return await self.get_withdrawal(call.who, found.withdrawal.id)
+        return await self.get_withdrawal(call.who, withdrawal.id)
 
     async def _find(self, conn: AsyncConnection, asked: Withdrawal) -> _Found | None:
         """What stands under the request_id already. Raises RequestIdReused, and the refusal that is stored."""
@@ -109,14 +116,17 @@ class Rails:
         if payee in known:
             raise CreditorInside
         parties = withdrawal.parties
-        # One that does not exist, or is not the caller's, is what the transfer is declined for.
-        if payer in known:
-            told, names = await self._ledger.describe(tenant, known[payer].name)
+        # For one that does not exist, or is not the caller's, the transfer is declined.
+        who, account = withdrawal.principal, known.get(payer)
+        if account is not None and (who.is_staff or who.customer in account.customers):
+            told, names = await self._ledger.describe(tenant, account.name)
             parties = replace(parties, debtor_iban=told, debtor_name=", ".join(names))
         (priced,) = await self._orders.priced([replace(transfer, credit_account=settlement.name)])
         return replace(withdrawal, parties=parties), priced
 
-    async def _begin(self, call: Call, withdrawal: Withdrawal, transfer: Transfer) -> _Found:
+    async def _recorded(self, call: Call, withdrawal: Withdrawal, transfer: Transfer) -> _Found:
+        """Both as they are recorded under their request_id, by this call or by a copy of it."""
+
         async def record(conn: AsyncConnection) -> _Found:
             inserted = await store.insert_intents(
                 conn, self._db.cipher, [transfer], self._settings.recovery_lease_seconds

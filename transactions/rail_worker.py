@@ -27,6 +27,8 @@ from transactions.settings import Settings
 
 _LOT = 200
 """Answers and entries that one transaction takes."""
+_FILES = 50
+"""What came in that one turn deals with: deposits and messages are not to wait for all of it."""
 _SEND_LEASE_SECONDS = 15.0
 _CLAIM_SECONDS = 60.0
 """Longer than what came in takes to be dealt with; who comes after it does the same once more, to no effect."""
@@ -101,19 +103,22 @@ class RailWorker:
     async def _form(self, rail: Rail) -> int:
         """Puts what is booked into messages, one for each tenant and currency."""
         waiting = await self._db.run(ALL_TENANTS, withdrawal_store.waiting_currencies, read_only=True)
+        formed = 0
         for tenant, currency in waiting:
-            await self._db.run(tenant, partial(self._message, rail=rail, tenant=tenant, currency=currency))
-        return len(waiting)
+            formed += await self._db.run(tenant, partial(self._message, rail=rail, tenant=tenant, currency=currency))
+        return formed
 
-    async def _message(self, conn: AsyncConnection, *, rail: Rail, tenant: str, currency: str) -> None:
+    async def _message(self, conn: AsyncConnection, *, rail: Rail, tenant: str, currency: str) -> int:
+        """Forms one message of what waits; gives how many payments it has."""
         limit = self._settings.rail_message_payments_max
         taken = await withdrawal_store.take_waiting(conn, self._db.cipher, tenant, currency, limit)
         if not taken:
-            return
+            return 0  # another replica has them
         id_, moment = rail_model.payment_id(str(idempotency.uuid7())), clock.now()
         data = rail.compose(id_, moment, [_payment(withdrawal) for withdrawal in taken])
         message = Message(tenant, id_, currency, len(taken), data, moment)
         await withdrawal_store.insert_message(conn, self._db.cipher, message, [withdrawal.id for withdrawal in taken])
+        return len(taken)
 
     async def _send(self, rail: Rail) -> int:
         """Hands over what is recorded and was not handed over, one message after the other."""
@@ -139,7 +144,7 @@ class RailWorker:
         now = time.monotonic()
         self._failed = {place: again for place, again in self._failed.items() if again > now}
         found, taken = rail.incoming(frozenset(self._failed)), 0
-        while (incoming := await asyncio.to_thread(next, found, None)) is not None:
+        while taken < _FILES and (incoming := await asyncio.to_thread(next, found, None)) is not None:
             try:
                 taken += await self._deal_with(rail, incoming)
             except Exception as error:  # noqa: BLE001 - whatever one breaks, the others have to go on

@@ -67,6 +67,8 @@ def test_the_calls_do_what_the_readme_says(fresh: Mesh) -> None:
     assert '"state":"OVERDRAFT_CHANGE_STATE_APPLIED"' in said
     assert '"fee":{"amount":{"currencyCode":"EUR","minorUnits":"5"}' in said
     assert '"creditAmount":{"currencyCode":"USD","minorUnits":"3283"}' in said
+    assert '"state":"WITHDRAWAL_STATE_SETTLED"' in said
+    assert '"kind":"RAIL_EXCEPTION_KIND_DEPOSIT_SUSPENDED"' in said
 
 
 def test_every_make_target_of_the_readme_exists() -> None:

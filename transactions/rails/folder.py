@@ -59,15 +59,7 @@ class FolderRail:
             if final.read_bytes() != data:
                 raise FileExistsError(f"{final} has other contents")
         else:
-            part = folder / f".{message_id}.{secrets.token_hex(4)}.part"
-            try:
-                with open(part, "xb", opener=_private) as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.replace(final)
-            finally:
-                part.unlink(missing_ok=True)
+            _write(final, data)
         _sync_folder(folder)
         for left in folder.glob(f".{message_id}.*.part"):
             left.unlink(missing_ok=True)  # of a process that died; one that lives finds the file in its place
@@ -100,7 +92,7 @@ class FolderRail:
         folder = source.parent.parent
         if incoming.content is None:
             reason = folder / "rejected" / f"{source.name}.reason.txt"
-            reason.write_text(f"{incoming.refusal}.\n")
+            _write(reason, f"{incoming.refusal}.\n".encode())
         try:
             source.replace(folder / ("processed" if incoming.content is not None else "rejected") / source.name)
         except FileNotFoundError:
@@ -160,6 +152,19 @@ def _bytes(path: Path) -> tuple[bytes, float]:
 
 def _sentence(error: PaymentFileRefused) -> str:
     return str(error).rstrip(".")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all, whatever lies under its name: no link is followed."""
+    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part")
+    try:
+        with open(part, "xb", opener=_private) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _private(path: str, flags: int) -> int:
