@@ -141,8 +141,23 @@ class Deposits:
         return len(taken)
 
     async def _ask(self, asked: Sequence[tuple[Deposit, _Step]]) -> None:
+        """Asks for the transfers of deposits, and writes what they came to. Where something breaks that is no refusal,
+        for halves of them, so that the deposit at fault holds up no others; it is asked for again after its lease."""
         if not asked:
             return
+        try:
+            await self._ask_all(asked)
+        except Exception as error:
+            if isinstance(error, DomainError):
+                raise  # everybody's: the queue is full, the database away
+            if len(asked) == 1:
+                _log.error("a deposit cannot be booked", deposit=asked[0][0].name, exc_info=error)
+                return
+            middle = len(asked) // 2
+            await self._ask(asked[:middle])
+            await self._ask(asked[middle:])
+
+    async def _ask_all(self, asked: Sequence[tuple[Deposit, _Step]]) -> None:
         deadline = time.monotonic() + _STEP_SECONDS
         transfers = [step.transfer for _, step in asked]
         answers = await self._orders.create_batch(transfers, deadline, bulk=True)

@@ -34,6 +34,8 @@ _CLAIM_SECONDS = 60.0
 """Longer than what came in takes to be dealt with; who comes after it does the same once more, to no effect."""
 _AGAIN_SECONDS = 30.0
 _OBSERVE_SECONDS = 5.0
+_IDLE_SECONDS = 10.0
+"""Between two looks where there is no rail, and only what an earlier one left could be to do."""
 _log = logs.get(__name__)
 
 OPEN = Gauge("florin_rail_open", "Withdrawals that are not final, by state.", ["state"])
@@ -64,6 +66,7 @@ class RailWorker:
     async def run(self) -> None:
         """Works until it is cancelled; a turn that was begun is finished."""
         observe_again = 0.0
+        poll_seconds = self._settings.rail_poll_ms / 1000 if self._rail is not None else _IDLE_SECONDS
         while True:
             self._due.clear()
             turn = asyncio.create_task(self.work_once())
@@ -77,7 +80,7 @@ class RailWorker:
                 observe_again = time.monotonic() + _OBSERVE_SECONDS
             if not busy:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._due.wait(), self._settings.rail_poll_ms / 1000)
+                    await asyncio.wait_for(self._due.wait(), poll_seconds)
 
     async def work_once(self) -> bool:
         """One turn of everything; whether something was done. What fails in one part holds up no other."""

@@ -110,9 +110,9 @@ async def followable(
         conn,
         f"SELECT {_OF_W}, t.state, t.refusal, t.customers, t.debit_account FROM withdrawals AS w"  # noqa: S608
         f" JOIN transfers AS t ON t.tenant = w.tenant AND t.id = {other}"
-        f" WHERE w.state = %s{only} AND t.state IN ('COMPLETED', 'DECLINED', 'REVERSED')"
+        f" WHERE w.state = '{state.value}'{only} AND t.state IN ('COMPLETED', 'DECLINED', 'REVERSED')"
         " ORDER BY w.tenant, w.id LIMIT %s FOR UPDATE OF w SKIP LOCKED",
-        (state.value, *((id_,) if id_ is not None else ()), limit),
+        (*((id_,) if id_ is not None else ()), limit),
     )
     return [(_withdrawal(row[:-4], cipher), State(row[-4]), _status(row[-3]), tuple(row[-2]), row[-1]) for row in rows]
 

@@ -235,6 +235,24 @@ async def test_a_lost_answer_of_the_ledger_credits_once(rail: RailOf) -> None:
     assert rail.replica.ledger.journals.total() == 1
 
 
+async def test_a_deposit_that_our_own_code_fails_at_holds_up_no_other(rail: RailOf) -> None:
+    """It is logged and asked for again; the others are credited meanwhile."""
+    for reference in ("R-1", "R-bad", "R-2"):
+        rail.credit(reference, remittance="bad" if reference == "R-bad" else "good")
+    orders = rail.replica.transfers.orders
+    create = orders.create_batch
+
+    async def fails_at_one(transfers: Any, *arguments: Any, **options: Any) -> Any:
+        if any(transfer.remittance == "bad" for transfer in transfers):
+            raise RuntimeError("a fault")
+        return await create(transfers, *arguments, **options)
+
+    with mock.patch.object(orders, "create_batch", fails_at_one):
+        await rail.turn()
+    assert sorted(one.state for one in await rail.deposits()) == ["CREDITED", "CREDITED", "RECEIVED"]
+    await came_to(rail, *[DepositState.CREDITED] * 3)
+
+
 class Deciding:
     """The calls of people about exceptions."""
 

@@ -146,23 +146,28 @@ def upgrade() -> None:
     role = runtime_role()
     statements = [
         WITHDRAWALS,
-        "CREATE INDEX withdrawals_open ON withdrawals (state, tenant, id) WHERE state IN ('ACCEPTED', 'REJECTED')",
+        (
+            "CREATE INDEX withdrawals_open ON withdrawals (state, tenant, id)"
+            " WHERE state IN ('ACCEPTED', 'BOOKED', 'SENT', 'REJECTED')"
+        ),
         (
             "CREATE INDEX withdrawals_to_send ON withdrawals (tenant, currency, create_time, id)"
             " WHERE state = 'BOOKED' AND message = ''"
         ),
         "CREATE INDEX withdrawals_message ON withdrawals (tenant, message) WHERE message <> ''",
         "CREATE INDEX withdrawals_newest ON withdrawals (tenant, create_time DESC, id DESC)",
-        "CREATE INDEX withdrawals_unanswered ON withdrawals (tenant, send_time) WHERE state = 'SENT'",
+        "CREATE INDEX withdrawals_states ON withdrawals (tenant, state, create_time DESC, id DESC)",
         "CREATE INDEX withdrawals_customers ON withdrawals USING gin (customers)",
         MESSAGES,
         "CREATE INDEX rail_messages_due ON rail_messages (due_time) WHERE due_time IS NOT NULL",
         DEPOSITS,
         "CREATE INDEX deposits_due ON deposits (due_time) WHERE due_time IS NOT NULL",
         "CREATE INDEX deposits_newest ON deposits (tenant, create_time DESC, id DESC)",
+        "CREATE INDEX deposits_states ON deposits (tenant, state, create_time DESC, id DESC)",
         "CREATE INDEX deposits_customers ON deposits USING gin (customers)",
         EXCEPTIONS,
         "CREATE INDEX rail_exceptions_newest ON rail_exceptions (tenant, create_time DESC, id DESC)",
+        "CREATE INDEX rail_exceptions_states ON rail_exceptions (tenant, state, create_time DESC, id DESC)",
         FILES,
         *(statement for table in TABLES for statement in tenant_table(table, role)),
         f'REVOKE DELETE ON {", ".join(TABLES)} FROM "{role}"',
