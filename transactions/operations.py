@@ -15,7 +15,7 @@ from meshkit import audit, clock, iban, idempotency, money, pages
 from meshkit.database import Database
 from meshkit.errors import PageTokenInvalid, RecordedRefusal, RequestInvalid, StaffOnly
 from meshkit.identity import Call, Principal
-from transactions import errors, exchange, exchange_errors, rail_errors, rail_model, store, withdrawal_store
+from transactions import errors, exchange, exchange_errors, rail_errors, rail_model, store
 from transactions import filter as filters
 from transactions.authorizations import Authorizations
 from transactions.model import RESTING, State, Transfer
@@ -56,7 +56,7 @@ class Transfers:
                 _check_dating(reversal)
                 if original is None:
                     raise errors.TransferNotFound(f"transfers/{original_id}")
-                if rail_model.is_banks(original) or await withdrawal_store.belongs(conn, original.tenant, original.id):
+                if rail_model.is_banks(original) or await store.is_of_a_withdrawal(conn, original.tenant, original.id):
                     raise rail_errors.TransferOfARail(original.name)
                 live = await store.live_reversal(conn, self._db.cipher, reversal.tenant, original_id)
                 if live is not None:

@@ -196,6 +196,11 @@ async def live_captures(conn: AsyncConnection, cipher: Cipher, keys: Sequence[tu
     return [transfer_from(row, cipher) for row in rows]
 
 
+async def is_of_a_withdrawal(conn: AsyncConnection, tenant: str, id_: str) -> bool:
+    """Whether a transfer debits the payer of a withdrawal."""
+    return bool(await fetch(conn, "SELECT 1 FROM withdrawals WHERE tenant = %s AND id = %s", (tenant, id_)))
+
+
 async def live_reversal(conn: AsyncConnection, cipher: Cipher, tenant: str, id_: str) -> Transfer | None:
     """The reversal of a transfer that is under way or done; None when there is none."""
     rows = await conn.execute(

@@ -94,11 +94,6 @@ async def ids_of_message(conn: AsyncConnection, tenant: str, message: str) -> li
     return [row[0] for row in rows]
 
 
-async def belongs(conn: AsyncConnection, tenant: str, transfer: str) -> bool:
-    """Whether a transfer debits the payer of a withdrawal."""
-    return bool(await fetch(conn, "SELECT 1 FROM withdrawals WHERE tenant = %s AND id = %s", (tenant, transfer)))
-
-
 async def followable(
     conn: AsyncConnection, cipher: Cipher, *, state: WithdrawalState, limit: int, id_: str | None = None
 ) -> list[tuple[Withdrawal, State, status_pb2.Status | None, tuple[str, ...], str]]:
