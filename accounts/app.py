@@ -50,6 +50,7 @@ from meshkit.bus import Bus
 from meshkit.database import ALL_TENANTS, Database, allow_long_statements
 from meshkit.inbox import Consumer
 from meshkit.lifecycle import Parts
+from meshkit.waiting import wait_at_most
 
 IMBALANCES = Gauge("florin_ledger_imbalances", "Pairs of tenant and currency whose balances do not sum to zero.")
 
@@ -81,6 +82,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
         accounts = AccountService(db, ledger, balances, past_balances, approval_time=approval_time)
         steps, overdrafts, sums = LedgerService(db, ledger), OverdraftService(db), BalanceService(db, watches)
         statements = StatementService(db, entries_max=settings.statement_entries_max)
+        holds_due, changes_due = asyncio.Event(), asyncio.Event()
         audit = AuditService(db, signer)
         yield Parts(
             services={
@@ -109,14 +111,15 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 "balances": balances.run,
                 "past-balances": past_balances.run,
                 "compliance-events": consumer.run,
-                "hold-expiry": lambda: _expire_holds(db, ledger, settings.hold_expiry_seconds),
-                "overdraft-expiry": lambda: _expire_overdraft_changes(db),
+                "hold-expiry": lambda: _expire_holds(db, ledger, settings.hold_expiry_seconds, holds_due),
+                "overdraft-expiry": lambda: _expire_overdraft_changes(db, changes_due),
                 "watches": watches.run,
                 "imbalance": lambda: _watch_balance(db, settings.imbalance_check_seconds),
                 **_sealing(settings, db, signer),
             },
             checks=parts.checks(settings, db),
             on_drain=watches.drain,
+            on_clock_move=(holds_due.set, changes_due.set),
         )
 
 
@@ -165,19 +168,20 @@ def _watches(settings: Settings, db: Database) -> Watches:
     )
 
 
-async def _expire_overdraft_changes(db: Database) -> None:
+async def _expire_overdraft_changes(db: Database, due: asyncio.Event) -> None:
     """Ends the changes whose time is over. They are no longer approved from then on, whether or not this was quick."""
 
     async def work(conn: AsyncConnection) -> int:
         return await overdraft_operations.expire_overdraft_changes(conn, clock.now(), limit=_EXPIRED_AT_ONCE)
 
     while True:
+        due.clear()
         if await db.run(ALL_TENANTS, work) < _EXPIRED_AT_ONCE:
-            await asyncio.sleep(_OVERDRAFT_EXPIRY_SECONDS)
+            await wait_at_most(due, _OVERDRAFT_EXPIRY_SECONDS)
 
 
 async def _expire_holds(
-    db: Database, ledger: Batcher[Item, ledger_service_pb2.StepOutcome], every_seconds: float
+    db: Database, ledger: Batcher[Item, ledger_service_pb2.StepOutcome], every_seconds: float, due_now: asyncio.Event
 ) -> None:
     """Ends the holds whose time is over. They are no longer consumed from then on, whether or not this was quick."""
 
@@ -185,12 +189,13 @@ async def _expire_holds(
         return await ledger_store.expired_holds(conn, clock.now(), _EXPIRED_AT_ONCE)
 
     while True:
+        due_now.clear()
         due = await db.run(ALL_TENANTS, expired, read_only=True)
         outcomes = await ledger.submit_all([Item(Expire(tenant, key)) for tenant, key in due], bulk=True)
         for failure in (outcome for outcome in outcomes if isinstance(outcome, BaseException)):
             raise failure  # the worker is started again
         if len(due) < _EXPIRED_AT_ONCE:
-            await asyncio.sleep(every_seconds)
+            await wait_at_most(due_now, every_seconds)
 
 
 def _past_balances(db: Database) -> Batcher[PastKey, PastBalance | None]:

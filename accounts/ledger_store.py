@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts.book import Book, BookAccount, Hold, Posted, Stored
 from accounts.model import AccountState, AccountType, HoldState, Identifier
-from meshkit import outbox
+from meshkit import clock, outbox
 from meshkit.database import execute, fetch, flush
 
 Pair = tuple[str, str]
@@ -154,13 +154,13 @@ async def read_book(
     accounts is then committed and seen.
     """
     accounts, keys, holds = _columns(wanted.accounts), _columns(wanted.keys), _columns(wanted.holds)
-    clock = await execute(conn, _CLOCK, ())
+    told = await execute(conn, _CLOCK, ())
     locked = await execute(conn, _ACCOUNTS_LOCKED if lock else _ACCOUNTS, accounts)
     owned = await execute(conn, _OWNERS, accounts)
     stored = await execute(conn, _OUTCOMES, keys)
     held = await execute(conn, _HOLDS, holds)
     await flush(conn)
-    book = Book(references=references, database_time=(await clock.fetchall())[0][0])
+    book = Book(references=references, database_time=clock.of_machine((await told.fetchall())[0][0]))
     owners: dict[Pair, list[str]] = {}
     for tenant, owned_account, customer in await owned.fetchall():
         owners.setdefault((tenant, owned_account), []).append(customer)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accounts.model import Entry
 from accounts.statements import Period, Statement, Totals
 from accounts.store import entries_between
+from meshkit import clock
 from meshkit.database import fetch
 
 _COLUMNS = (
@@ -30,13 +31,13 @@ _TOTALS = (
 
 
 async def tenant(conn: AsyncConnection, tenant_id: str) -> tuple[str, str, datetime]:
-    """A tenant's display name and time zone, and what the database's clock shows."""
+    """A tenant's display name and time zone, and the time by the database's clock."""
     found = await conn.execute(
         text("SELECT display_name, time_zone, clock_timestamp() FROM tenants WHERE tenant = :tenant"),
         {"tenant": tenant_id},
     )
     display_name, time_zone, database_time = found.one()
-    return display_name, time_zone, database_time
+    return display_name, time_zone, clock.of_machine(database_time)
 
 
 async def seal(conn: AsyncConnection, statement: Statement) -> None:

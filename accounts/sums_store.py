@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts.model import AccountType
+from meshkit import clock
 from meshkit.database import execute, fetch
 
 _SUMS = (
@@ -117,10 +118,10 @@ async def _read(
     conn: AsyncConnection, statement: str, parameters: tuple[object, ...]
 ) -> tuple[datetime, list[tuple[Any, ...]]]:
     """The rows of a statement, and the time at which its snapshot was about to be taken."""
-    clock = await execute(conn, "SELECT clock_timestamp()")
+    told = await execute(conn, "SELECT clock_timestamp()")
     rows = await fetch(conn, statement, parameters)
-    ((read_time,),) = await clock.fetchall()
-    return read_time, rows
+    ((read_time,),) = await told.fetchall()
+    return clock.of_machine(read_time), rows
 
 
 def _sum(customer: str, type_: AccountType | None, row: Sequence[Any]) -> BalanceSum:

@@ -21,6 +21,7 @@ from meshkit import clock, parts
 from meshkit.bus import Bus
 from meshkit.database import ALL_TENANTS, Database, allow_long_statements
 from meshkit.lifecycle import Parts
+from meshkit.waiting import wait_at_most
 
 _EXPIRE_AT_ONCE = 200
 _WATCH_SECONDS = 30.0
@@ -44,6 +45,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             case_time=timedelta(hours=settings.case_hours),
         )
         service = ComplianceService(db, watchlists, settings)
+        cases_due = asyncio.Event()
         screening = ScreeningService(db, watchlists, terms, batch_max=settings.screening_batch_max)
         yield Parts(
             services={
@@ -59,14 +61,15 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 **consumers.workers(settings, bus, db),
                 "screening": screening.batcher.run,
                 "watchlists": watchlists.run,
-                "expire-cases": _expire_cases(db, settings.case_poll_seconds),
+                "expire-cases": _expire_cases(db, settings.case_poll_seconds, cases_due),
                 "watch": _watch(db),
             },
             checks=parts.checks(settings, db),
+            on_clock_move=(cases_due.set,),
         )
 
 
-def _expire_cases(db: Database, poll_seconds: float) -> Callable[[], Awaitable[None]]:
+def _expire_cases(db: Database, poll_seconds: float, due: asyncio.Event) -> Callable[[], Awaitable[None]]:
     """The worker that ends cases nobody resolved in time."""
 
     async def work(conn: AsyncConnection) -> int:
@@ -74,8 +77,9 @@ def _expire_cases(db: Database, poll_seconds: float) -> Callable[[], Awaitable[N
 
     async def run() -> None:
         while True:
+            due.clear()
             if await db.run(ALL_TENANTS, work) < _EXPIRE_AT_ONCE:
-                await asyncio.sleep(poll_seconds)
+                await wait_at_most(due, poll_seconds)
 
     return run
 

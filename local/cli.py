@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from local import bank
-from local.state import SERVICES, MeshError, State, default_root, find_state, open_state
+from local import bank, clock_command, demo_command
+from local.options import StateOption, TenantOption, mesh_state
+from local.state import SERVICES, MeshError, State, default_root, open_state
 
 app = typer.Typer(
     help="Florin, a core-banking mesh: bring it up on this machine, look at it, work with it.",
@@ -28,18 +29,9 @@ limits = typer.Typer(help="The most that may be paid, per payment and per day.",
 events = typer.Typer(help="Events told again, and those that a consumer gave up.", no_args_is_help=True)
 export = typer.Typer(help="Copies of what an auditor keeps.", no_args_is_help=True)
 _GROUPS = {"tenants": tenants, "watchlist": watchlist, "rules": rules, "limits": limits, "events": events}
-for _name, _group in {**_GROUPS, "export": export, "bank": bank.app}.items():
+for _name, _group in {**_GROUPS, "export": export, "clock": clock_command.app, "bank": bank.app}.items():
     app.add_typer(_group, name=_name)
-
-StateOption = Annotated[
-    Path | None,
-    typer.Option("--state", help="Folder of the mesh. Default: $FLORIN_STATE, or the usual place of your system."),
-]
-TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant to act in.")]
-
-
-def _state(path: Path | None) -> State:
-    return find_state(path if path is not None else default_root())
+app.command()(demo_command.demo)
 
 
 def _scale(values: list[str]) -> dict[str, int]:
@@ -62,6 +54,7 @@ def up(
     cors_origin: Annotated[
         list[str] | None, typer.Option(help="Origin whose web pages may call, for example http://localhost:3000.")
     ] = None,
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="Its time can be moved: `florin clock`.")] = False,
 ) -> None:
     """Bring the whole mesh up, until Ctrl-C."""
     from local import live, mesh
@@ -71,7 +64,8 @@ def up(
     for origin in cors_origin or ():
         if not re.fullmatch(r"https?://[a-z0-9.-]+(:\d{1,5})?", origin):
             raise MeshError(f"--cors-origin {origin}: write scheme://host or scheme://host:port, in lower case.")
-    wishes = mesh.Wishes(port=port, scale=_scale(scale or []), otlp=otlp, cors_origins=tuple(cors_origin or ()))
+    origins = tuple(cors_origin or ())
+    wishes = mesh.Wishes(port=port, scale=_scale(scale or []), otlp=otlp, cors_origins=origins, sandbox=sandbox)
     folder = open_state(state if state is not None else default_root())
     if detach:
         typer.echo(live.detach(folder, wishes))
@@ -84,7 +78,7 @@ def down(state: StateOption = None) -> None:
     """Stop the mesh of a state folder; its data stays."""
     from local import mesh
 
-    folder = _state(state)
+    folder = mesh_state(state)
     typer.echo("stopped" if mesh.end(folder) else f"no mesh runs in {folder.root}")
 
 
@@ -96,7 +90,7 @@ def status(
     """Show every process of the mesh and whether it takes work."""
     from local import live
 
-    found = live.status(_state(state))
+    found = live.status(mesh_state(state))
     typer.echo(json.dumps(found, indent=2) if as_json else live.table(found))
     if not all(process["ready"] for process in found["processes"].values()):
         raise typer.Exit(1)
@@ -113,7 +107,7 @@ def logs(
     """Show the logs of the mesh."""
     from local import live
 
-    live.show_logs(_state(state), service, follow=follow)
+    live.show_logs(mesh_state(state), service, follow=follow)
 
 
 @app.command(epilog='Example:  grpcurl -cacert $(florin ca) -H "authorization: Bearer $(florin token --as teller)" …')
@@ -129,7 +123,7 @@ def token(
     from local import issuer
 
     minted = issuer.mint(
-        _state(state), role, tenant=tenant, subject=subject, customer=customer, lifetime_seconds=lifetime
+        mesh_state(state), role, tenant=tenant, subject=subject, customer=customer, lifetime_seconds=lifetime
     )
     typer.echo(minted)
 
@@ -137,7 +131,7 @@ def token(
 @app.command()
 def ca(state: StateOption = None) -> None:
     """Print the file of the certificate that clients trust."""
-    typer.echo(str(_state(state).ca))
+    typer.echo(str(mesh_state(state).ca))
 
 
 @app.command(epilog="Example:  florin verify --offline journals.jsonl --public-key sealing-public.pem")
@@ -167,7 +161,7 @@ def verify(
         known = checks.known_key(State(state if state is not None else default_root()), os.environ)
         findings = checks.verify_databases(urls, public_key or known)
     else:
-        findings = checks.verify(_state(state), public_key)
+        findings = checks.verify(mesh_state(state), public_key)
     typer.echo(json.dumps(checks.as_json(findings), indent=2) if as_json else checks.as_text(findings))
     if any(finding.violations for finding in findings):
         raise typer.Exit(1)
@@ -182,19 +176,8 @@ def export_journals(
     """Write a tenant's sealed journals with their signed heads into a file that verifies without a server."""
     from local import export as work
 
-    done = work.journals(_state(state), file, tenant)
+    done = work.journals(mesh_state(state), file, tenant)
     typer.echo(f"{done.added} journals added to {file}; signed up to {done.tree_size}")
-
-
-@app.command()
-def demo(
-    state: StateOption = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the mesh and its folder for a look.")] = False,
-) -> None:
-    """Pay a payroll file with all that can go wrong in it, through a fresh mesh (or --state: a running one)."""
-    from local import demo as job
-
-    raise typer.Exit(job.run(state, keep=keep))
 
 
 @tenants.command("create")
@@ -206,7 +189,7 @@ def tenants_create(
     """Make a tenant."""
     from local import rest
 
-    made = rest.ensure_tenant(_state(state), tenant, time_zone=time_zone)
+    made = rest.ensure_tenant(mesh_state(state), tenant, time_zone=time_zone)
     typer.echo(f"tenants/{tenant} {'made' if made else 'exists already'}")
 
 
@@ -220,7 +203,7 @@ def watchlist_import(
     """Replace a watchlist by files in OFAC SDN format."""
     from local import watchlists
 
-    typer.echo(watchlists.import_files(_state(state), folder, name, tenant))
+    typer.echo(watchlists.import_files(mesh_state(state), folder, name, tenant))
 
 
 @rules.command("get")
@@ -250,14 +233,14 @@ def rules_set(
         raise MeshError(f"--outcome {outcome}: write decline or review.")
     from local import rest
 
-    before = rest.find(_state(state), f"/v1/rules/{rule}", "RULE_NOT_FOUND", tenant=tenant).get("rule", {})
+    before = rest.find(mesh_state(state), f"/v1/rules/{rule}", "RULE_NOT_FOUND", tenant=tenant).get("rule", {})
     content = {
         "expression": expression,
         "outcome": f"RULE_OUTCOME_{outcome.upper()}" if outcome else before.get("outcome", "RULE_OUTCOME_REVIEW"),
         "enabled": not disabled,
         "description": before.get("description", "") if description is None else description,
     }
-    _print(rest.call(_state(state), "POST", "/v1/rules", {"ruleId": rule, "rule": content}, tenant=tenant))
+    _print(rest.call(mesh_state(state), "POST", "/v1/rules", {"ruleId": rule, "rule": content}, tenant=tenant))
 
 
 @limits.command("get")
@@ -283,7 +266,7 @@ def limits_set(
     from local import rest
 
     body = {"limit": limit_message(kind, currency, maximum, customer)}
-    _print(rest.call(_state(state), "POST", "/v1/limits", body, tenant=tenant))
+    _print(rest.call(mesh_state(state), "POST", "/v1/limits", body, tenant=tenant))
 
 
 @events.command(
@@ -301,7 +284,7 @@ def events_replay(
     """Publish a service's events of a time range once more, in order and under their ids."""
     from local import events as work
 
-    typer.echo(work.replay(_state(state), service, start, end, again_for))
+    typer.echo(work.replay(mesh_state(state), service, start, end, again_for))
 
 
 @events.command("dead")
@@ -314,7 +297,7 @@ def events_dead(
 
     from local import events as work
 
-    letters = asyncio.run(work.dead(_state(state)))
+    letters = asyncio.run(work.dead(mesh_state(state)))
     shown = ("number", "consumer", "subject", "event_id", "tenant", "aggregate", "failure", "time")
     if as_json:
         typer.echo(json.dumps([{name: getattr(letter, name) for name in shown} for letter in letters], indent=2))
@@ -334,7 +317,7 @@ def events_redrive(
 
     from local import events as work
 
-    typer.echo(f"{asyncio.run(work.redrive(_state(state), number))} sent once more")
+    typer.echo(f"{asyncio.run(work.redrive(mesh_state(state), number))} sent once more")
 
 
 @events.command("drop")
@@ -347,7 +330,7 @@ def events_drop(
 
     from local import events as work
 
-    typer.echo(f"{asyncio.run(work.drop(_state(state), number))} dropped")
+    typer.echo(f"{asyncio.run(work.drop(mesh_state(state), number))} dropped")
 
 
 def limit_message(kind: str, currency: str, maximum: str, customer: str | None) -> dict[str, Any]:
@@ -374,7 +357,7 @@ def limit_message(kind: str, currency: str, maximum: str, customer: str | None) 
 def _show(state: Path | None, path: str, tenant: str) -> None:
     from local import rest
 
-    _print(rest.call(_state(state), "GET", path, tenant=tenant))
+    _print(rest.call(mesh_state(state), "GET", path, tenant=tenant))
 
 
 def _print(answer: dict[str, Any]) -> None:

@@ -37,6 +37,8 @@ def detach(folder: State, wishes: Wishes) -> str:
         command += ["--otlp", wishes.otlp]
     for origin in wishes.cors_origins:
         command += ["--cors-origin", origin]
+    if wishes.sandbox:
+        command.append("--sandbox")
     log = folder.logs / "supervisor.log"
     # What a mesh that was killed left behind must not be taken for the new one's.
     folder.description.unlink(missing_ok=True)
@@ -78,6 +80,9 @@ async def _run(state: State, wishes: Wishes) -> None:
 def _welcome(console: Console, started: Mesh) -> None:
     console.print(f"ready in {started.started:.1f} s at https://localhost:{started.port}", highlight=False)
     console.print(f"CA: {started.state.ca}", highlight=False, soft_wrap=True)
+    if started.sandbox:
+        command = f"florin clock advance 31d --state {started.state.root}"
+        console.print(f"a sandbox: {command} moves its time", highlight=False, soft_wrap=True)
 
 
 async def _watch(console: Console, started: Mesh) -> None:

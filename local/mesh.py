@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from local import binaries, certs, edge, issuer, nats, processes, rest, services
+from local import binaries, certs, edge, issuer, nats, processes, rest, sandbox, services
 from local.postgres import Postgres
 from local.processes import Child
 from local.services import Replica, Surroundings
@@ -39,6 +39,8 @@ class Wishes:
     otlp: str | None = None
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the edge from a browser."""
+    sandbox: bool = False
+    """Whether its time can be moved."""
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class Mesh:
     postgres: Postgres
     ports: dict[str, int]
     started: float
+    sandbox: bool = False
 
     def describe(self) -> dict[str, Any]:
         """What runs where, for other commands."""
@@ -62,6 +65,7 @@ class Mesh:
             "state": str(self.state.root),
             "supervisor": os.getpid(),
             "tenant": DEFAULT_TENANT,
+            "sandbox": self.sandbox,
             "ports": self.ports,
             "services": {
                 replica.name: {"service": replica.service, "grpc": replica.grpc_port, "health": replica.health_port}
@@ -83,6 +87,7 @@ async def running(state: State, wishes: Wishes, tell: Tell = lambda _line: None)
     with lock(state):
         state.description.unlink(missing_ok=True)
         begun = time.monotonic()
+        sandbox.prepare(state, wanted=wishes.sandbox)
         found = binaries.find()
         port = processes.claim_port(wishes.port)
         certs.ensure(state)
@@ -152,7 +157,7 @@ async def _start(
     extra = services.overrides()
     if wishes.otlp is not None:
         extra = {**{f"{service.upper()}_OTLP_ENDPOINT": wishes.otlp for service in SERVICES}, **extra}
-    around = Surroundings(state, postgres, replicas, nats_port, jwks_port, extra)
+    around = Surroundings(state, postgres, replicas, nats_port, jwks_port, extra, sandbox=wishes.sandbox)
     started = [begin(around.child(replica)) for replica in replicas]
     started.append(begin(edge.child(state, found, config, port=port, admin_port=admin_port)))
     await asyncio.gather(*(child.wait_ready(_READY_SECONDS) for child in started))
@@ -163,7 +168,7 @@ async def _start(
         "envoy_admin": admin_port,
         "jwks": jwks_port,
     }
-    mesh = Mesh(state, port, [], replicas, postgres, ports, 0.0)
+    mesh = Mesh(state, port, [], replicas, postgres, ports, 0.0, wishes.sandbox)
     await _create_default_tenant(state, port)
     await _wait_for_edge(state, port)
     return mesh

@@ -63,6 +63,8 @@ class Surroundings:
     jwks_port: int
     extra: Mapping[str, str]
     """Variables given on the command line; they go before ours."""
+    sandbox: bool = False
+    """Whether the services' time can be moved."""
 
     def environment(self, replica: Replica) -> dict[str, str]:
         """A replica's variables. What the person set in the shell for a service wins."""
@@ -86,6 +88,8 @@ class Surroundings:
             "ENCRYPTION_KEY_FILE": encryption_key(self.state, replica.service),
             "DRAIN_SECONDS": "0.3",
         }
+        if self.sandbox:
+            values["SANDBOX_CLOCK_FILE"] = self.state.clock
         if replica.service == "accounts":
             values["SEALING_KEY_FILE"] = self.state.secrets / _SEALING_KEY
         if replica.service == "transactions":

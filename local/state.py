@@ -61,6 +61,11 @@ class State:
         """The folder of the rail to other banks, with one for each tenant in it."""
         return self.root / "rail"
 
+    @property
+    def clock(self) -> Path:
+        """How far the time of a sandbox is moved; there is none for another mesh."""
+        return self.root / "clock.json"
+
     def certificate(self, identity: str) -> tuple[Path, Path]:
         """Certificate and key of an identity."""
         folder = self.root / "certs" / identity

@@ -6,10 +6,12 @@ it should be: events are on their way between services, and only what every read
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import psycopg
 from psycopg import IsolationLevel
 from sqlalchemy.engine import URL, make_url
 
-from local import verify_rails, verify_schedules
+from local import sandbox, verify_rails, verify_schedules
 from local.binaries import find
 from local.invariants import COUNTS, FEES_OF_CAPTURES, NAMESPACE, SINGLE
 from local.postgres import Postgres
@@ -70,12 +72,15 @@ def verify(state: State, public_key: Path | None = None) -> list[Finding]:
     state.read_description()
     postgres = Postgres(state, find())
     urls = {service: postgres.url(service, f"{service}_owner", with_password=True) for service in SERVICES}
-    return verify_databases(urls, public_key or known_key(state, {}))
+    return verify_databases(urls, public_key or known_key(state, {}), sandbox.ahead(state))
 
 
-def verify_databases(urls: Mapping[str, URL], public_key: Path | None = None) -> list[Finding]:
+def verify_databases(
+    urls: Mapping[str, URL], public_key: Path | None = None, ahead: timedelta = timedelta()
+) -> list[Finding]:
     """Checks all of them on the services' databases, as their owners; `public_key` is the file that heads are believed
-    by. Raises MeshError when a database cannot be reached or the file has no key."""
+    by, `ahead` how far a sandbox's time is ahead of the databases'. Raises MeshError when a database cannot be reached
+    or the file has no key."""
     from accounts import signing
     from local import verify_history
 
@@ -101,7 +106,7 @@ def verify_databases(urls: Mapping[str, URL], public_key: Path | None = None) ->
         findings["INV-7"].add(0, verify_schedules.events(connections["transactions"]))
         findings["INV-7"].add(0, verify_rails.events(connections["transactions"]))
         findings["INV-9"].add(*verify_history.check(connections["accounts"], keys))
-        _across(connections, findings)
+        _across(connections, findings, ahead)
     finally:
         for connection in connections.values():
             connection.close()
@@ -175,12 +180,12 @@ def _event_ids(connection: Connection, service: str) -> tuple[int, list[str]]:
     return checked, violations
 
 
-def _across(connections: dict[str, Connection], findings: dict[str, Finding]) -> None:
+def _across(connections: dict[str, Connection], findings: dict[str, Finding], ahead: timedelta) -> None:
     """The checks across services; what does not go away is a violation."""
     from local import verify_history
 
     checks: tuple[tuple[str, Callable[[dict[str, Connection]], tuple[int, set[str]]]], ...] = (
-        ("INV-6", _journals_of_transfers),
+        ("INV-6", functools.partial(_journals_of_transfers, ahead=ahead)),
         ("INV-6", _legs_of_transfers),
         ("INV-7", _events_of_transfers),
         ("INV-8", _reservations_of_transfers),
@@ -216,7 +221,7 @@ def _final(connections: dict[str, Connection]) -> list[tuple[str, str, str, str]
     )
 
 
-def _journals_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str]]:
+def _journals_of_transfers(connections: dict[str, Connection], ahead: timedelta = timedelta()) -> tuple[int, set[str]]:
     transfers = _final(connections)
     posted: dict[tuple[str, str], list[str]] = {}
     for tenant, origin, journal in connections["accounts"].execute(
@@ -235,10 +240,10 @@ def _journals_of_transfers(connections: dict[str, Connection]) -> tuple[int, set
             suspects.add(f"{tenant}/{name} is {state}: journals {found}, expected {wanted}")
         if (tenant, name) in holds:
             suspects.add(f"{tenant}/{name} is {state} and still has a hold")
-    return len(transfers), suspects | _holds_of_authorizations(connections)
+    return len(transfers), suspects | _holds_of_authorizations(connections, ahead)
 
 
-def _holds_of_authorizations(connections: dict[str, Connection]) -> set[str]:
+def _holds_of_authorizations(connections: dict[str, Connection], ahead: timedelta) -> set[str]:
     """Whether what is left of each standing authorization, and of its fee, is held."""
     held = {
         (row[0], row[1]): row[2]
@@ -247,7 +252,8 @@ def _holds_of_authorizations(connections: dict[str, Connection]) -> set[str]:
     standing = connections["transactions"].execute(
         "SELECT a.tenant, a.id, a.amount - a.captured + coalesce(a.fee, 0) - coalesce(c.fees, 0)"  # noqa: S608
         f" FROM transfers AS a LEFT JOIN ({FEES_OF_CAPTURES}) AS c ON c.tenant = a.tenant AND c.capture_of = a.id"
-        " WHERE a.state = 'AUTHORIZED' AND NOT a.voided AND a.expire_time > now() + interval '1 second'"
+        " WHERE a.state = 'AUTHORIZED' AND NOT a.voided AND a.expire_time > now() + %s + interval '1 second'",
+        (ahead,),
     )
     return {
         f"{tenant}/transfers/{id_} is AUTHORIZED with {left} left, and {held.get((tenant, f'transfers/{id_}'), 0)} held"

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from meshkit import clock
 from meshkit.identity import Call
 
 _INSERT = text(
-    "INSERT INTO audit (tenant, subject, caller, method, request_id, action, resource, before, after, why)"
-    " VALUES (:tenant, :subject, :caller, :method, :request_id, :action, :resource,"
+    "INSERT INTO audit (tenant, time, subject, caller, method, request_id, action, resource, before, after, why)"
+    " VALUES (:tenant, now() + CAST(:ahead AS interval), :subject, :caller, :method, :request_id, :action, :resource,"
     " CAST(:before AS jsonb), CAST(:after AS jsonb), :why)"
 )
 
@@ -32,6 +33,7 @@ async def record(
         _INSERT,
         {
             "tenant": call.tenant,
+            "ahead": clock.ahead(),
             "subject": call.who.subject,
             "caller": call.caller,
             "method": call.method,

@@ -1,8 +1,14 @@
-"""The one source of time in a process; it must not be bypassed, so that tests and a sandbox can move it."""
+"""The one source of time in a process; it must not be bypassed, so that tests and a sandbox can move it.
+
+There are two times. The bank's time is what customers and books go by: whatever is recorded, told or due goes by it.
+The machine's time is what machines agree on with each other: leases, deadlines, tokens, signatures. They are the same
+but in a sandbox, which moves the bank's (meshkit/sandbox.py, ADR 0030).
+"""
 
 from __future__ import annotations
 
 import zoneinfo
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,9 +17,30 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def now() -> datetime:
-    """The present moment in UTC, with microseconds."""
+def machine_now() -> datetime:
+    """The present moment of the machine's time in UTC, with microseconds."""
     return datetime.now(UTC)
+
+
+def _moved_by_nobody(moment: datetime) -> datetime:
+    return moment
+
+
+def _not_ahead() -> timedelta:
+    return timedelta()
+
+
+# Names of what is called, not functions: a sandbox puts others in their place, and elsewhere nothing is asked per call
+# whether there is one. So they are called as `clock.now()`, and never imported by their own names.
+
+now: Callable[[], datetime] = machine_now
+"""The present moment of the bank's time in UTC, with microseconds."""
+
+of_machine: Callable[[datetime], datetime] = _moved_by_nobody
+"""What the bank's time is at a moment of the machine's, which a database's clock tells too."""
+
+ahead: Callable[[], timedelta] = _not_ahead
+"""How far the bank's time is ahead of the machine's, never below zero: what SQL adds to now()."""
 
 
 def timestamp(moment: datetime) -> Timestamp:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -65,8 +66,11 @@ class Readiness:
 
 
 @asynccontextmanager
-async def serve(host: str, port: int, readiness: Readiness) -> AsyncIterator[int]:
-    """Serves the health port while the block runs; gives the port."""
+async def serve(
+    host: str, port: int, readiness: Readiness, clock: Callable[[], dict[str, Any]] | None = None
+) -> AsyncIterator[int]:
+    """Serves the health port while the block runs; gives the port. `clock` is what a sandbox's replica tells of its
+    own at /clock; there is no such page elsewhere."""
 
     async def livez(_request: web.Request) -> web.Response:
         return web.json_response({"alive": True})
@@ -80,6 +84,13 @@ async def serve(host: str, port: int, readiness: Readiness) -> AsyncIterator[int
 
     application = web.Application()
     application.add_routes([web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    if clock is not None:
+        told = clock
+
+        async def clock_page(_request: web.Request) -> web.Response:
+            return web.json_response(told())
+
+        application.add_routes([web.get("/clock", clock_page)])
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, host, port)

@@ -6,9 +6,10 @@ A service contributes `Parts`; tests serve them in the same way, on port 0.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -17,7 +18,7 @@ import grpc
 from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from meshkit import clock, health, logs, policy, reflection, telemetry
+from meshkit import clock, health, logs, policy, reflection, sandbox, telemetry
 from meshkit.interceptors import Guard
 from meshkit.settings import ServiceSettings
 from meshkit.tokens import Verifier
@@ -59,6 +60,8 @@ class Parts:
     """Awaited before the service becomes ready."""
     on_drain: Callable[[], Awaitable[None]] | None = None
     """Awaited when the drain begins, for example to end streams."""
+    on_clock_move: Sequence[Callable[[], None]] = ()
+    """Called after the clock of a sandbox was moved: each wakes a worker that waits for a moment to come."""
 
 
 Build = Callable[[S], AbstractAsyncContextManager[Parts]]
@@ -105,41 +108,51 @@ async def running[S: ServiceSettings](
 ) -> AsyncIterator[Running]:
     """Serves while the block runs; then drains for `drain_seconds`, lets calls in flight finish, and closes."""
     clock.agree_on_zones()
-    async with build(settings) as parts:
-        declared = policy.load(settings.service)
-        methods = policy.methods(parts.services)
-        policy.check(declared, methods)
-        verifier = Verifier(settings)
-        guard = Guard(methods, verifier, concurrent_calls_max=settings.concurrent_calls_max)
-        server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
-        statuses = grpc_health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
-        for register in parts.services.values():
-            register(server)
-        reflection.add(server)
+    with sandbox.clock_of(settings.sandbox_clock_file) as moved:
+        async with build(settings) as parts, _serving(settings, parts, moved, drain_seconds) as service:
+            yield service
 
-        async def tell(ready: bool) -> None:
-            serving = health_pb2.HealthCheckResponse.SERVING
-            status = serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-            for name in ("", *parts.services):
-                await statuses.set(name, status)
 
-        await tell(False)
-        readiness = health.Readiness({**parts.checks, "issuer": verifier.check}, tell)
-        port = server.add_secure_port(f"{settings.host}:{settings.grpc_port}", credentials(settings))
-        async with health.serve(settings.host, settings.health_port, readiness) as health_port:
-            workers = [
-                asyncio.create_task(_keep_running(name, worker), name=name) for name, worker in parts.workers.items()
-            ]
-            try:
-                await server.start()
-                if parts.recover is not None:
-                    await parts.recover()
-                await readiness.refresh()
-                workers.append(asyncio.create_task(_keep_running("readiness", readiness.poll), name="readiness"))
-                yield Running(port, health_port, readiness, parts)
-            finally:
-                await _stop(settings, server, readiness, parts, workers, drain_seconds)
+@asynccontextmanager
+async def _serving(
+    settings: ServiceSettings, parts: Parts, moved: sandbox.SandboxClock | None, drain_seconds: float
+) -> AsyncIterator[Running]:
+    declared = policy.load(settings.service)
+    methods = policy.methods(parts.services)
+    policy.check(declared, methods)
+    verifier = Verifier(settings)
+    guard = Guard(methods, verifier, concurrent_calls_max=settings.concurrent_calls_max)
+    server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
+    statuses = grpc_health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
+    for register in parts.services.values():
+        register(server)
+    reflection.add(server)
+
+    async def tell(ready: bool) -> None:
+        serving = health_pb2.HealthCheckResponse.SERVING
+        status = serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *parts.services):
+            await statuses.set(name, status)
+
+    await tell(False)
+    readiness = health.Readiness({**parts.checks, "issuer": verifier.check}, tell)
+    port = server.add_secure_port(f"{settings.host}:{settings.grpc_port}", credentials(settings))
+    loops = dict(parts.workers)
+    if moved is not None:
+        loops["sandbox-clock"] = functools.partial(moved.run, parts.on_clock_move)
+    page = moved.told if moved is not None else None
+    async with health.serve(settings.host, settings.health_port, readiness, page) as health_port:
+        workers = [asyncio.create_task(_keep_running(name, worker), name=name) for name, worker in loops.items()]
+        try:
+            await server.start()
+            if parts.recover is not None:
+                await parts.recover()
+            await readiness.refresh()
+            workers.append(asyncio.create_task(_keep_running("readiness", readiness.poll), name="readiness"))
+            yield Running(port, health_port, readiness, parts)
+        finally:
+            await _stop(settings, server, readiness, parts, workers, drain_seconds)
 
 
 async def _stop(

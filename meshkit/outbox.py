@@ -7,7 +7,7 @@ import uuid
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from florin.common.v1 import policy_pb2
-from meshkit import identity, logs, telemetry
+from meshkit import clock, identity, logs, telemetry
 from meshkit.batching import event_gather_seconds
 from meshkit.database import ALL_TENANTS, Database, execute
 from meshkit.errors import Unavailable
@@ -230,10 +230,10 @@ class Relay:
         rows = [OutboxRow(*row[:-1]) for row in waiting if row[2] is not None]
         published: list[OutboxRow] = []
         failure: Exception | None = None
-        clock = asyncio.get_running_loop().time
-        started = clock()
+        seconds = asyncio.get_running_loop().time
+        started = seconds()
         for turn in rounds(rows):
-            if clock() - started > _PUBLISH_SECONDS:
+            if seconds() - started > _PUBLISH_SECONDS:
                 break
             try:
                 outcomes: Sequence[Exception | None] = await self._bus.publish_rows(turn)
@@ -256,7 +256,7 @@ class Relay:
     async def _observe(self, conn: AsyncConnection) -> None:
         telemetry.OUTBOX_UNPUBLISHED.set((await conn.exec_driver_sql(_COUNT)).scalar_one())
         oldest = (await conn.exec_driver_sql(_OLDEST, (PARTITIONS - 1,))).scalar_one()
-        age = (datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0
+        age = (clock.now() - oldest).total_seconds() if oldest else 0.0
         telemetry.OUTBOX_AGE.set(max(age, 0.0))
 
     async def _purge(self, conn: AsyncConnection) -> bool:

@@ -68,6 +68,9 @@ class ServiceSettings(BaseSettings):
     inbox_retention_hours: float = Field(336, gt=0, description="Ids of processed events are kept this long.")
     idempotency_retention_hours: float = Field(720, gt=0, description="Answers to request_ids are kept this long.")
     event_gap_seconds: float = Field(30, ge=0, description="How long a missing event of an aggregate is waited for.")
+    sandbox_clock_file: FilePath | None = Field(
+        None, description="For a sandbox alone: a file that says how far its clock is moved."
+    )
 
     # Validators of fields, not of the whole: those run only when every field is right, and would hide what they find.
 
@@ -154,6 +157,18 @@ class ServiceSettings(BaseSettings):
             Cipher.from_file(value)
         except ValueError:
             raise ValueError("each line must be 32 bytes in base64url, and there must be one") from None
+        return value
+
+    @field_validator("sandbox_clock_file")
+    @classmethod
+    def _a_clock_of_nobody_else(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return None
+        database, keys = info.data.get("database_url"), info.data.get("jwks_url")
+        if database is not None and not _is_local(make_url(database)):
+            raise ValueError("the clock of a sandbox can be moved, so its database must be on this machine")
+        if keys is None or not _is_this_machine(str(urlsplit(keys).hostname)):
+            raise ValueError("the clock of a sandbox can be moved, so its tokens must be of an issuer on this machine")
         return value
 
     def runtime_url(self) -> URL:

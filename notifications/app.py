@@ -52,4 +52,5 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             },
             checks=parts.checks(settings, db),
             on_drain=streams.drain,
+            on_clock_move=(delivery.wake,),
         )

@@ -19,12 +19,3 @@ class Arrivals:
     def upcoming(self) -> asyncio.Event:
         """What the next announcement sets. Take it before you look, wait for it after: nothing is missed between."""
         return self._next
-
-
-async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
-    """Waits until the event is set, or for so long."""
-    try:
-        async with asyncio.timeout(max(seconds, 0)):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -169,7 +169,7 @@ class WebhookSender:
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
                 # The body is not read: the status is the answer, and it could be endless.
                 status, error = answer.status, _refusal(answer.status)
-                retry_after = retry_after_s(status, answer.headers.get("retry-after", ""), clock.now())
+                retry_after = retry_after_s(status, answer.headers.get("retry-after", ""), clock.machine_now())
         except EndpointUrlForbidden as forbidden:
             error = forbidden.message
         except (aiohttp.ClientError, OSError, UnicodeError, ValueError) as failure:

@@ -22,8 +22,8 @@ from meshkit import clock, logs
 from meshkit.batching import Batcher
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.errors import DomainError
+from meshkit.waiting import wait_at_most
 from notifications import catalogue, operations, signing
-from notifications.arrivals import wait_at_most
 from notifications.model import DeliveryState, DueDelivery, Outcome, Reply
 from notifications.settings import Settings
 
@@ -163,7 +163,7 @@ class DeliveryWorker:
             # A key that was taken away too early, a type this release does not know: no fault of the receiver's.
             _log.exception("an event cannot be prepared for sending", delivery=str(due.id))
             return Reply(clock.now(), 0, "the event could not be prepared for sending", 0)
-        headers = signing.headers(str(due.event.id), clock.now(), body, keys)
+        headers = signing.headers(str(due.event.id), clock.machine_now(), body, keys)
         return await self._sender.send(due.url, headers, body)
 
     async def _settle(self, outcomes: Sequence[Outcome]) -> Sequence[None]:

@@ -1,7 +1,8 @@
 """SQL for deliveries: taken under a lease, recorded, listed, replayed; it must not send anything.
 
 Locks are taken in one order everywhere: endpoints by name, then deliveries by id. The database's clock alone says
-what is due, so that replicas need not agree on the time.
+what is due, so that replicas need not agree on the time. Leases end by it as it is, pauses between attempts by the
+bank's time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from meshkit import clock
 from notifications.model import Attempt, Delivery, DeliveryState, DueDelivery, Outcome, StoredEvent
 
 ATTEMPTS_SHOWN = 20
@@ -39,7 +41,8 @@ _TAKE = """
         CROSS JOIN LATERAL (
             SELECT d.tenant, d.delivery FROM deliveries AS d
             WHERE d.tenant = w.tenant AND d.endpoint = w.endpoint AND d.state = 1
-              AND d.due_time <= clock_timestamp()
+              AND d.due_time <= clock_timestamp() + %(ahead)s::interval
+              AND (d.lease IS NULL OR d.due_time <= clock_timestamp())
             ORDER BY d.due_time LIMIT greatest(%(per_endpoint)s - coalesce(busy.count, 0), 0)
             FOR UPDATE SKIP LOCKED
         ) AS due
@@ -52,7 +55,7 @@ _TAKE = """
       AND (e.tenant, e.endpoint) = (d.tenant, d.endpoint) AND (v.tenant, v.position) = (d.tenant, d.position)
     RETURNING d.tenant, d.delivery, d.lease, d.endpoint, d.attempt_count, e.url, e.scopes, e.secret,
         ARRAY(SELECT p.secret FROM unnest(e.previous_secrets, e.previous_secret_end_times) AS p(secret, end_time)
-              WHERE p.end_time > clock_timestamp() ORDER BY p.end_time DESC),
+              WHERE p.end_time > clock_timestamp() + %(ahead)s::interval ORDER BY p.end_time DESC),
         v.position, v.event_id, v.type, v.subject, v.sequence, v.time, v.data
 """
 
@@ -70,7 +73,8 @@ _DISABLE = """
         WHERE e.enabled ORDER BY 1, 2 FOR NO KEY UPDATE OF e
     )
     UPDATE webhook_endpoints AS e
-    SET enabled = false, update_time = clock_timestamp(), etag = replace(gen_random_uuid()::text, '-', '')
+    SET enabled = false, update_time = clock_timestamp() + %s::interval,
+        etag = replace(gen_random_uuid()::text, '-', '')
     FROM gone WHERE (e.tenant, e.endpoint) = (gone.tenant, gone.endpoint)
     RETURNING e.tenant, e.endpoint
 """
@@ -86,8 +90,9 @@ _SETTLE = f"""
     UPDATE deliveries AS d
     SET state = o.state, lease = NULL, attempt_count = d.attempt_count + 1,
         failure_count = d.failure_count + (o.state = 3)::integer,
-        due_time = CASE WHEN o.state = 1 THEN clock_timestamp() + make_interval(secs => o.wait_s) END,
-        update_time = clock_timestamp()
+        due_time = CASE WHEN o.state = 1
+            THEN clock_timestamp() + %(ahead)s::interval + make_interval(secs => o.wait_s) END,
+        update_time = clock_timestamp() + %(ahead)s::interval
     FROM (
         SELECT DISTINCT ON (o.tenant, o.delivery) o.tenant, o.delivery, o.state, o.wait_s
         FROM {_OUTCOMES} JOIN deliveries AS held USING (tenant, delivery)
@@ -118,7 +123,8 @@ _ATTEMPTS = text(
     "  ORDER BY create_time DESC LIMIT :shown) AS a ORDER BY a.create_time"
 )
 _REPLAYED = (
-    " SET state = 1, attempt_count = 0, lease = NULL, due_time = clock_timestamp() FROM chosen"
+    " SET state = 1, attempt_count = 0, lease = NULL, due_time = clock_timestamp() + CAST(:ahead AS interval)"
+    " FROM chosen"
     " WHERE (d.tenant, d.delivery) = (chosen.tenant, chosen.delivery)"
     # One that is being sent right now is on its way already.
     " AND NOT (d.state = 1 AND d.lease IS NOT NULL AND d.due_time > clock_timestamp())"
@@ -170,6 +176,7 @@ async def take(
             "per_endpoint": per_endpoint,
             "limit": limit,
             "lease_seconds": lease_seconds,
+            "ahead": clock.ahead(),
         },
     )
     rows: list[Any] = list(result.all())
@@ -182,7 +189,7 @@ async def disable(conn: AsyncConnection, endpoints: Sequence[tuple[str, str, str
     if not endpoints:
         return []
     columns = tuple(list(column) for column in zip(*sorted(set(endpoints)), strict=True))
-    rows: list[Any] = list((await conn.exec_driver_sql(_DISABLE, columns)).all())
+    rows: list[Any] = list((await conn.exec_driver_sql(_DISABLE, (*columns, clock.ahead()))).all())
     return [(row[0], row[1]) for row in rows]
 
 
@@ -198,6 +205,7 @@ async def settle(conn: AsyncConnection, outcomes: Sequence[Outcome]) -> list[Set
         "statuses": [outcome.reply.http_status for outcome in outcomes],
         "errors": [outcome.reply.error for outcome in outcomes],
         "durations": [outcome.reply.duration_ms for outcome in outcomes],
+        "ahead": clock.ahead(),
     }
     await conn.exec_driver_sql(_LOCK, values)
     settled: list[Any] = list((await conn.exec_driver_sql(_SETTLE, values)).all())
@@ -227,7 +235,7 @@ async def list_before(
 
 async def replay_one(conn: AsyncConnection, tenant: str, endpoint_id: str, delivery: uuid.UUID) -> bool:
     """Makes a delivery due with all its attempts before it; False if the endpoint has none of that id."""
-    values = {"tenant": tenant, "endpoint": endpoint_id, "delivery": delivery}
+    values = {"tenant": tenant, "endpoint": endpoint_id, "delivery": delivery, "ahead": clock.ahead()}
     return bool((await conn.execute(_REPLAY_ONE, values)).scalar_one())
 
 
@@ -241,7 +249,7 @@ async def count_range(
 
 async def replay_range(conn: AsyncConnection, tenant: str, endpoint_id: str, start: datetime, end: datetime) -> int:
     """Makes all deliveries of a time range due again; gives their number."""
-    values = {"tenant": tenant, "endpoint": endpoint_id, "start": start, "end": end}
+    values = {"tenant": tenant, "endpoint": endpoint_id, "start": start, "end": end, "ahead": clock.ahead()}
     return int((await conn.execute(_REPLAY_RANGE, values)).scalar_one())
 
 

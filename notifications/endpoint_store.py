@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from meshkit import clock
 from notifications.model import Endpoint
 
 _TABLE = sa.table(
@@ -39,7 +40,7 @@ _ROTATE = sa.text(
     "  SELECT array_agg(p.secret ORDER BY p.end_time DESC), array_agg(p.end_time ORDER BY p.end_time DESC) FROM ("
     "   SELECT e.secret, CAST(:overlap_end AS timestamptz) AS end_time UNION ALL"
     "   SELECT o.secret, o.end_time FROM unnest(e.previous_secrets, e.previous_secret_end_times)"
-    "    AS o(secret, end_time) WHERE o.end_time > clock_timestamp()"
+    "    AS o(secret, end_time) WHERE o.end_time > clock_timestamp() + CAST(:ahead AS interval)"
     "   ORDER BY end_time DESC LIMIT :previous_max) AS p)"
     " WHERE e.tenant = :tenant AND e.endpoint = :endpoint"
 )
@@ -142,6 +143,7 @@ async def rotate_secret(conn: AsyncConnection, endpoint: Endpoint, sealed_secret
             "endpoint": endpoint.id,
             "secret": sealed_secret,
             "overlap_end": overlap_end,
+            "ahead": clock.ahead(),
             "previous_max": PREVIOUS_SECRETS_MAX,
             "update_time": endpoint.update_time,
             "etag": endpoint.etag,

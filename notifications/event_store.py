@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from meshkit import clock
 from meshkit.database import execute, fetch
 from notifications.model import EventPage, StoredEvent
 
@@ -50,8 +51,9 @@ _RECORD = """
             %s::bytea[], %s::text[]) WITH ORDINALITY
             AS a(tenant, event_id, type, subject, sequence, time, data, customers, place)
     ), recorded AS (
-        INSERT INTO events (tenant, event_id, type, subject, sequence, time, data, customers)
-        SELECT tenant, event_id, type, subject, sequence, time, data, customers::text[] FROM arrived ORDER BY place
+        INSERT INTO events (tenant, event_id, type, subject, sequence, time, data, customers, create_time)
+        SELECT tenant, event_id, type, subject, sequence, time, data, customers::text[],
+            clock_timestamp() + %s::interval FROM arrived ORDER BY place
         ON CONFLICT (tenant, event_id) DO NOTHING
         RETURNING tenant, position, event_id, type, customers, create_time
     ), made AS (
@@ -108,6 +110,7 @@ async def record(
             [event.time for event in events],
             [event.data for event in events],
             [_array(event.customers) for event in events],
+            clock.ahead(),
             [event_type for event_type, _ in scopes],
             [_array(needed) for _, needed in scopes],
         ),

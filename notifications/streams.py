@@ -19,8 +19,9 @@ from meshkit import clock
 from meshkit.database import Database
 from meshkit.errors import Overloaded, TokenInvalid, Unavailable
 from meshkit.identity import Call
+from meshkit.waiting import wait_at_most
 from notifications import event_store
-from notifications.arrivals import Arrivals, wait_at_most
+from notifications.arrivals import Arrivals
 from notifications.catalogue import public_types, visible
 from notifications.errors import ResumeTokenExpired
 from notifications.model import EventPage, StoredEvent

@@ -125,6 +125,7 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
             checks=kit.checks(settings, db),
             recover=recovery.before_ready,
             on_drain=drain,
+            on_clock_move=(recovery.wake, scheduler.wake),
         )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from meshkit import clock
 from meshkit.database import execute, fetch
 from transactions.exchange import RATE_PLACES, ExchangeRate, PositionAccount, Quote, rate_text
 
@@ -177,7 +178,7 @@ async def lock_quotes(conn: AsyncConnection, wanted: Sequence[tuple[str, str]]) 
         conn, "SELECT pg_advisory_xact_lock(%s, slot) FROM unnest(%s::integer[]) AS slot", (_LOCK_CLASS, slots)
     )
     ((moment,),) = await fetch(conn, "SELECT clock_timestamp()", ())
-    return cast("datetime", moment)
+    return clock.of_machine(moment)
 
 
 async def users_of(conn: AsyncConnection, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from meshkit import clock
 from transactions.fees import FeeSchedule, Kind, Rounding
 
 _COLUMNS = (
@@ -20,7 +21,7 @@ _OF = "tenant = :tenant AND kind = :kind AND currency = :currency"
 _IN_USE = text(
     f"SELECT {_COLUMNS} FROM fee_schedule_versions AS v WHERE NOT EXISTS (SELECT 1 FROM fee_schedule_versions AS later"  # noqa: S608
     " WHERE (later.tenant, later.kind, later.currency) = (v.tenant, v.kind, v.currency) AND later.version > v.version"
-    " AND later.start_time <= now() - interval '1 hour')"
+    " AND later.start_time <= now() + CAST(:ahead AS interval) - interval '1 hour')"
 )
 _NEXT_VERSION = text(
     "INSERT INTO fee_schedules (tenant, kind, currency, version) VALUES (:tenant, :kind, :currency, 1)"
@@ -34,7 +35,7 @@ _ADD = text(
 
 async def read_in_use(conn: AsyncConnection) -> list[FeeSchedule]:
     """All tenants' versions that can price a transfer now or later."""
-    return [_schedule(row) for row in await conn.execute(_IN_USE)]
+    return [_schedule(row) for row in await conn.execute(_IN_USE, {"ahead": clock.ahead()})]
 
 
 async def next_version(conn: AsyncConnection, tenant: str, kind: Kind, currency: str) -> int:

@@ -11,6 +11,7 @@ from google.rpc import status_pb2
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from meshkit import clock
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
 from meshkit.identity import Principal
@@ -254,9 +255,9 @@ async def _count(conn: AsyncConnection, file: PaymentFile, moved: Counter[ItemSt
     await execute(
         conn,
         "UPDATE payment_files SET waiting = waiting + %s, under_way = under_way + %s, completed = completed + %s,"
-        " declined = declined + %s, refused = refused + %s, cancelled = cancelled + %s, update_time = now()"
-        " WHERE tenant = %s AND id = %s",
-        (*(moved[state] for state in ItemState), file.tenant, file.id),
+        " declined = declined + %s, refused = refused + %s, cancelled = cancelled + %s,"
+        " update_time = now() + %s::interval WHERE tenant = %s AND id = %s",
+        (*(moved[state] for state in ItemState), clock.ahead(), file.tenant, file.id),
     )
 
 

@@ -153,8 +153,7 @@ async def present_time(conn: AsyncConnection) -> datetime:
     """The moment that this process's clock and the database's have both reached: a clock that is ahead begins nothing
     before its time, gives nothing up and skips nothing."""
     rows = await fetch(conn, "SELECT clock_timestamp()")
-    database_time: datetime = rows[0][0]
-    return min(clock.now(), database_time)
+    return min(clock.now(), clock.of_machine(rows[0][0]))
 
 
 async def overdue(conn: AsyncConnection) -> timedelta | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from meshkit import outbox
+from meshkit import clock, outbox
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
 from transactions import events, listing
@@ -136,16 +136,19 @@ async def take_due(
     conn: AsyncConnection, cipher: Cipher, *, limit: int, lease_seconds: float, ahead_seconds: float = 0.0
 ) -> list[Transfer]:
     """Takes overdue transfers for this replica: nobody else takes them until the lease is over, a little longer
-    with every attempt."""
+    with every attempt. Those that wait for their own time to be over wait by the bank's time, the others, who wait for
+    a lease or a pause to end, by the machine's."""
+    ahead = timedelta(seconds=ahead_seconds)
     rows = await fetch(
         conn,
-        "WITH due AS (SELECT tenant, id FROM transfers WHERE due_time <= now() + make_interval(secs => %s)"  # noqa: S608
+        "WITH due AS (SELECT tenant, id FROM transfers WHERE due_time <= now() + %s::interval"  # noqa: S608
+        " AND (due_time = expire_time OR due_time <= now() + %s::interval)"
         " ORDER BY due_time LIMIT %s FOR UPDATE SKIP LOCKED)"
         " UPDATE transfers AS t SET attempts = attempts + 1,"
         " due_time = now() + make_interval(secs => %s * least(1 + attempts * 0.25, 4))"
         " FROM due WHERE t.tenant = due.tenant AND t.id = due.id RETURNING "
         + ", ".join(f"t.{column.strip()}" for column in COLUMNS.split(",")),
-        (ahead_seconds, limit, lease_seconds),
+        (max(ahead, clock.ahead()), ahead, limit, lease_seconds),
     )
     return [transfer_from(row, cipher) for row in rows]
 
@@ -282,10 +285,12 @@ async def open_ages(conn: AsyncConnection) -> dict[str, tuple[int, float]]:
     for weeks."""
     rows = await conn.execute(
         text(
-            "SELECT s.state, count(t.id), coalesce(extract(epoch FROM now() - min(t.create_time)), 0)"
+            "SELECT s.state, count(t.id), coalesce(extract(epoch FROM now() + CAST(:ahead AS interval)"
+            " - min(t.create_time)), 0)"
             " FROM (VALUES ('ACCEPTED'), ('SCREENED'), ('IN_REVIEW')) AS s(state)"
             " LEFT JOIN transfers AS t ON t.state = s.state"
             " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW') GROUP BY s.state"
-        )
+        ),
+        {"ahead": clock.ahead()},
     )
     return {row[0]: (row[1], float(row[2])) for row in rows}

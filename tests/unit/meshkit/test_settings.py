@@ -168,3 +168,34 @@ def test_a_key_that_cannot_sign_stops_the_start(
     assert "ACCOUNTS_SEALING_KEY_FILE" in said(monkeypatch, capsys, {**good, "SEALING_KEY_FILE": str(wrong)})
     monkeypatch.delenv("ACCOUNTS_SEALING_KEY_FILE")
     assert settings.load(Settings).sealing_key_file is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("DATABASE_URL", "postgresql+psycopg://role@db/accounts?sslmode=verify-full", "its database must be"),
+        ("JWKS_URL", "https://issuer.example/jwks.json", "its tokens must be"),
+    ],
+)
+def test_nothing_of_production_has_a_clock_that_can_be_moved(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    good: dict[str, str],
+    tmp_path: Path,
+    name: str,
+    value: str,
+    words: str,
+) -> None:
+    """A database or an issuer elsewhere beside the setting of a sandbox: the service does not start."""
+    file = tmp_path / "clock.json"
+    file.touch()
+    here = {
+        "DATABASE_URL": "postgresql+psycopg://role@127.0.0.1/accounts",
+        "JWKS_URL": "http://127.0.0.1:8080/jwks.json",
+        "SANDBOX_CLOCK_FILE": str(file),
+    }
+    found = said(monkeypatch, capsys, {**good, **here, name: value})
+    assert list(found) == ["ACCOUNTS_SANDBOX_CLOCK_FILE"]
+    assert words in found["ACCOUNTS_SANDBOX_CLOCK_FILE"]
+    monkeypatch.setenv(f"ACCOUNTS_{name}", here[name])
+    assert settings.load(Settings).sandbox_clock_file == file
