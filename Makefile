@@ -14,6 +14,7 @@ CACHE := $(or $(FLORIN_CACHE),$(HOME)/.cache/florin)
 CONTRACTS := $(shell find protos -name '*.proto') protos/generate.py
 SERVICE ?=
 PORT ?= 8443
+SCENARIO ?= payroll
 # Programs of other toolchains, pinned in tests/tools; a changed pin changes the path.
 BUF := $(CACHE)/buf/$(firstword $(shell cksum tests/tools/package-lock.json))/node_modules/.bin/buf
 GRPCURL := $(CACHE)/grpcurl/$(firstword $(shell cksum tests/tools/go.sum))/grpcurl
@@ -53,7 +54,7 @@ build/gen/.ready: .venv/.florin $(CONTRACTS)
 # processes would compile it all again at every start, two seconds of CPU each. So what they import is compiled here.
 build/.bytecode: build/gen/.ready $(shell find accounts compliance local meshkit notifications transactions -name '*.py')
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import accounts.app, transactions.app, compliance.app, notifications.app, \
-	  local.cli, local.demo, local.live, local.migrate, local.rest, local.verify"
+	  local.cli, local.demo, local.live, local.migrate, local.rest, local.treasury.demo, local.verify"
 	@touch $@
 
 .PHONY: gen
@@ -71,8 +72,8 @@ up: setup ## The whole mesh on this machine, until Ctrl-C (PORT=8443)
 	@$(BIN)/florin up --port $(PORT)
 
 .PHONY: demo
-demo: setup ## The main job: a payroll file through a fresh mesh, with everything that can go wrong in it
-	@$(BIN)/florin demo
+demo: setup ## The main job: a payroll file through a fresh mesh, with everything that can go wrong in it (SCENARIO=treasury: a month)
+	@$(BIN)/florin demo --scenario $(SCENARIO)
 
 .PHONY: test
 # With bytecode, which each of its processes would otherwise make for itself.

@@ -18,10 +18,21 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from florin.accounts.v1 import account_service_pb2, account_service_pb2_grpc, audit_service_pb2_grpc
+from florin.accounts.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
+    audit_service_pb2_grpc,
+    statement_service_pb2_grpc,
+)
 from florin.compliance.v1 import compliance_service_pb2_grpc
 from florin.notifications.v1 import notification_service_pb2_grpc
-from florin.transactions.v1 import payment_file_service_pb2_grpc, transfer_service_pb2_grpc
+from florin.transactions.v1 import (
+    exchange_service_pb2_grpc,
+    fee_service_pb2_grpc,
+    payment_file_service_pb2_grpc,
+    schedule_service_pb2_grpc,
+    transfer_service_pb2_grpc,
+)
 from local import issuer
 from local.state import State
 from meshkit.errors import error_info
@@ -103,7 +114,11 @@ class Session:
         self._minted = 0.0
         self.accounts = account_service_pb2_grpc.AccountServiceStub(channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(channel)
+        self.statements = statement_service_pb2_grpc.StatementServiceStub(channel)
         self.transfers = transfer_service_pb2_grpc.TransferServiceStub(channel)
+        self.schedules = schedule_service_pb2_grpc.ScheduleServiceStub(channel)
+        self.fees = fee_service_pb2_grpc.FeeServiceStub(channel)
+        self.exchange = exchange_service_pb2_grpc.ExchangeServiceStub(channel)
         self.payment_files = payment_file_service_pb2_grpc.PaymentFileServiceStub(channel)
         self.compliance = compliance_service_pb2_grpc.ComplianceServiceStub(channel)
         self.notifications = notification_service_pb2_grpc.NotificationServiceStub(channel)

@@ -5,26 +5,21 @@ It must not reach behind the edge: what it does, any client can do. Only `verify
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import shutil
-import signal
-import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from florin.compliance.v1 import compliance_service_pb2, decision_pb2
-from local import client, demo_bank, demo_listener, demo_outcome, mesh
-from local.client import Edge, Refused
+from local import client, demo_bank, demo_listener, demo_mesh, demo_outcome
+from local.client import Edge
 from local.demo_bank import Bank, Party
 from local.demo_listener import Listener
 from local.demo_outcome import Expected
 from local.demo_report import Screen, sums
 from local.pay import Fate, Outcome, pay, wait_final
-from local.state import MeshError, State, open_state
+from local.state import MeshError, State
 from transactions.payments import pain001, plan
 from transactions.payments.errors import PaymentFileRefused
 from transactions.payments.plan import PlannedPayment
@@ -42,30 +37,7 @@ def run(folder: Path | None, *, keep: bool = False, file: Path = PAYROLL) -> int
 
     With `keep`, a mesh of its own goes on until Ctrl-C and its folder stays. Raises MeshError.
     """
-    return asyncio.run(_interruptible(folder, keep, file))
-
-
-async def _interruptible(folder: Path | None, keep: bool, file: Path) -> int:
-    """Ctrl-C and SIGTERM end the demo in order: what it started is stopped, what it made is removed."""
-    work = asyncio.ensure_future(_run(folder, keep, file))
-    loop = asyncio.get_running_loop()
-    interrupted = False
-
-    def stop() -> None:
-        nonlocal interrupted
-        # A second one must not interrupt the tidying up.
-        if not interrupted:
-            interrupted = True
-            work.cancel()
-
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(name, stop)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        return 130
-    except (Refused, TimeoutError) as error:
-        raise MeshError(f"The demo cannot go on: {error}") from None
+    return demo_mesh.told(_run(folder, keep, file))
 
 
 async def _run(folder: Path | None, keep: bool, file: Path) -> int:
@@ -75,34 +47,11 @@ async def _run(folder: Path | None, keep: bool, file: Path) -> int:
     except (PaymentFileRefused, OSError) as refused:
         raise MeshError(f"{file} is refused, nothing of it is paid: {refused}") from None
     screen.step(f"read {file.name}: {len(planned)} payments, {_kinds(planned)}; the schema and all sums hold")
-    async with _mesh(folder, screen, keep) as (state, port):
+    async with demo_mesh.standing(folder, screen, keep) as (state, port):
         async with client.connect(state, f"localhost:{port}") as edge, demo_listener.listening() as listener:
             good = await _job(screen, state, port, edge, listener, planned)
-        if keep and folder is None:
-            screen.step(f"the mesh goes on at https://localhost:{port}, state {state.root}; Ctrl-C ends it")
-            await asyncio.Event().wait()
-    screen.step(f"{'everything came out as it had to' if good else 'NOT everything came out as it had to'}")
-    return 0 if good else 1
-
-
-@asynccontextmanager
-async def _mesh(folder: Path | None, screen: Screen, keep: bool) -> AsyncIterator[tuple[State, int]]:
-    """The mesh that runs in `folder`, or a new one in a folder of its own, gone afterwards."""
-    if folder is not None:
-        state = open_state(folder)
-        yield state, int(state.read_description()["port"])
-        return
-    root = Path(tempfile.mkdtemp(prefix="florin-demo-"))
-    try:
-        state = open_state(root)
-        async with mesh.running(state, mesh.Wishes(port=0), screen.step) as running:
-            screen.step(f"the mesh is ready at https://localhost:{running.port}")
-            yield state, running.port
-    finally:
-        if keep:
-            screen.step(f"the state folder stays: {root}")
-        else:
-            shutil.rmtree(root, ignore_errors=True)
+        await demo_mesh.kept(screen, state, port, keep=keep and folder is None)
+    return demo_mesh.ended(screen, good=good)
 
 
 def _plan(file: Path) -> tuple[PlannedPayment, ...]:
@@ -146,7 +95,7 @@ async def _job(
     ]
     problems += await _money(screen, bank, outcomes, parties)
     problems += await _webhooks(screen, listener, outcomes, wanted)
-    problems += await _verify(screen, state)
+    problems += await demo_mesh.verify(screen, state)
     for problem in problems:
         screen.problem(problem)
     screen.step(
@@ -281,13 +230,3 @@ async def _webhooks(
         again = f"; {listener.repeated} deliveries came twice, under the same id" if listener.repeated else ""
         screen.step(f"each of {len(completed)} completed payments was told by a signed webhook{again}")
     return problems
-
-
-async def _verify(screen: Screen, state: State) -> list[str]:
-    """The numbered invariants, looked up in the databases."""
-    from local import verify
-
-    findings = await asyncio.to_thread(verify.verify, state)
-    for line in verify.as_text(findings).splitlines():
-        screen.step(line)
-    return [f"{violation}" for finding in findings for violation in finding.violations]

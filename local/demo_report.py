@@ -45,6 +45,10 @@ class Screen:
         """One thing that was done, with the time."""
         self.console.print(f"[dim]{self.seconds():5.1f} s[/dim]  {sentence}", soft_wrap=True)
 
+    def heading(self, sentence: str) -> None:
+        """What comes next."""
+        self.console.print(f"\n[bold]{sentence}[/bold]", soft_wrap=True)
+
     def problem(self, sentence: str) -> None:
         """One thing that is not as it has to be."""
         self.console.print(f"[bold red]  ✗    {sentence}[/bold red]", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""A month of a treasury, told step by step in a sandbox."""
