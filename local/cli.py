@@ -31,7 +31,6 @@ export = typer.Typer(help="Copies of what an auditor keeps.", no_args_is_help=Tr
 _GROUPS = {"tenants": tenants, "watchlist": watchlist, "rules": rules, "limits": limits, "events": events}
 for _name, _group in {**_GROUPS, "export": export, "clock": clock_command.app, "bank": bank.app}.items():
     app.add_typer(_group, name=_name)
-app.command()(demo_command.demo)
 
 
 def _scale(values: list[str]) -> dict[str, int]:
@@ -178,6 +177,9 @@ def export_journals(
 
     done = work.journals(mesh_state(state), file, tenant)
     typer.echo(f"{done.added} journals added to {file}; signed up to {done.tree_size}")
+
+
+app.command()(demo_command.demo)
 
 
 @tenants.command("create")

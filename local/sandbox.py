@@ -23,13 +23,14 @@ _LEAD = timedelta(milliseconds=400)
 _AHEAD_MAX = timedelta(days=36_525)
 _TAKEN_SECONDS = 60.0
 """A replica that was killed is back, and goes by the new course, within it."""
+_WAIT_SECONDS_MAX = 10.0
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 class ClockRefused(MeshError):
     """The clock is not moved; `reason` is one of the contract's."""
 
-    def __init__(self, reason: errors_pb2.Reason, sentence: str) -> None:
+    def __init__(self, reason: errors_pb2.Reason.ValueType, sentence: str) -> None:
         self.reason = errors_pb2.Reason.Name(reason).removeprefix("REASON_")
         super().__init__(f"{self.reason}: {sentence}")
 
@@ -90,7 +91,7 @@ def advance(state: State, *, by: timedelta | None = None, to: datetime | None = 
     ports = _ports(state)
     with _alone(state):
         before = _read(state)
-        _wait_until(before.at)  # of a move whose command was interrupted
+        _wait_until(before)  # of a move whose command was interrupted
         moment = clock.machine_now()
         by = to - (moment + before.after) if to is not None else by or timedelta()
         if by <= timedelta():
@@ -106,6 +107,8 @@ def advance(state: State, *, by: timedelta | None = None, to: datetime | None = 
         course = Course(before.version + 1, before.after, before.after + by, moment + _LEAD)
         write_private(state.clock, course.text())
         _until_taken(ports, course)
+        # So it stays moved for who starts later, should this machine's clock be set back to before the change.
+        write_private(state.clock, course.settled().text())
         return show(state)
 
 
@@ -200,12 +203,18 @@ def _until_taken(ports: dict[str, int], course: Course) -> None:
                 f"The clock is moved, but {', '.join(late)} did not take it up within {_TAKEN_SECONDS:.0f} s; "
                 "`florin clock show` says when it has."
             )
-        time.sleep(0.02 if late else 0)
-    _wait_until(course.at)
+        time.sleep(0.02)
+    _wait_until(course)
 
 
-def _wait_until(moment: datetime) -> None:
-    time.sleep(max((moment - clock.machine_now()).total_seconds(), 0))
+def _wait_until(course: Course) -> None:
+    """Waits for the change of a course. Raises MeshError where that would be long."""
+    if course.is_settled:
+        return
+    seconds = (course.at - clock.machine_now()).total_seconds()
+    if seconds > _WAIT_SECONDS_MAX:
+        raise MeshError(f"This machine's clock was set back: the sandbox's time changes over in {seconds:.0f} s only.")
+    time.sleep(max(seconds, 0))
 
 
 def _version(port: int) -> int | None:

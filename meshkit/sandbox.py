@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,15 @@ class Course:
     def ahead(self, moment: datetime) -> timedelta:
         """How far the bank's time is ahead at a moment of the machine's."""
         return self.after if moment >= self.at else self.before
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is to change any more."""
+        return self.before == self.after
+
+    def settled(self) -> Course:
+        """The course after its change."""
+        return replace(self, before=self.after)
 
     def text(self) -> str:
         """As the file has it."""
@@ -90,15 +99,21 @@ class SandboxClock:
 
     async def run(self, wakes: Sequence[Callable[[], None]]) -> None:
         """Follows the file until it is cancelled; when time has moved, wakes those who wait for a moment of it."""
-        moved = self.course
         while True:
             self.look()
-            if self.course is not moved and clock.machine_now() >= self.course.at:
-                moved = self.course
+            if self.settle():
                 _log.warning("the sandbox's clock was moved", now=self.now().isoformat())
                 for wake in wakes:
                     wake()
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def settle(self) -> bool:
+        """Whether time has moved since this was asked. It stays moved then, should the machine's clock be set back to
+        before the change."""
+        if self.course.is_settled or clock.machine_now() < self.course.at:
+            return False
+        self.course = self.course.settled()
+        return True
 
     def look(self) -> None:
         """Takes up what the file says now. Raises OSError and ValueError, and goes on as before."""

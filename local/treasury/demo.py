@@ -33,7 +33,7 @@ STEPS: tuple[Step, ...] = (
     closing.verify_books,
     closing.export_history,
 )
-"""In this order; time goes on between them."""
+"""In this order; time goes on between them. Each is told by the first line of its docstring."""
 
 
 def run(folder: Path | None, *, keep: bool = False) -> int:

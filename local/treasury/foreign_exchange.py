@@ -15,7 +15,7 @@ from meshkit import clock
 
 DOLLARS = "accounts/importer-usd"
 _BOUGHT = money_pb2.Money(currency_code="USD", minor_units=54_000_00)
-_PAID = 50_251_27
+_PAID = 50_251_26
 """54,000.00 USD at 1.08 USD less half a percent to the EUR, rounded up."""
 
 

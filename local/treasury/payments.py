@@ -67,10 +67,10 @@ async def reverse(story: Story) -> None:
     story.expect(
         f"{text(part.amount)} of {text(first.amount)} are taken back",
         (state_of(part), state_of(first), first.reversed_amount.minor_units),
-        ("COMPLETED", "COMPLETED", _RETURNED),
+        ("COMPLETED", "REVERSED", _RETURNED),
     )
-    with story.expect_refusal("no more than the rest can be taken back", "REVERSAL_EXCEEDED"):
-        await _reverse(story, paid[0], "All of it", amount=euros(_PART))
+    with story.expect_refusal("a payment is taken back once", "TRANSFER_REVERSED"):
+        await _reverse(story, paid[0], "The rest", amount=euros(_PART - _RETURNED))
     whole = await _reverse(story, paid[1], "Paid twice", return_fee=True)
     story.moved(SUPPLIER.account, IMPORTER.account, _WHOLE)
     story.moved(FEES, IMPORTER.account, fee(_WHOLE))

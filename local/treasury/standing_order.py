@@ -49,6 +49,7 @@ async def order_rent(story: Story) -> None:
 
 async def catch_up(story: Story) -> None:
     """The month ends while nobody looks: the day that was missed is made up for, once, and on no day after it."""
+    story.at_months_end = story.books.copy()
     second = next_month(story.begins.date()) + timedelta(days=1)
     await story.advance(to=datetime.combine(second, time(10), UTC))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -40,6 +40,8 @@ class Story:
     """Its first moment, in the bank's time."""
     books: Counter[str] = field(default_factory=Counter)
     """Account → what must stand on it, in minor units of its currency."""
+    at_months_end: Counter[str] = field(default_factory=Counter)
+    """The same at the end of the first month."""
     problems: list[str] = field(default_factory=list)
     names: Counter[str] = field(default_factory=Counter)
     """How many requests of each kind were made."""
@@ -66,12 +68,9 @@ class Story:
         self.books[debit] -= minor_units
         self.books[credit] += minor_units
 
-    def expect_refusal(self, sentence: str, reason: str) -> AbstractContextManager[None]:
-        """A block that must be refused for a reason."""
-        return self._refused(sentence, reason)
-
     @contextmanager
-    def _refused(self, sentence: str, reason: str) -> Any:
+    def expect_refusal(self, sentence: str, reason: str) -> Iterator[None]:
+        """Runs the block, which must be refused for a reason."""
         try:
             yield
         except Refused as refused:
@@ -86,7 +85,7 @@ class Story:
     async def advance(self, *, by: timedelta | None = None, to: datetime | None = None) -> None:
         """Moves the bank's time, as `florin clock advance` does."""
         shown = await asyncio.to_thread(sandbox.advance, self.state, by=by, to=to)
-        self.screen.step(f"the clock is moved: it is {shown.now:%A, %d %B %Y, %H:%M} UTC in all replicas")
+        self.screen.step(f"the clock is moved: it is {shown.now:%A, %d %B %Y, %H:%M:%S} UTC in all replicas")
 
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
         """Waits until something has happened that nobody has to be asked for. Raises TimeoutError."""

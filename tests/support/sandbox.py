@@ -26,6 +26,7 @@ class Sandbox:
         """Moves it, at once."""
         write(self.file, self.clock.course.version + 1, self.clock.course.after, self.clock.course.after + by)
         self.clock.look()
+        self.clock.settle()
 
 
 def write(file: Path, version: int, before: timedelta, after: timedelta, *, delay: timedelta = STILL) -> Course:

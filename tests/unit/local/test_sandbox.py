@@ -13,8 +13,9 @@ import pytest
 
 from local import sandbox
 from local.sandbox import ClockRefused
-from local.state import MeshError, State, open_state
+from local.state import MeshError, State, open_state, write_private
 from meshkit import clock
+from meshkit.sandbox import Course
 
 DAY = timedelta(days=1)
 
@@ -84,6 +85,16 @@ def test_what_cannot_be_is_refused_and_changes_nothing(state: State, how: dict[s
     with pytest.raises(ClockRefused, match=reason):
         sandbox.advance(state, **how)
     assert state.clock.read_text() == before
+
+
+def test_a_move_that_was_interrupted_is_waited_for(state: State) -> None:
+    """The command died before the change: the next one adds to it. Where it would wait for long, it says why."""
+    soon = clock.machine_now() + timedelta(seconds=0.2)
+    write_private(state.clock, Course(2, 0 * DAY, DAY, soon).text())
+    assert sandbox.advance(state, by=DAY).ahead == 2 * DAY
+    write_private(state.clock, Course(9, 2 * DAY, 3 * DAY, clock.machine_now() + DAY).text())
+    with pytest.raises(MeshError, match="set back"):
+        sandbox.advance(state, by=DAY)
 
 
 def test_another_mesh_is_not_moved(state: State) -> None:

@@ -107,6 +107,18 @@ async def test_who_waits_for_a_moment_is_woken_once_time_has_moved(tmp_path: Pat
             await asyncio.gather(worker, return_exceptions=True)
 
 
+def test_time_stays_moved_when_the_machines_clock_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A correction by a second, right after the change: it must not bring the month before back."""
+    with sandbox_in(tmp_path) as sandbox:
+        course = write(sandbox.file, 2, STILL, MONTH)
+        sandbox.clock.look()
+        assert [sandbox.clock.settle(), sandbox.clock.settle()] == [True, False]
+        monkeypatch.setattr(clock, "machine_now", lambda: course.at - timedelta(seconds=1))
+        assert clock.ahead() == MONTH
+        sandbox.clock.look()
+        assert clock.now() == course.at - timedelta(seconds=1) + MONTH
+
+
 def test_a_restarted_process_goes_by_the_same_time(tmp_path: Path) -> None:
     """How far it is moved stands in the file."""
     with sandbox_in(tmp_path) as sandbox:
