@@ -16,7 +16,7 @@ from typing import Any
 from florin.common.v1 import errors_pb2
 from local.state import MeshError, State, write_private
 from meshkit import clock
-from meshkit.sandbox import Course, course_of
+from meshkit.course import Course, course_of
 
 _LEAD = timedelta(milliseconds=400)
 """Between writing a course and its change: the replicas look at the file every 50 ms, and all change in one moment."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from local.state import write_private
 from meshkit import clock
-from meshkit.sandbox import Course, SandboxClock, clock_of
+from meshkit.course import Course
+from meshkit.sandbox import SandboxClock, clock_of
 
 STILL = timedelta()
 

@@ -15,7 +15,7 @@ from local import sandbox
 from local.sandbox import ClockRefused
 from local.state import MeshError, State, open_state, write_private
 from meshkit import clock
-from meshkit.sandbox import Course
+from meshkit.course import Course
 
 DAY = timedelta(days=1)
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshkit import clock
-from meshkit.sandbox import Course, SandboxClock, clock_of, course_of
+from meshkit.course import Course, course_of
+from meshkit.sandbox import SandboxClock, clock_of
 from tests.support.sandbox import STILL, sandbox_in, write
 
 MONTH = timedelta(days=31)
