@@ -26,17 +26,16 @@ def test_a_sandbox_keeps_its_time_when_it_is_stopped_and_started(root: Path) -> 
     """It goes on from where it was, and is not started by the real time, which would be before what it recorded."""
     state = ("--state", str(root))
     up = ("up", "--sandbox", "--detach", "--port", "0", *state)
-    for _ in range(2):
-        assert florin(*up, seconds=120).returncode == 0
-        assert florin("clock", "advance", "31d", *state).returncode == 0
-        assert florin("down", *state).returncode == 0
+    assert florin(*up, seconds=120).returncode == 0
+    assert florin("clock", "advance", "31d", *state).returncode == 0
+    assert florin("down", *state).returncode == 0
     wait_nothing_left(root)
     refused = florin("up", "--detach", "--port", "0", *state)
     assert refused.returncode == 1
     assert "CLOCK_BACKWARDS" in refused.stderr and "--sandbox" in refused.stderr
     assert florin(*up, seconds=120).returncode == 0
     shown = json.loads(florin("clock", "show", "--json", *state).stdout)
-    assert shown["ahead_seconds"] == 2 * 31 * 86_400
+    assert shown["ahead_seconds"] == 31 * 86_400
     assert shown["replicas"] == dict.fromkeys(("accounts", "transactions", "compliance", "notifications"), True)
     assert florin("down", *state).returncode == 0
 
