@@ -194,7 +194,7 @@ def adjusted(day: date, adjustment: Adjustment, days: BusinessDays) -> date | No
 def moment(day: date, local_time: time, time_zone: str) -> datetime:
     """When a time of day is, in UTC, as RFC 5545 has it: what clocks leave out counts by the offset before they were
     moved, of what they show twice it is the first."""
-    return datetime.combine(day, local_time, tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
+    return datetime.combine(day, local_time.replace(fold=0), tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
 
 
 def local_day(run_time: datetime, time_zone: str) -> date:

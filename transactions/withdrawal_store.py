@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from meshkit import outbox
+from meshkit import clock, outbox
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
 from meshkit.identity import Principal
@@ -257,9 +257,10 @@ async def ages(conn: AsyncConnection) -> dict[str, tuple[int, float]]:
     rows = await fetch(
         conn,
         "SELECT s.state, count(w.id),"
-        " coalesce(extract(epoch FROM now() - min(coalesce(w.send_time, w.create_time))), 0)"
+        " coalesce(extract(epoch FROM %s - min(coalesce(w.send_time, w.create_time))), 0)"
         " FROM (VALUES ('ACCEPTED'), ('BOOKED'), ('SENT'), ('REJECTED')) AS s(state) LEFT JOIN withdrawals AS w"
         " ON w.state = s.state AND w.state IN ('ACCEPTED', 'BOOKED', 'SENT', 'REJECTED') GROUP BY s.state",
+        (clock.now(),),
     )
     return {row[0]: (row[1], float(row[2])) for row in rows}
 

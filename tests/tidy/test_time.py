@@ -20,10 +20,13 @@ IN_SQL = {
     "meshkit/outbox.py": (1, "for how long events are kept"),
     "meshkit/retention.py": (1, "for how long rows are kept"),
     "notifications/delivery_store.py": (3, "leases"),
+    "transactions/deposit_store.py": (4, "leases of deposits, and pauses between their steps"),
     "transactions/exchange_store.py": (1, "goes through clock.of_machine"),
     "transactions/file_store.py": (5, "leases, and pauses between looks at a file"),
+    "transactions/rail_store.py": (4, "leases of files, and when they were dealt with"),
     "transactions/schedule_store.py": (1, "goes through clock.of_machine"),
     "transactions/store.py": (6, "leases, and pauses while a dependency is down"),
+    "transactions/withdrawal_store.py": (3, "leases of messages, and pauses between tries"),
 }
 IN_PYTHON = {
     # Which modules ask for the machine's time themselves, how often, and why.
@@ -36,6 +39,7 @@ IN_PYTHON = {
     "notifications/clients.py": (1, "a receiver's Retry-After is of its own machine"),
     "notifications/delivery.py": (1, "a receiver compares a signature's time with its machine's"),
     "notifications/streams.py": (2, "when a token ends"),
+    "transactions/rails/folder.py": (2, "how long ago a file was written, and a name of its own for it"),
     "transactions/streams.py": (1, "when a token ends"),
 }
 _SQL_TIME = re.compile(
