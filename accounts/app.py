@@ -23,12 +23,13 @@ from accounts import (
 from accounts.audit_rpc import AuditService
 from accounts.balance_rpc import BalanceService
 from accounts.book import Expire
+from accounts.journal_rpc import JournalService, Outcome
 from accounts.ledger_rpc import LedgerService
 from accounts.model import Balance
 from accounts.moments import PastBalance
 from accounts.moments_store import PastKey
+from accounts.orders import Item
 from accounts.overdraft_rpc import OverdraftService
-from accounts.posting import Item
 from accounts.rpc import AccountService, BalanceKey
 from accounts.sealing import Sealer
 from accounts.settings import Settings
@@ -39,6 +40,7 @@ from florin.accounts.v1 import (
     account_service_pb2_grpc,
     audit_service_pb2_grpc,
     balance_service_pb2_grpc,
+    journal_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
     overdraft_service_pb2_grpc,
@@ -58,6 +60,7 @@ _EXPIRED_AT_ONCE = 500
 _OVERDRAFT_EXPIRY_SECONDS = 10.0
 _BALANCE_READS_MAX = 4  # batches of balance reads at once; each holds a connection
 _PAST_READS_MAX = 2
+_GROUPS_MAX = 200  # atomic batches of journals that wait, a second or so each at worst
 _PAST_BATCH_MAX = 100  # each takes some dozen looks at an index
 _log = logs.get(__name__)
 
@@ -67,7 +70,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
     """The parts of a running accounts service."""
     async with Database.open(settings) as db, Bus.open(settings) as bus:
         watches = _watches(settings, db)
-        ledger = _ledger(settings, db, watches)
+        ledger, together = _ledger(settings, db, watches), _together(db, watches)
         balances, past_balances = _balances(db), _past_balances(db)
         consumer = Consumer(
             bus,
@@ -81,6 +84,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
         approval_time = timedelta(hours=settings.overdraft_approval_hours)
         accounts = AccountService(db, ledger, balances, past_balances, approval_time=approval_time)
         steps, overdrafts, sums = LedgerService(db, ledger), OverdraftService(db), BalanceService(db, watches)
+        journals = JournalService(db, ledger, together)
         statements = StatementService(db, entries_max=settings.statement_entries_max)
         holds_due, changes_due = asyncio.Event(), asyncio.Event()
         audit = AuditService(db, signer)
@@ -95,6 +99,9 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 "florin.accounts.v1.BalanceService": lambda server: (
                     balance_service_pb2_grpc.add_BalanceServiceServicer_to_server(sums, server)
                 ),
+                "florin.accounts.v1.JournalService": lambda server: (
+                    journal_service_pb2_grpc.add_JournalServiceServicer_to_server(journals, server)
+                ),
                 "florin.accounts.v1.LedgerService": lambda server: (
                     ledger_service_pb2_grpc.add_LedgerServiceServicer_to_server(steps, server)
                 ),
@@ -108,6 +115,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             workers={
                 **parts.workers(settings, db, bus),
                 "ledger": ledger.run,
+                "journals-together": together.run,
                 "balances": balances.run,
                 "past-balances": past_balances.run,
                 "compliance-events": consumer.run,
@@ -146,6 +154,18 @@ def _ledger(settings: Settings, db: Database, watches: Watches) -> Batcher[Item,
         queue_max=settings.ledger_queue_max,
         concurrency=1,
     )
+
+
+def _together(db: Database, watches: Watches) -> Batcher[Sequence[Item], Sequence[Outcome]]:
+    async def process(groups: Sequence[Sequence[Item]]) -> Sequence[Sequence[Outcome]]:
+        (items,) = groups
+        outcomes = await posting.apply_steps(db, items, together=True)
+        if watches.any:
+            watches.touched(posting.touched(items, outcomes))
+        return [outcomes]
+
+    # A transaction each, beside those of single steps: a group is as large as a batch, and no other must fail with it.
+    return Batcher("journals_together", process, batch_max=1, queue_max=_GROUPS_MAX)
 
 
 def _balances(db: Database) -> Batcher[BalanceKey, Balance | None]:

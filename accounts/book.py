@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from accounts.model import AccountState, AccountType, HoldState, JournalKind
+from accounts.model import AccountState, AccountType, HoldState, JournalKind, Metadata
 from meshkit.errors import DomainError
+
+FUND_SCOPE = "ledger:fund"
+"""Who may let money enter: debit an account that has no balance rule."""
+CUSTOMERS_SCOPE = "journals:customers"
+"""Who may touch a customer's account by a journal that is no payment's, and so passes compliance by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """On whose behalf a step is done: a customer's id, or staff, who may hold the scope `ledger:fund`."""
+    """On whose behalf a step is done: a customer's id, or staff, who may hold the scopes above."""
 
     customer: str | None
     may_fund: bool
+    may_touch_customers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,10 @@ class Post:
     effective_time: datetime | None = None
     keep_hold: bool = False
     """What the journal does not take of its hold stays held; else it is given back."""
+    expected_versions: tuple[int | None, ...] = ()
+    """Where the poster expects accounts to be: for each leg the sequence of its account's last entry, None for any;
+    empty where nothing is expected."""
+    metadata: Metadata = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +176,7 @@ class Posted:
     debit_owners: tuple[str, ...]
     create_time: datetime
     effective_time: datetime
+    metadata: Metadata = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,8 @@ def _journal_posted(posted: Posted) -> Event:
         create_time=timestamp(posted.create_time),
         effective_time=timestamp(posted.effective_time),
     )
+    if posted.metadata:
+        message.metadata.update(posted.metadata)
     return Event(posted.tenant, name, 1, message, posted.create_time)
 
 

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accounts import merkle
+from accounts.model import Metadata
 
 MICROSECONDS = "CASE WHEN isfinite({0}) THEN (extract(epoch FROM {0}) * 1000000)::bigint END"
 """SQL of a time as it is sealed; NULL for what the ledger never writes and somebody else might have: infinity."""
 _JOURNAL, _HEAD = "florin.accounts.v1.SealedJournal", "florin.accounts.v1.TreeHead"
+_JOURNAL_WITH_METADATA = "florin.accounts.v1.SealedJournalWithMetadata"
+"""Journals without metadata have the bytes that they had before there were any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class JournalContent:
     effective_time: int
     entries: tuple[SealedEntry, ...]
     """In the order of the legs."""
+    metadata: Metadata = ()
 
     def leaf(self) -> bytes:
         """Its hash in the log. Raises ValueError for values that no journal can have."""
@@ -49,7 +53,7 @@ class JournalContent:
     def canonical(self) -> bytes:
         """The bytes that are hashed. Raises ValueError for values that no journal can have."""
         parts = [
-            _text(_JOURNAL),
+            _text(_JOURNAL_WITH_METADATA if self.metadata else _JOURNAL),
             _text(self.tenant),
             _text(self.journal),
             _number(self.kind),
@@ -66,6 +70,10 @@ class JournalContent:
                 _number(entry.amount),
                 _number(entry.balance_after),
             ]
+        if self.metadata:
+            parts.append(_number(len(self.metadata)))
+            for key, value in sorted(self.metadata, key=_key_bytes):
+                parts += [_text(key), _text(value)]
         return b"".join(parts)
 
 
@@ -96,6 +104,10 @@ def unbalanced(entries: Sequence[SealedEntry]) -> str | None:
     for entry in entries:
         sums[entry.currency] = sums.get(entry.currency, 0) + entry.amount
     return next((currency for currency in sorted(sums) if sums[currency]), None)
+
+
+def _key_bytes(pair: tuple[str, str]) -> bytes:
+    return _text(pair[0])[4:]
 
 
 def _text(value: str) -> bytes:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from accounts import errors
+from accounts import errors, manual
 from accounts.book import (
+    FUND_SCOPE,
     Actor,
     Book,
     BookAccount,
@@ -42,9 +43,6 @@ DATING_MAX = timedelta(days=11 * 366)
 was taken at the edge is not refused on its way."""
 
 _MICROSECOND = timedelta(microseconds=1)
-
-FUND_SCOPE = "ledger:fund"
-"""Who may let money enter: debit an account that has no balance rule."""
 
 
 def apply(book: Book, steps: Sequence[Step], now: datetime) -> list[Outcome]:
@@ -101,9 +99,11 @@ def _present(book: Book, outcome: Outcome) -> Outcome:
 
 
 def _post(book: Book, step: Post, now: datetime) -> Posted:
-    if step.effective_time is not None and abs(step.effective_time - now) > DATING_MAX:
-        raise RequestInvalid([("effective_time", f"must be within {DATING_MAX.days} days of the present")])
+    if step.effective_time is not None:
+        _check_dating(step, step.effective_time, now)
     accounts = _journal_accounts(book, step)
+    if step.expected_versions:
+        manual.check_versions(step, accounts)
     hold, taken = _consumable(book, step, accounts, now) if step.hold_key else (None, 0)
     _check_blocks(step, accounts, hold)
     legs = _legs_after(step, accounts, hold, taken)
@@ -139,7 +139,15 @@ def _post(book: Book, step: Post, now: datetime) -> Posted:
         debit_owners=tuple(sorted(debit_owners)),
         create_time=create_time,
         effective_time=effective_time,
+        metadata=step.metadata,
     )
+
+
+def _check_dating(step: Post, effective_time: datetime, now: datetime) -> None:
+    if step.kind is JournalKind.MANUAL:
+        manual.check_effective_time(effective_time, now)
+    elif abs(effective_time - now) > DATING_MAX:
+        raise RequestInvalid([("effective_time", f"must be within {DATING_MAX.days} days of the present")])
 
 
 def _journal_accounts(book: Book, step: Post) -> list[BookAccount]:
@@ -155,11 +163,10 @@ def _journal_accounts(book: Book, step: Post) -> list[BookAccount]:
     for account, leg in zip(accounts, step.legs, strict=True):
         if leg.amount > 0 and account.id in debited:
             raise errors.AccountsIdentical(account.id)
-    for account, leg in zip(accounts, step.legs, strict=True):
-        if leg.position:
-            _check_position(account)
-        elif leg.amount < 0:
-            _check_type(account, step.kind, step.actor)
+    if step.kind is JournalKind.MANUAL:
+        manual.check_types(step, accounts)
+    else:
+        _check_types(step, accounts)
     totals: dict[str, int] = {}
     for account, leg in zip(accounts, step.legs, strict=True):
         if account.currency != leg.currency:
@@ -179,6 +186,14 @@ def _debitable(book: Book, step: Post | Place, reference: str) -> BookAccount | 
     if account is not None and customer is not None and customer not in account.owners:
         return None
     return account
+
+
+def _check_types(step: Post, accounts: Sequence[BookAccount]) -> None:
+    for account, leg in zip(accounts, step.legs, strict=True):
+        if leg.position:
+            _check_position(account)
+        elif leg.amount < 0:
+            _check_type(account, step.kind, step.actor)
 
 
 def _check_type(account: BookAccount, kind: JournalKind, actor: Actor) -> None:

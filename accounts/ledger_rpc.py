@@ -12,10 +12,9 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from accounts import outcomes, posting
-from accounts.book import Actor, Cancel, Leg, Place, Post, Release, Step
-from accounts.ledger import FUND_SCOPE
+from accounts.book import FUND_SCOPE, Actor, Cancel, Leg, Place, Post, Release, Step
 from accounts.model import JournalKind
-from accounts.posting import Item
+from accounts.orders import Item
 from florin.accounts.v1 import ledger_service_pb2 as pb
 from florin.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 from florin.common.v1 import principal_pb2

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accounts import journal_store
 from accounts.book import Book, BookAccount, Hold, Posted, Stored
 from accounts.model import AccountState, AccountType, HoldState, Identifier
 from meshkit import clock, outbox
@@ -205,6 +206,7 @@ async def write_book(
     journals = [outcome for outcome in book.fresh if isinstance(outcome, Posted)]
     if journals:
         statements += [(_ADD_JOURNALS, _journal_columns(journals)), (_ADD_ENTRIES, _entry_columns(journals))]
+        statements += journal_store.added(journals)
     changed = [account for account in book.accounts.values() if account.changed]
     if changed:
         statements.append(

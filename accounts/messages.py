@@ -146,6 +146,7 @@ def journal(model: Journal) -> journal_pb2.Journal:
         entries=[entry(one) for one in model.entries],
         create_time=timestamp(model.create_time),
         effective_time=timestamp(model.effective_time),
+        metadata=dict(model.metadata),
     )
 
 
@@ -170,7 +171,12 @@ def sealed_journal(position: int, id_: str, leaf: bytes, content: JournalContent
     kind: journal_pb2.JournalKind.ValueType = content.kind  # type: ignore[assignment]
     sealed.journal.CopyFrom(
         journal_pb2.Journal(
-            name=sealed.name, kind=kind, origin=content.origin, create_time=created, effective_time=effective
+            name=sealed.name,
+            kind=kind,
+            origin=content.origin,
+            create_time=created,
+            effective_time=effective,
+            metadata=dict(content.metadata),
         )
     )
     for entry in content.entries:

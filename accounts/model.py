@@ -20,6 +20,10 @@ MINIMUM_BALANCE_MAX = 10**15
 """The bound of a minimum balance, in minor units."""
 
 
+Metadata = tuple[tuple[str, str], ...]
+"""What its poster wrote on a journal: pairs of key and value, each key once."""
+
+
 class AccountType(IntEnum):
     """What an account is for."""
 
@@ -53,6 +57,7 @@ class JournalKind(IntEnum):
     TRANSFER = 1
     FUNDING = 2
     REVERSAL = 3
+    MANUAL = 4
 
 
 class PostingSide(IntEnum):
@@ -170,6 +175,7 @@ class Journal:
     create_time: datetime
     effective_time: datetime
     entries: tuple[Entry, ...]
+    metadata: Metadata = ()
 
 
 def without_balances(journal: Journal, own: Collection[str]) -> Journal:

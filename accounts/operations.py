@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, events, moments, moments_store, overdraft_operations, store
+from accounts import errors, events, journal_store, moments, moments_store, overdraft_operations, store
 from accounts.account_changes import audited, check_etag, last_part, locked_account, save
 from accounts.model import (
     Account,
@@ -197,7 +197,7 @@ async def list_entries(
 
 async def get_journal(conn: AsyncConnection, call: Call, name: str) -> Journal:
     """A journal; a customer sees those that touch own accounts, and balances of these. Raises JournalNotFound."""
-    journal = await store.journal(conn, call.tenant, last_part(name))
+    journal = await journal_store.journal(conn, call.tenant, last_part(name))
     if journal is None:
         raise errors.JournalNotFound(name)
     customer = customer_of(call)

@@ -8,10 +8,11 @@ from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from accounts.book import Held, Hold, Outcome, Posted, Refused
+from accounts.book import Held, Hold, Outcome, Posted, Refused, Stored
 from florin.accounts.v1 import ledger_service_pb2 as pb
 from florin.common.v1 import money_pb2
 from meshkit import clock
+from meshkit.errors import reason_name, reason_of, reason_of_error
 
 
 def to_message(outcome: Outcome) -> pb.StepOutcome:
@@ -27,6 +28,16 @@ def to_message(outcome: Outcome) -> pb.StepOutcome:
         # A hold is answered as it is now, not as it was when it was placed.
         stored.hold.state = outcome.hold.state.value  # type: ignore[assignment]
     return stored
+
+
+def refusal_reason(outcome: Outcome) -> str:
+    """The reason's name of an outcome that is a refusal, stored ones too; empty for any other."""
+    if isinstance(outcome, Refused):
+        return reason_of_error(outcome.refusal)
+    if isinstance(outcome, Stored):
+        stored = pb.StepOutcome.FromString(outcome.data)
+        return reason_name(reason_of(stored.refusal)) if stored.HasField("refusal") else ""
+    return ""
 
 
 @lru_cache(maxsize=256)

@@ -1,42 +1,37 @@
-"""Ledger use cases: batches of steps, each batch one database transaction; funding; resolving references.
+"""Ledger use cases: batches of steps, each batch one database transaction; resolving references.
 
 It awaits no other service, and answers a step that was done before from the store.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, events, ledger, ledger_store, moments, outcomes, store
-from accounts.book import Actor, Book, Expire, Held, Leg, Place, Post, Posted, Refused, Release, Step
+from accounts import errors, events, ledger, ledger_store, moments, orders, outcomes, store
+from accounts.book import Book, Expire, Held, Place, Post, Posted, Refused, Release, Step
 from accounts.ledger_store import Facts, OutcomeRow, Wanted
-from accounts.model import Identifier, JournalKind, account_id_in, identifier_in
+from accounts.model import Identifier, account_id_in, identifier_in
+from accounts.orders import Item
+from accounts.together import apply_together
 from florin.accounts.v1 import ledger_service_pb2 as pb
 from meshkit import audit, clock
 from meshkit.database import Database, Raced, until_not_raced
 from meshkit.errors import RecordedRefusal, RequestIdReused
-from meshkit.idempotency import NAMESPACE
-from meshkit.identity import Call
 
 _KEY_CONSTRAINTS = frozenset({"inv_5_one_outcome_per_key", "journals_pk", "holds_pk"})
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A step on its way through a batch; `funding` is the call that asked, where it is audited."""
+async def apply_steps(
+    db: Database, items: Sequence[Item], *, together: bool = False
+) -> list[pb.StepOutcome | BaseException]:
+    """Applies a batch in one transaction and gives each item's outcome, or the refusal of its call alone.
 
-    step: Step
-    funding: Call | None = None
-
-
-async def apply_steps(db: Database, items: Sequence[Item]) -> list[pb.StepOutcome | BaseException]:
-    """Applies a batch in one transaction and gives each item's outcome, or the refusal of its call alone."""
+    `together` is for journals alone that stand or fall together; it raises RequestIdReused for the whole of them.
+    """
     tenants = {item.step.tenant for item in items}
-    return await until_not_raced(_KEY_CONSTRAINTS, lambda: db.run(tenants, lambda conn: _apply(conn, items)))
+    return await until_not_raced(_KEY_CONSTRAINTS, lambda: db.run(tenants, lambda conn: _apply(conn, items, together)))
 
 
 async def preview_steps(db: Database, steps: Sequence[Step]) -> list[pb.StepOutcome]:
@@ -49,33 +44,46 @@ async def preview_steps(db: Database, steps: Sequence[Step]) -> list[pb.StepOutc
     return await db.run({step.tenant for step in steps}, work, read_only=True)
 
 
-async def _apply(conn: AsyncConnection, items: Sequence[Item]) -> list[pb.StepOutcome | BaseException]:
+async def _apply(conn: AsyncConnection, items: Sequence[Item], together: bool) -> list[pb.StepOutcome | BaseException]:
     steps = [item.step for item in items]
     asked = clock.now()  # before the database is, so that waiting looks like no difference
     book, fingerprints = await _open_book(conn, steps, lock=True)
     moments.check_clock(asked, book.database_time)
     now = clock.now()
-    results = ledger.apply(book, steps, now)
+    if together:
+        _check_fingerprints(items, fingerprints)
+        posts = [step for step in steps if isinstance(step, Post)]
+        results = apply_together(book, posts, now, outcomes.refusal_reason)
+    else:
+        results = ledger.apply(book, steps, now)
     fresh = {id(outcome): outcomes.to_message(outcome) for outcome in book.fresh}
     answers: list[pb.StepOutcome | BaseException] = []
-    audited: list[tuple[Call, Post, Posted]] = []
+    audited: list[tuple[Item, Posted]] = []
     for item, result in zip(items, results, strict=True):
         place = (item.step.tenant, item.step.key)
-        if item.funding is not None:
+        if item.asked is not None:
             known = fingerprints.get(place)
             if known is None:
-                fingerprints[place] = item.funding.fingerprint
-                if isinstance(result, Posted) and isinstance(item.step, Post):
-                    audited.append((item.funding, item.step, result))
-            elif known != item.funding.fingerprint:
+                fingerprints[place] = item.asked.fingerprint
+                if isinstance(result, Posted):
+                    audited.append((item, result))
+            elif known != item.asked.fingerprint:
                 answers.append(RequestIdReused(f"journals/{ledger.journal_id(*place)}"))
                 continue
         answers.append(fresh.get(id(result)) or outcomes.to_message(result))
     rows = [_row(outcome, fresh[id(outcome)], fingerprints) for outcome in book.fresh]
     await ledger_store.write_book(conn, book, rows, events.of_batch(book), now)
-    for call, step, posted in audited:
-        await _audit_funding(conn, call, step, posted)
+    await audit.record_all(conn, [orders.audited(item, posted) for item, posted in audited])
     return answers
+
+
+def _check_fingerprints(items: Sequence[Item], stored: dict[tuple[str, str], bytes]) -> None:
+    """Each request_id stands for one payload, in the store and among the items. Raises RequestIdReused."""
+    known = dict(stored)
+    for item in items:
+        place = (item.step.tenant, item.step.key)
+        if item.asked is not None and known.setdefault(place, item.asked.fingerprint) != item.asked.fingerprint:
+            raise RequestIdReused(f"journals/{ledger.journal_id(*place)}")
 
 
 def _row(
@@ -157,42 +165,6 @@ async def describe_account(db: Database, tenant: str, name: str) -> tuple[str, l
         return (ibans[0] if ibans else ""), [owner.display_name for owner in owners]
 
     return await db.run(tenant, work, read_only=True)
-
-
-def funding_step(
-    call: Call, *, account: str, settlement_account: str, currency: str, amount: int, reference: str
-) -> Post:
-    """The step of FundAccount: a settlement account is debited, `account` credited, in minor units.
-
-    Its key comes from the request, so that the same request_id is the same step (INV-5).
-    """
-    scope = "\0".join([call.tenant, call.who.subject, call.method, call.request_id])
-    return Post(
-        tenant=call.tenant,
-        key=str(uuid.uuid5(NAMESPACE, scope)),
-        actor=Actor(customer=None, may_fund=True),
-        kind=JournalKind.FUNDING,
-        origin=f"funding/{reference}" if reference else "funding",
-        legs=(Leg(settlement_account, currency, -amount), Leg(account, currency, amount)),
-    )
-
-
-async def _audit_funding(conn: AsyncConnection, call: Call, step: Post, posted: Posted) -> None:
-    credit = posted.legs[-1]
-    await audit.record(
-        conn,
-        call,
-        action="fund_account",
-        resource=f"accounts/{credit.account}",
-        before={"posted_minor_units": credit.balance_after - credit.amount},
-        after={
-            "posted_minor_units": credit.balance_after,
-            "currency_code": credit.currency,
-            "journal": f"journals/{posted.journal}",
-            "settlement_account": step.legs[0].reference,
-        },
-        why=step.origin,
-    )
 
 
 def touched(items: Sequence[Item], outcomes_: Sequence[pb.StepOutcome | BaseException]) -> set[tuple[str, str]]:

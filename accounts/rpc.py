@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, messages, moments, operations, posting, store
+from accounts import errors, messages, moments, operations, orders, posting, store
 from accounts.account_changes import last_part
 from accounts.model import (
     MINIMUM_BALANCE_MAX,
@@ -23,8 +23,8 @@ from accounts.model import (
 )
 from accounts.moments import AsOf, Axis, PastBalance
 from accounts.moments_store import PastKey
+from accounts.orders import Item
 from accounts.overdraft_operations import Wish
-from accounts.posting import Item
 from florin.accounts.v1 import account_pb2
 from florin.accounts.v1 import account_service_pb2 as pb
 from florin.accounts.v1 import account_service_pb2_grpc as pb_grpc
@@ -324,7 +324,7 @@ class AccountService(pb_grpc.AccountServiceServicer):
         """Moves money in from a settlement account, as a step of the ledger like any other."""
         call = identity.current()
         money.exponent(request.amount.currency_code)
-        step = posting.funding_step(
+        step = orders.funding_step(
             call,
             account=request.account,
             settlement_account=request.settlement_account,
@@ -332,7 +332,7 @@ class AccountService(pb_grpc.AccountServiceServicer):
             amount=request.amount.minor_units,
             reference=request.reference,
         )
-        outcome = await self._ledger.submit(Item(step, funding=call), deadline=call.deadline)
+        outcome = await self._ledger.submit(Item(step, asked=call), deadline=call.deadline)
         name = posting.journal_in(outcome)
 
         async def work(conn: AsyncConnection) -> pb.FundAccountResponse:

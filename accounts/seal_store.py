@@ -10,8 +10,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accounts import journal_store
 from accounts.history import MICROSECONDS, Head, JournalContent, SealedEntry
 from accounts.merkle import Node
+from accounts.model import JournalKind, Metadata
 from meshkit import clock
 from meshkit.database import execute, fetch
 
@@ -150,7 +152,12 @@ async def next_journals(conn: AsyncConnection, after: Cursor, *, limit: int) -> 
     found = [row[2:] for row in rows if row[2] is not None]
     wanted = [row for row in found if not row[-1]]
     entries = await _entries(conn, [(row[1], row[2]) for row in wanted])
-    journals = [(_content(tenant, journal, facts, entries), xid) for xid, tenant, journal, *facts, _ in wanted]
+    # On a payment's journal nothing is written. What somebody else wrote on one is not sealed, and so is found.
+    manual = [(row[1], row[2]) for row in wanted if row[3] == JournalKind.MANUAL]
+    metadata = await journal_store.metadata(conn, manual)
+    journals = [
+        (_content(tenant, journal, facts, entries, metadata), xid) for xid, tenant, journal, *facts, _ in wanted
+    ]
     # What came from another server is numbered by that one until all of it is sealed.
     last = Cursor(after.era, after.server if is_moved else server, found[-1][0], found[-1][2]) if found else None
     return Page(is_moved, server, journals, len(found), last)
@@ -268,13 +275,14 @@ async def export(
 ) -> list[tuple[int, str, bytes, JournalContent | None]]:
     """Positions [start, end) of a log: position, journal, leaf, and what the ledger has under it, None for nothing."""
     rows = await fetch(conn, _EXPORT, (tenant, start, end))
-    entries = await _entries(conn, [(tenant, row[1]) for row in rows])
+    places = [(tenant, row[1]) for row in rows]
+    entries, metadata = await _entries(conn, places), await journal_store.metadata(conn, places)
     return [
         (
             position,
             journal,
             bytes(leaf),
-            _content(tenant, journal, facts, entries) if is_there else None,
+            _content(tenant, journal, facts, entries, metadata) if is_there else None,
         )
         for position, journal, leaf, is_there, *facts in rows
     ]
@@ -297,10 +305,11 @@ def _content(
     journal: str,
     facts: Sequence[Any],
     entries: Mapping[tuple[str, str], tuple[SealedEntry, ...]],
+    metadata: Mapping[tuple[str, str], Metadata],
 ) -> JournalContent:
     kind, origin, create_time, effective_time = facts
-    legs = entries.get((tenant, journal), ())
-    return JournalContent(tenant, journal, kind, origin, create_time, effective_time, legs)
+    legs, written = entries.get((tenant, journal), ()), metadata.get((tenant, journal), ())
+    return JournalContent(tenant, journal, kind, origin, create_time, effective_time, legs, written)
 
 
 def _head(tenant: str, row: Sequence[Any]) -> Head:

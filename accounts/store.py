@@ -5,7 +5,6 @@ It opens no transaction and decides nothing; what moves money is in ledger_store
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -20,7 +19,6 @@ from accounts.model import (
     Customer,
     Entry,
     Identifier,
-    Journal,
     JournalKind,
     KycState,
     Tenant,
@@ -329,28 +327,6 @@ async def entries_between(
 ) -> list[Entry]:
     """An account's entries with sequences above `after`, up to `up_to`, the oldest first."""
     return [to_entry(row) for row in await fetch(conn, _ENTRIES_BETWEEN, (tenant, account, after, up_to, limit))]
-
-
-async def journal(conn: AsyncConnection, tenant: str, journal_id: str) -> Journal | None:
-    """A journal with its entries in the order of the legs."""
-    try:
-        key = uuid.UUID(journal_id)
-    except ValueError:
-        return None
-    rows = await conn.execute(
-        text(
-            f"SELECT {ENTRY}, j.create_time, j.effective_time FROM entries AS e"  # noqa: S608
-            " JOIN journals AS j USING (tenant, journal)"
-            " WHERE e.tenant = :tenant AND e.journal = :journal ORDER BY e.leg"
-        ),
-        {"tenant": tenant, "journal": key},
-    )
-    found = rows.all()
-    entries = tuple(to_entry(row[:-2]) for row in found)
-    if not entries or entries[0].journal != journal_id:
-        return None
-    first, (*_, create_time, effective_time) = entries[0], found[0]
-    return Journal(first.journal, first.kind, first.origin, create_time, effective_time, entries)
 
 
 async def owned_accounts(conn: AsyncConnection, tenant: str, customer: str, ids: Collection[str]) -> set[str]:

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from accounts.history import Head, JournalContent, SealedEntry
 from accounts.merkle import HASH_BYTES
+from accounts.model import Metadata
 from florin.accounts.v1 import journal_pb2, sealed_pb2
 from local.state import MeshError
 
@@ -25,7 +26,7 @@ FORMAT = "florin-journals/1"
 _HEADER = {"format", "tenant", "keys"}
 _HEAD = {"treeSize", "rootHash", "time", "keyId", "signature"}
 _PLACE = {"position", "leaf", "journal"}
-_CONTENT = {"kind", "origin", "createTime", "effectiveTime", "entries"}
+_CONTENT = {"kind", "origin", "createTime", "effectiveTime", "entries", "metadata"}
 _ENTRY = {"account", "sequence", "currency", "amount", "balanceAfter"}
 _TENANT = re.compile(r"[a-z][a-z0-9-]{0,30}")  # as a token's; what is of this form can stand in a terminal
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -68,6 +69,8 @@ def journal_line(sealed: sealed_pb2.SealedJournal) -> str:
             "effectiveTime": _microseconds(sealed.journal.effective_time),
             "entries": [_entry(entry) for entry in sealed.journal.entries],
         }
+        if sealed.journal.metadata:
+            line["metadata"] = dict(sorted(sealed.journal.metadata.items()))
     return _line(line)
 
 
@@ -150,6 +153,7 @@ def read_item(line: bytes, tenant: str) -> ExportedJournal | Head:
         _number(value, "createTime"),
         _number(value, "effectiveTime"),
         _entries(value),
+        _metadata(value),
     )
     return ExportedJournal(position, journal, leaf, content)
 
@@ -266,6 +270,13 @@ def _bytes(value: dict[str, Any], name: str) -> bytes:
         return bytes.fromhex(_text(value, name))
     except ValueError:
         raise LineWrong(f"its {name} is not in hexadecimal") from None
+
+
+def _metadata(value: dict[str, Any]) -> Metadata:
+    found = value.get("metadata", {})
+    if not isinstance(found, dict):
+        raise LineWrong("its metadata is no object")
+    return tuple((key, _text(found, key)) for key in found)
 
 
 def _entries(value: dict[str, Any]) -> tuple[SealedEntry, ...]:

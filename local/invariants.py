@@ -241,6 +241,44 @@ SINGLE: tuple[tuple[str, str, str], ...] = (
             " OR (i.state = 'DECLINED' AND t.state <> 'DECLINED'))"
         ),
     ),
+    # What the bank posts itself says so, is audited, and is found by its accounts and by what is written on it.
+    (
+        "INV-6",
+        "accounts",
+        (
+            "SELECT j.tenant || '/journals/' || j.journal || ' of kind ' || j.kind || ' has the origin ' || j.origin"
+            " FROM journals AS j WHERE (j.kind = 4) <> (j.origin = 'manual' OR j.origin LIKE 'manual/%')"
+        ),
+    ),
+    (
+        "INV-6",
+        "accounts",
+        (
+            "SELECT j.tenant || '/journals/' || j.journal || ' was posted by the bank itself and is not audited'"
+            " FROM journals AS j WHERE j.kind = 4 AND NOT EXISTS (SELECT 1 FROM audit AS a"
+            " WHERE a.tenant = j.tenant AND a.action = 'post_journal' AND a.resource = 'journals/' || j.journal)"
+        ),
+    ),
+    (
+        "INV-6",
+        "accounts",
+        (
+            "SELECT tenant || '/journals/' || journal || ' is not found by what it touches: accounts/' || account"
+            " FROM (SELECT DISTINCT e.tenant, e.account, e.journal, j.create_time FROM journals AS j"
+            " JOIN entries AS e USING (tenant, journal) WHERE j.kind = 4) AS touched"
+            " FULL JOIN journal_accounts AS found USING (tenant, account, journal)"
+            " WHERE touched.create_time IS DISTINCT FROM found.create_time"
+        ),
+    ),
+    (
+        "INV-6",
+        "accounts",
+        (
+            "SELECT m.tenant || '/journals/' || m.journal || ' has metadata, and is none that may have some: ' || m.key"
+            " FROM journal_metadata AS m LEFT JOIN journals AS j USING (tenant, journal)"
+            " WHERE j.kind IS DISTINCT FROM 4 OR m.create_time <> j.create_time"
+        ),
+    ),
     (
         "INV-8",
         "compliance",
@@ -260,6 +298,7 @@ COUNTS: tuple[tuple[str, str, str], ...] = (
     ("INV-1", "accounts", "SELECT count(*) FROM journals"),
     ("INV-2", "accounts", "SELECT count(*) FROM entries"),
     ("INV-3", "accounts", "SELECT count(*) FROM accounts"),
+    ("INV-6", "accounts", "SELECT count(*) FROM journals WHERE kind = 4"),
     ("INV-5", "transactions", "SELECT count(*) FROM transfers WHERE request_id <> ''"),
     ("INV-8", "compliance", "SELECT count(*) FROM reservations"),
 )

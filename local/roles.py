@@ -49,6 +49,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "events:read",
         "webhooks:read",
         "ledger:audit",
+        "journals:read",
         "fees:read",
         "rates:read",
     ),
@@ -59,6 +60,8 @@ ROLES: dict[str, tuple[str, ...]] = {
         "transfers:read",
         "transfers:write",
         "ledger:fund",
+        "journals:read",
+        "journals:write",
         "calendars:write",
         "limits:write",
         "rules:write",
@@ -73,6 +76,14 @@ ROLES: dict[str, tuple[str, ...]] = {
         "rates:read",
         "rates:write",
         "rails:resolve",
+    ),
+    "bookkeeper": (
+        "customers:read",
+        "accounts:read",
+        "journals:read",
+        "journals:write",
+        "journals:customers",
+        "events:read",
     ),
 }
 """Role → scopes. A customer's token also names its customer and reaches only what is that customer's."""

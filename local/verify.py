@@ -60,7 +60,8 @@ CLAIMS = {
     "INV-3": "no hold or posting makes the available balance negative",
     "INV-4": "the services' roles cannot change or delete what is append-only",
     "INV-5": "one request_id has one effect, a run of a schedule pays once, a deposit is credited once",
-    "INV-6": "a transfer has its journal, with fee and exchange, exactly when it completed, and no hold outlives it",
+    "INV-6": "a transfer has its journal, with fee and exchange, exactly when it completed, and no hold outlives it;"
+    " a journal that is no transfer's was audited",
     "INV-7": "every change of state has exactly one event",
     "INV-8": "a limit's use is the sum of its live and captured reservations",
     "INV-9": "every journal is what was sealed, in a signed log that was only added to",

@@ -34,6 +34,10 @@ _ENTRIES = (
     "SELECT e.journal::text, e.account, e.sequence, e.currency, e.amount, e.balance_after FROM entries AS e"
     " JOIN unnest(%s::uuid[]) AS k(journal) USING (journal) WHERE e.tenant = %s ORDER BY e.journal, e.leg"
 )
+_METADATA = (
+    "SELECT m.journal::text, m.key, m.value FROM journal_metadata AS m JOIN unnest(%s::uuid[]) AS k(journal)"
+    " USING (journal) WHERE m.tenant = %s"
+)
 # In the order in which the subtrees become complete.
 _NODES = "SELECT level, number, hash FROM tree_nodes WHERE tenant = %s ORDER BY (number + 1) << level::integer, level"
 _HEADS = (
@@ -99,14 +103,25 @@ def _contents(
         entries: dict[str, list[SealedEntry]] = {}
         for journal, *values in accounts.execute(_ENTRIES, ([row[1] for row in rows], tenant)):
             entries.setdefault(journal, []).append(SealedEntry(*values))
+        # Of any journal: what is written on one that had nothing when it was sealed is a change of it.
+        metadata: dict[str, list[tuple[str, str]]] = {}
+        for journal, key, value in accounts.execute(_METADATA, ([row[1] for row in rows], tenant)):
+            metadata.setdefault(journal, []).append((key, value))
         for position, journal, leaf, is_there, *facts in rows:
-            content = _content(tenant, journal, facts, entries.get(journal, ())) if is_there else None
+            written = metadata.get(journal, ())
+            content = _content(tenant, journal, facts, entries.get(journal, ()), written) if is_there else None
             yield position, journal, bytes(leaf), content
 
 
-def _content(tenant: str, journal: str, facts: Sequence[Any], entries: Iterable[SealedEntry]) -> JournalContent:
+def _content(
+    tenant: str,
+    journal: str,
+    facts: Sequence[Any],
+    entries: Iterable[SealedEntry],
+    metadata: Iterable[tuple[str, str]],
+) -> JournalContent:
     kind, origin, create_time, effective_time = facts
-    return JournalContent(tenant, journal, kind, origin, create_time, effective_time, tuple(entries))
+    return JournalContent(tenant, journal, kind, origin, create_time, effective_time, tuple(entries), tuple(metadata))
 
 
 class _Nodes:

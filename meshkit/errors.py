@@ -300,6 +300,19 @@ class PageTokenInvalid(DomainError):
         )
 
 
+class FilterInvalid(DomainError):
+    """The filter cannot be understood; `position` is the first character that cannot, from 0."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = errors_pb2.REASON_FILTER_INVALID
+
+    def __init__(self, position: int, why: str) -> None:
+        super().__init__(
+            f"The filter cannot be understood at character {position + 1}: {why}.",
+            metadata={"field": "filter", "position": str(position + 1)},
+        )
+
+
 class EtagMismatch(DomainError):
     """Somebody else changed the resource."""
 

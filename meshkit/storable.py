@@ -39,13 +39,25 @@ def _walk(
     enter: Callable[[Any], bool],
 ) -> Iterator[Violation]:
     for field, value in message.ListFields():
-        for index, one in enumerate(value) if field.is_repeated else ((None, value),):
-            here = f"{path}{field.name}" if index is None else f"{path}{field.name}[{index}]"
+        for where, one in _items(field, value):
+            here = f"{path}{field.name}{where}"
             wrong = look(field, one)
             if wrong:
                 yield here, wrong
             elif isinstance(one, Message) and enter(one.DESCRIPTOR):
                 yield from _walk(one, f"{here}.", look, enter)
+
+
+def _items(field: FieldDescriptor, value: Any) -> Iterator[tuple[str, object]]:
+    """What a field holds, each with its place in it: keys and values of a map, items of a list, or the one value."""
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        for number, (key, one) in enumerate(value.items()):
+            yield f"[{number}].key", key
+            yield f"[{number}].value", one
+    elif field.is_repeated:
+        yield from ((f"[{index}]", one) for index, one in enumerate(value))
+    else:
+        yield "", value
 
 
 def _nul(_field: FieldDescriptor, value: object) -> str:

@@ -12,19 +12,6 @@ from meshkit.errors import DomainError, error_info
 from transactions.model import AccountType
 
 
-class FilterInvalid(DomainError):
-    """A ListTransfers filter that cannot be understood."""
-
-    code = grpc.StatusCode.INVALID_ARGUMENT
-    reason = errors_pb2.REASON_FILTER_INVALID
-
-    def __init__(self, position: int, why: str) -> None:
-        super().__init__(
-            f"The filter cannot be understood at character {position + 1}: {why}.",
-            metadata={"field": "filter", "position": str(position + 1)},
-        )
-
-
 class IdentifierInvalid(DomainError):
     """An IBAN whose check digits are wrong."""
 

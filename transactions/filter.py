@@ -1,72 +1,13 @@
-"""The filters of lists: a subset of AIP-160 as typed conditions; it must not reach the database as text."""
+"""What the lists of this service can be filtered by; the grammar is the kit's."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
 from enum import StrEnum
 
-from transactions.errors import FilterInvalid
+from meshkit.filters import EQUAL, ORDERED, Fields, integer, text, time
 from transactions.model import State
 from transactions.schedule import ScheduleState
-
-Value = str | int | datetime
-Fields = Mapping[str, tuple[Callable[[str], Value], tuple[str, ...]]]
-"""Field → what reads its values, and the operators that it can be compared with."""
-
-_TERM = re.compile(
-    r'\s*(?P<field>[a-z_.]+)\s*(?P<operator>!=|<=|>=|=|<|>)\s*(?P<value>"(?:[^"\\]|\\.)*"|[A-Za-z0-9_./:+-]+)'
-)
-_AND = re.compile(r"\s+AND\s+")
-_ORDERED = ("=", "!=", "<", "<=", ">", ">=")
-_EQUAL = ("=", "!=")
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One term: a field of what is listed, an SQL operator, a value of the field's type."""
-
-    field: str
-    operator: str
-    value: Value
-
-
-def parse(text: str, fields: Fields) -> list[Condition]:
-    """The terms of a filter over `fields`, all of which have to hold. Raises FilterInvalid with the position."""
-    conditions: list[Condition] = []
-    position = 0
-    while text[position:].strip():
-        term = _TERM.match(text, position)
-        if term is None:
-            raise FilterInvalid(position, "expected a term such as state = COMPLETED")
-        conditions.append(_condition(term, fields))
-        position = term.end()
-        if not text[position:].strip():
-            break
-        separator = _AND.match(text, position)
-        if separator is None:
-            raise FilterInvalid(position, "terms are joined by AND")
-        position = separator.end()
-        if not text[position:].strip():
-            raise FilterInvalid(position, "a term is missing after AND")
-    return conditions
-
-
-def _condition(term: re.Match[str], fields: Fields) -> Condition:
-    field, operator, raw = term["field"], term["operator"], term["value"]
-    known = fields.get(field)
-    if known is None:
-        raise FilterInvalid(term.start("field"), f"there is no field {field}; there are {', '.join(fields)}")
-    read, operators = known
-    if operator not in operators:
-        raise FilterInvalid(term.start("operator"), f"{field} can be compared with {' '.join(operators)}")
-    value = re.sub(r"\\(.)", r"\1", raw[1:-1]) if raw.startswith('"') else raw
-    try:
-        return Condition(field, "<>" if operator == "!=" else operator, read(value))
-    except ValueError as error:
-        raise FilterInvalid(term.start("value"), str(error)) from None
 
 
 def _state(states: type[StrEnum]) -> Callable[[str], str]:
@@ -79,50 +20,28 @@ def _state(states: type[StrEnum]) -> Callable[[str], str]:
     return read
 
 
-def _integer(value: str) -> int:
-    if not re.fullmatch(r"-?[0-9]{1,18}", value):
-        raise ValueError(f"{value} is no number of minor units")
-    return int(value)
-
-
-def _time(value: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise ValueError(f"{value} is no time; write it like 2026-01-01T00:00:00Z") from None
-    if moment.tzinfo is None:
-        raise ValueError(f"{value} has no time zone; end it with Z for UTC")
-    return moment
-
-
 def _calendar(value: str) -> str:
-    return _text(value).removeprefix("holidayCalendars/")
-
-
-def _text(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("text cannot hold a zero byte")
-    return value
+    return text(value).removeprefix("holidayCalendars/")
 
 
 TRANSFERS: Fields = {
-    "state": (_state(State), _EQUAL),
-    "debit_account": (_text, _EQUAL),
-    "credit_account": (_text, _EQUAL),
-    "request_id": (_text, _EQUAL),
-    "end_to_end_id": (_text, _EQUAL),
-    "amount.minor_units": (_integer, _ORDERED),
-    "amount.currency_code": (_text, _EQUAL),
-    "create_time": (_time, _ORDERED),
+    "state": (_state(State), EQUAL),
+    "debit_account": (text, EQUAL),
+    "credit_account": (text, EQUAL),
+    "request_id": (text, EQUAL),
+    "end_to_end_id": (text, EQUAL),
+    "amount.minor_units": (integer, ORDERED),
+    "amount.currency_code": (text, EQUAL),
+    "create_time": (time, ORDERED),
 }
 SCHEDULES: Fields = {
-    "state": (_state(ScheduleState), _EQUAL),
-    "debit_account": (_text, _EQUAL),
-    "credit_account": (_text, _EQUAL),
-    "end_to_end_id": (_text, _EQUAL),
-    "holiday_calendar": (_calendar, _EQUAL),
-    "amount.minor_units": (_integer, _ORDERED),
-    "amount.currency_code": (_text, _EQUAL),
-    "create_time": (_time, _ORDERED),
-    "next_run_time": (_time, _ORDERED),
+    "state": (_state(ScheduleState), EQUAL),
+    "debit_account": (text, EQUAL),
+    "credit_account": (text, EQUAL),
+    "end_to_end_id": (text, EQUAL),
+    "holiday_calendar": (_calendar, EQUAL),
+    "amount.minor_units": (integer, ORDERED),
+    "amount.currency_code": (text, EQUAL),
+    "create_time": (time, ORDERED),
+    "next_run_time": (time, ORDERED),
 }

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from transactions.filter import Condition
+from meshkit.filters import Condition
 
 
 async def page(

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import audit, clock, iban, idempotency, money, pages
 from meshkit.database import Database
 from meshkit.errors import PageTokenInvalid, RecordedRefusal, RequestInvalid, StaffOnly
+from meshkit.filters import parse
 from meshkit.identity import Call, Principal
 from transactions import errors, exchange, exchange_errors, rail_errors, rail_model, store
 from transactions import filter as filters
@@ -176,7 +177,7 @@ class Transfers:
         self, principal: Principal, filter_text: str, page_size: int, page_token: str
     ) -> tuple[list[Transfer], str]:
         """A page of transfers, the newest first, and the next page's token. Raises FilterInvalid, PageTokenInvalid."""
-        conditions = filters.parse(filter_text, filters.TRANSFERS)
+        conditions = parse(filter_text, filters.TRANSFERS)
         scope = f"{principal.tenant}\0{principal.customer or ''}\0{filter_text}"
         position = pages.decode("transfers", scope, page_token, shape=(str, str))
         after = position_of(position) if position else None

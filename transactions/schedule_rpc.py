@@ -17,6 +17,7 @@ from meshkit import clock, idempotency, identity, pages
 from meshkit.cipher import Cipher
 from meshkit.database import Database, until_not_raced
 from meshkit.errors import UpdateMaskInvalid
+from meshkit.filters import parse
 from meshkit.identity import Call
 from transactions import calendar_store, schedule_messages, schedule_operations, schedule_store
 from transactions import filter as filters
@@ -72,7 +73,7 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
     async def ListSchedules(self, request: pb.ListSchedulesRequest, context: Any) -> pb.ListSchedulesResponse:
         """See the contract."""
         who = identity.current().who
-        conditions = filters.parse(request.filter, filters.SCHEDULES)
+        conditions = parse(request.filter, filters.SCHEDULES)
         scope = f"{who.tenant}\0{who.customer or ''}\0{request.filter}"
         position = pages.decode("schedules", scope, request.page_token, shape=(str, str))
         after = position_of(position) if position else None

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import clock
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
+from meshkit.filters import Condition
 from transactions import listing
-from transactions.filter import Condition
 from transactions.schedule import HolidayCalendar, Run, Schedule
 from transactions.schedule_rows import (
     COLUMNS,

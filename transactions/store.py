@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import clock, outbox
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
+from meshkit.filters import Condition
 from transactions import events, listing
-from transactions.filter import Condition
 from transactions.model import Transfer, Verdict
 from transactions.rows import COLUMNS, intent_columns, outcome_columns, priced_columns, transfer_from
 

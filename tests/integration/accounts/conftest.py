@@ -22,6 +22,7 @@ from accounts.settings import Settings
 from florin.accounts.v1 import account_service_pb2 as pb
 from florin.accounts.v1.account_service_pb2_grpc import AccountServiceStub
 from florin.accounts.v1.balance_service_pb2_grpc import BalanceServiceStub
+from florin.accounts.v1.journal_service_pb2_grpc import JournalServiceStub
 from florin.accounts.v1.ledger_service_pb2_grpc import LedgerServiceStub
 from florin.accounts.v1.overdraft_service_pb2_grpc import OverdraftServiceStub
 from florin.common.v1 import money_pb2
@@ -179,6 +180,7 @@ class Service:
     edge_on_internal: LedgerServiceStub
     overdrafts: OverdraftServiceStub
     balances: BalanceServiceStub
+    journals: JournalServiceStub
     tenant: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:12]}")
 
     def token(self, role: str, **claims: Any) -> tuple[tuple[str, str], ...]:
@@ -188,7 +190,7 @@ class Service:
 
     async def call(self, method: str, request: Any, role: str = "operator", **claims: Any) -> Any:
         """Calls a public method as a role."""
-        stubs = (self.public, self.overdrafts, self.balances)
+        stubs = (self.public, self.overdrafts, self.balances, self.journals)
         stub = next(stub for stub in stubs if hasattr(stub, method))
         return await getattr(stub, method)(request, metadata=self.token(role, **claims), timeout=5)
 
@@ -251,6 +253,7 @@ async def service(parts: real.Parts, running: lifecycle.Running) -> AsyncIterato
             LedgerServiceStub(edge),
             OverdraftServiceStub(edge),
             BalanceServiceStub(edge),
+            JournalServiceStub(edge),
         )
         await made.call("CreateTenant", pb.CreateTenantRequest(tenant_id=made.tenant, time_zone="Europe/Vienna"))
         yield made

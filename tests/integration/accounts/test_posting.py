@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from accounts import posting
+from accounts import orders, posting
 from accounts.book import Cancel, Release
 from accounts.model import AccountType
 from accounts.posting import Item
@@ -162,7 +162,7 @@ async def test_replicas_that_fund_for_one_request_at_once_agree(ledger: Ledger, 
                 fingerprint=b"same",
                 deadline=float("inf"),
             )
-            step = posting.funding_step(
+            step = orders.funding_step(
                 call,
                 account="accounts/a",
                 settlement_account="accounts/settlement",

@@ -56,6 +56,34 @@ def test_the_bytes_that_are_hashed_and_signed_never_change() -> None:
     )
 
 
+def test_metadata_have_a_leaf_of_another_form() -> None:
+    """By the definition in sealed.proto: another first text, and pairs in the order of their keys' bytes at the end, in
+    whatever order they come."""
+
+    def text(value: str) -> bytes:
+        return len(value.encode()).to_bytes(4, "big") + value.encode()
+
+    plain = JOURNAL.canonical()
+    head = text("florin.accounts.v1.SealedJournal")
+    assert plain.startswith(head)
+    wanted = (
+        text("florin.accounts.v1.SealedJournalWithMetadata")
+        + plain.removeprefix(head)
+        + (3).to_bytes(8, "big")
+        + (text("b") + text("2") + text("bb") + text("1") + text("é") + text("ü"))
+    )
+    pairs = (("é", "ü"), ("bb", "1"), ("b", "2"))
+    for metadata in (pairs, pairs[::-1]):
+        assert dataclasses.replace(JOURNAL, metadata=metadata).canonical() == wanted
+
+
+@given(*(st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=3) for _ in range(2)))
+def test_other_metadata_are_other_bytes(first: dict[str, str], second: dict[str, str]) -> None:
+    """No two sets of metadata have a leaf in common, none at all included."""
+    leaves = {dataclasses.replace(JOURNAL, metadata=tuple(one.items())).canonical() for one in (first, second)}
+    assert len(leaves) == (1 if first == second else 2)
+
+
 @given(st.data())
 def test_every_field_of_a_journal_is_in_its_leaf(data: st.DataObject) -> None:
     """A journal that differs in any field of itself or of an entry has other bytes."""
@@ -65,6 +93,9 @@ def test_every_field_of_a_journal_is_in_its_leaf(data: st.DataObject) -> None:
         part = data.draw(st.sampled_from(dataclasses.fields(SealedEntry)))
         entry = dataclasses.replace(changed[0], **{part.name: _other(getattr(changed[0], part.name))})
         changed = data.draw(st.sampled_from([(entry, changed[1]), changed[:1], changed[::-1], (*changed, entry)]))
+    elif field.name == "metadata":
+        changed = data.draw(st.dictionaries(st.text(max_size=3), st.text(max_size=3), min_size=1)).items()
+        changed = tuple(changed)
     else:
         changed = _other(changed)
     assert dataclasses.replace(JOURNAL, **{field.name: changed}).canonical() != JOURNAL.canonical()
@@ -83,6 +114,9 @@ def test_what_no_journal_can_have_has_no_bytes(wrong: Any) -> None:
         dataclasses.replace(JOURNAL, origin=7).canonical()
     with pytest.raises(ValueError, match="surrogates"):
         dataclasses.replace(JOURNAL, origin="\ud800").canonical()
+    for pair in ((None, "v"), ("k", None)):
+        with pytest.raises(ValueError, match="not a text"):
+            dataclasses.replace(JOURNAL, metadata=(pair,)).canonical()  # type: ignore[arg-type]
 
 
 def test_a_journal_that_does_not_sum_to_zero_is_told_by_its_currency() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from florin.accounts.v1 import journal_service_pb2
 from florin.transactions.v1 import schedule_pb2, transfer_service_pb2
 from meshkit import interceptors, storable
 from meshkit.errors import RequestInvalid
@@ -19,6 +20,14 @@ def test_a_nul_character_is_found_wherever_it_stands() -> None:
         ("requests[1].end_to_end_id", "holds a NUL character"),
         ("requests[1].request_id", "holds a NUL character"),
     ]
+
+
+def test_a_nul_character_is_found_in_a_map() -> None:
+    """In a key as in a value."""
+    request = journal_service_pb2.PostJournalRequest(metadata={"a\0": "fine", "b": "x\0"})
+    found = storable.violations(request)
+    assert sorted(where.partition("]")[2] for where, _ in found) == [".key", ".value"]
+    assert storable.violations(journal_service_pb2.PostJournalRequest(metadata={"a": "b"})) == []
 
 
 def test_a_number_with_zero_bytes_is_no_nul_character() -> None:

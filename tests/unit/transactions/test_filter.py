@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transactions import filter as filters
-from transactions.errors import FilterInvalid
-from transactions.filter import Condition
+from meshkit import filters
+from meshkit.errors import FilterInvalid
+from meshkit.filters import Condition
+from transactions.filter import TRANSFERS
 
 
 def parse(text: str) -> list[Condition]:
     """A filter of ListTransfers."""
-    return filters.parse(text, filters.TRANSFERS)
+    return filters.parse(text, TRANSFERS)
 
 
 def test_no_filter_is_no_condition() -> None:
