@@ -20,10 +20,12 @@ from meshkit import filters
 from meshkit.database import fetch
 from meshkit.filters import Condition
 
+# Each journal's entries are looked up for themselves: as a plain join the planner may go through all entries for each.
 _JOURNALS = (
-    f"SELECT {ENTRY}, j.create_time, j.effective_time FROM entries AS e"  # noqa: S608 - a constant
-    " JOIN journals AS j USING (tenant, journal)"
-    " WHERE e.tenant = %s AND e.journal = ANY(%s::uuid[]) ORDER BY e.journal, e.leg"
+    f"SELECT {ENTRY}, j.create_time, j.effective_time FROM unnest(%s::uuid[]) AS k(journal)"  # noqa: S608 - a constant
+    " JOIN journals AS j ON j.tenant = %s AND j.journal = k.journal CROSS JOIN LATERAL"
+    " (SELECT * FROM entries AS e WHERE e.tenant = j.tenant AND e.journal = j.journal OFFSET 0) AS e"
+    " ORDER BY e.journal, e.leg"
 )
 _METADATA = (
     "SELECT m.tenant, m.journal::text, m.key, m.value FROM journal_metadata AS m"
@@ -67,7 +69,7 @@ async def journals(conn: AsyncConnection, tenant: str, ids: Sequence[str]) -> di
     """Those of the journals that exist, by id."""
     entries: dict[str, list[Entry]] = {}
     times: dict[str, tuple[datetime, datetime]] = {}
-    for row in await fetch(conn, _JOURNALS, (tenant, list(ids))):
+    for row in await fetch(conn, _JOURNALS, (list(dict.fromkeys(ids)), tenant)):
         entry = to_entry(row[:-2])
         entries.setdefault(entry.journal, []).append(entry)
         times[entry.journal] = (row[-2], row[-1])

@@ -111,7 +111,7 @@ def logs(
 
 @app.command(epilog='Example:  grpcurl -cacert $(florin ca) -H "authorization: Bearer $(florin token --as teller)" …')
 def token(
-    role: Annotated[str, typer.Option("--as", help="customer, teller, compliance, auditor or operator.")],
+    role: Annotated[str, typer.Option("--as", help="customer, teller, compliance, auditor, operator or bookkeeper.")],
     customer: Annotated[str | None, typer.Option(help="The customer of a customer's token.")] = None,
     tenant: TenantOption = "demo",
     subject: Annotated[str | None, typer.Option(help="Who it is (sub); the role's name if absent.")] = None,

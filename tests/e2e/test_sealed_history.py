@@ -97,6 +97,7 @@ def leaf_of(tenant: str, journal: journal_pb2.Journal) -> bytes:
             )
             for entry in journal.entries
         ),
+        tuple(journal.metadata.items()),
     ).leaf()
 
 

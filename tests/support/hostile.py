@@ -174,6 +174,19 @@ def _into_dollars(request: Any, _: Mapping[str, str]) -> None:
     request.other_currency_code = "USD"
 
 
+def _two_legs(request: Any, names: Mapping[str, str]) -> None:
+    request.legs[0].ClearField("expected_version")
+    request.legs.add().CopyFrom(request.legs[0])
+    request.legs[1].amount.minor_units *= -1
+    for leg, name in zip(request.legs, (names["accounts"], names["credit_accounts"]), strict=True):
+        leg.account = name
+
+
+def _two_legs_each(request: Any, names: Mapping[str, str]) -> None:
+    for one in request.requests:
+        _two_legs(one, names)
+
+
 def _replay_all(request: Any, _: Mapping[str, str]) -> None:
     request.delivery = ""
     request.start_time.seconds = 1
@@ -212,6 +225,8 @@ _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
     "GetExchangeRate": _newest_version,
     "SetPositionAccount": _position,
     "CreateQuote": _into_dollars,
+    "PostJournal": _two_legs,
+    "BatchPostJournals": _two_legs_each,
 }
 """What a request of a method needs beyond sound fields."""
 

@@ -24,6 +24,7 @@ from florin.accounts.v1 import (
     account_service_pb2,  # noqa: F401 - fills the descriptor pool
     audit_service_pb2,  # noqa: F401
     balance_service_pb2,  # noqa: F401
+    journal_service_pb2,  # noqa: F401
     overdraft_service_pb2,  # noqa: F401
     statement_service_pb2,  # noqa: F401
 )
@@ -47,6 +48,7 @@ SERVICES = {
     "AccountService": "florin.accounts.v1.AccountService",
     "AuditService": "florin.accounts.v1.AuditService",
     "BalanceService": "florin.accounts.v1.BalanceService",
+    "JournalService": "florin.accounts.v1.JournalService",
     "OverdraftService": "florin.accounts.v1.OverdraftService",
     "StatementService": "florin.accounts.v1.StatementService",
     "TransferService": "florin.transactions.v1.TransferService",

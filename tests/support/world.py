@@ -15,6 +15,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from florin.accounts.v1 import audit_service_pb2 as audit_pb
 from florin.accounts.v1 import (
     balance_service_pb2,  # noqa: F401 - fills the descriptor pool
+    journal_service_pb2,  # noqa: F401
     ledger_service_pb2,  # noqa: F401
     overdraft_service_pb2,
     statement_service_pb2,
@@ -42,6 +43,7 @@ SERVICES = {
     "florin.accounts.v1.AccountService": "accounts",
     "florin.accounts.v1.AuditService": "accounts",
     "florin.accounts.v1.BalanceService": "accounts",
+    "florin.accounts.v1.JournalService": "accounts",
     "florin.accounts.v1.LedgerService": "accounts",
     "florin.accounts.v1.OverdraftService": "accounts",
     "florin.accounts.v1.StatementService": "accounts",

@@ -154,7 +154,7 @@ async def test_fifty_copies_at_once_are_one_journal(service: Service, books: Led
 
 @pytest.mark.parametrize("atomic", [None, False, True])
 async def test_an_answer_that_was_lost_is_given_again(
-    service: Service, books: Ledger, lost: list[Any], monkeypatch: pytest.MonkeyPatch, atomic: bool | None
+    service: Service, books: Ledger, lost: list[str], monkeypatch: pytest.MonkeyPatch, atomic: bool | None
 ) -> None:
     """The connection is lost at the commit, then all ends before the answer: asked again with the same request_id, it
     says what was done, which is done once."""
@@ -169,7 +169,7 @@ async def test_an_answer_that_was_lost_is_given_again(
     async def dies(*_: Any) -> dict[str, Any]:
         raise RuntimeError("the process ends here")
 
-    lost.append({service.tenant})
+    lost.append(service.tenant)
     with monkeypatch.context() as patch:
         patch.setattr(JournalService, "_journals", dies)
         assert await refusal(ask()) == "INTERNAL"

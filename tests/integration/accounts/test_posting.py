@@ -18,7 +18,7 @@ from accounts.settings import Settings
 from meshkit.batching import Batcher
 from meshkit.database import Database
 from meshkit.identity import Call, Principal
-from tests.integration.accounts.conftest import Ledger, reason
+from tests.integration.accounts.conftest import FUNDER, Ledger, reason
 
 
 @asynccontextmanager
@@ -184,7 +184,7 @@ async def test_refusals_are_stored_outcomes_too(ledger: Ledger) -> None:
     step = ledger.post(("a", -50), ("b", 50))
     first = (await ledger.apply(step))[0]
     assert reason(first.refusal) == "INSUFFICIENT_FUNDS"
-    await ledger.apply(ledger.post(("bank", -100), ("a", 100), actor=posting.Actor(None, may_fund=True)))
+    await ledger.apply(ledger.post(("bank", -100), ("a", 100), actor=FUNDER))
     assert (await ledger.apply(step))[0] == first
     assert (await ledger.balance("a")).posted == 100
 

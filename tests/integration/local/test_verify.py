@@ -563,6 +563,52 @@ def test_an_entry_with_other_times_than_its_journal_is_found(urls: Urls) -> None
     assert not found(urls)["INV-2"].violations
 
 
+def posted_by_the_bank(urls: Urls) -> str:
+    """A journal that the bank posted itself, with metadata and all that is kept of it; gives its id."""
+    journal = booked(urls)
+    for statement in (
+        "UPDATE journals SET kind = 4, origin = 'manual/x' WHERE journal = %s",
+        "INSERT INTO journal_accounts SELECT tenant, account, create_time, journal FROM entries WHERE journal = %s",
+        "INSERT INTO journal_metadata SELECT tenant, journal, 'run', 'x', create_time FROM journals WHERE journal = %s",
+        (
+            "INSERT INTO audit (tenant, subject, caller, method, request_id, action, resource, why)"
+            " SELECT tenant, 's', 'edge', 'm', 'r', 'post_journal', 'journals/' || journal, 'w' FROM journals"
+            " WHERE journal = %s"
+        ),
+    ):
+        execute(urls, "accounts", statement, journal)
+    return journal
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ("UPDATE journals SET origin = 'transfers/x'", "of kind 4 has the origin transfers/x"),
+        ("DELETE FROM audit", "was posted by the bank itself and is not audited"),
+        ("DELETE FROM journal_accounts WHERE account = 'b'", "is not found by what it touches: accounts/b"),
+        (
+            "UPDATE journal_accounts SET account = 'c' WHERE account = 'a'",
+            "is not found by what it touches: accounts/c",
+        ),
+        (
+            "UPDATE journal_accounts SET create_time = now() WHERE account = 'a'",
+            "is not found by what it touches: accounts/a",
+        ),
+        ("UPDATE journal_metadata SET create_time = now()", "has metadata, and is none that may have some: run"),
+        ("UPDATE journals SET kind = 1, origin = 'o'", "has metadata, and is none that may have some: run"),
+    ],
+)
+def test_a_journal_of_the_banks_own_that_is_not_whole_is_found(urls: Urls, change: str, wrong: str) -> None:
+    """What it was posted for, who posted it, and what it is found by."""
+    execute(urls, "accounts", "TRUNCATE audit")
+    journal = posted_by_the_bank(urls)
+    finding = found(urls)["INV-6"]
+    assert (finding.violations, finding.checked) == ([], 1)
+    execute(urls, "accounts", change)
+    assert f"demo/journals/{journal} {wrong}" in found(urls)["INV-6"].violations
+    execute(urls, "accounts", "TRUNCATE audit")
+
+
 def test_a_right_too_many_is_found(urls: Urls) -> None:
     """INV-4 is about what the role may do, not about what the code does."""
     execute(urls, "accounts", "GRANT UPDATE ON entries TO accounts_runtime")

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 from accounts import messages, seal_store, signing
 from accounts.history import Head, JournalContent, SealedEntry
 from accounts.merkle import Frontier
+from accounts.model import JournalKind
 from accounts.sealing import Sealer
 from accounts.settings import Settings
 from accounts.signing import Signer
@@ -545,3 +546,61 @@ async def test_a_journal_of_a_transaction_to_come_is_not_sealed_and_is_named(boo
     assert books.found() == [f"{books.tenant}/journals/{journal} is not sealed"]
     with books.superuser() as root:
         root.execute("DELETE FROM journals WHERE journal = %s", (journal,))
+
+
+async def with_metadata(books: Books, **metadata: str) -> str:
+    """A journal of the bank's own that is sealed; gives its id."""
+    made = books.ledger.post(("a", -1), ("b", 1))
+    step = replace(made, kind=JournalKind.MANUAL, origin="manual", metadata=tuple(metadata.items()))
+    (outcome,) = await books.ledger.apply(step)
+    while (await Sealer(books.ledger.db, books.signer, every_seconds=1).seal()).more:
+        pass
+    name: str = outcome.journal.journal
+    return name.removeprefix("journals/")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE journal_metadata SET value = 'x' WHERE journal = %s AND key = 'run'",
+        "UPDATE journal_metadata SET key = 'x' WHERE journal = %s AND key = 'run'",
+        "DELETE FROM journal_metadata WHERE journal = %s AND key = 'run'",
+        "DELETE FROM journal_metadata WHERE journal = %s",
+        "INSERT INTO journal_metadata SELECT tenant, journal, 'x', 'x', create_time FROM journals WHERE journal = %s",
+        "UPDATE journals SET effective_time = effective_time - interval '1 day' WHERE journal = %s",
+    ],
+)
+async def test_what_is_written_on_a_journal_is_sealed_with_it(books: Books, tmp_path: Path, change: str) -> None:
+    """Changed, added or taken away, it is named, in the database and in an export; so is a time that it counts from."""
+    journal = await with_metadata(books, run="2026-01", kind="accrual", note="ü")
+    assert books.found() == []
+    before = await books.export(tmp_path / "before")
+    assert books.offline(before) == []
+    with books.superuser() as root:
+        assert root.execute(change, (journal,)).rowcount
+    wrong = f"position 7, journals/{journal}: the journal is not what was sealed"
+    assert books.found() == [f"{books.tenant}: {wrong}"]
+    assert books.offline(await books.export(tmp_path / "after"))[0] == wrong
+    changed = before.read_text().replace('"run":"2026-01"', '"run":"2026-02"')
+    before.write_text(changed)
+    assert books.offline(before) == [wrong]
+
+
+async def test_what_is_written_on_a_payments_journal_is_found(books: Books) -> None:
+    """Nothing belongs there: it was sealed without, so whoever adds something changes it."""
+    with books.superuser() as root:
+        root.execute(
+            "INSERT INTO journal_metadata SELECT tenant, journal, 'x', 'x', create_time FROM journals"
+            " WHERE journal = %s",
+            (books.journals[2],),
+        )
+    assert books.found() == [f"{books.tenant}: {NOT_SEALED.format(*books.journals)}"]
+
+
+async def test_metadata_of_an_export_are_texts(books: Books, tmp_path: Path) -> None:
+    """Or the line is none."""
+    await with_metadata(books, run="x")
+    line = next(one for one in (await books.export(tmp_path / "x")).read_bytes().splitlines() if b'"metadata"' in one)
+    for metadata, why in ((b'{"run":1}', "no text"), (b"[]", "no object"), (b'{"run":"x","run":"y"}', "twice")):
+        with pytest.raises(LineWrong, match=why):
+            export_file.read_item(line.replace(b'{"run":"x"}', metadata), books.tenant)

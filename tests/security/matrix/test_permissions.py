@@ -15,6 +15,7 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from florin.accounts.v1 import journal_service_pb2
 from florin.transactions.v1 import transfer_service_pb2
 from local.roles import ROLES
 from meshkit.errors import error_info
@@ -33,7 +34,7 @@ NAMES_NOTHING = {
     *("CreateTenant", "CreateCustomer", "CreateWebhookEndpoint", "ImportExchangeRates", "CreateQuote"),
     *("ListExchangeRates", "ListPositionAccounts"),
     *("RollUpBalances", "ListOverdraftChanges", "ListOverdraftThresholds", "SetOverdraftThreshold"),
-    *("ListPaymentFiles", "UploadPaymentFile"),
+    *("ListPaymentFiles", "UploadPaymentFile", "ListJournals"),
     *("ListWithdrawals", "ListDeposits", "ListRailExceptions"),
 }
 """Methods that may be answered to a stranger, since they do not ask for one resource: the answer must hold none."""
@@ -87,7 +88,7 @@ def wrong(world: World, method: MethodDescriptor, role: str, situation: str, req
         if names_nothing and _is_served(refusal):
             return ""
         return "" if refusal.code == "NOT_FOUND" and refusal.reason.endswith("_NOT_FOUND") else "it has to be hidden"
-    if method.name in ("BatchCreateTransfers", "StreamTransfers"):
+    if method.name in ("BatchCreateTransfers", "StreamTransfers", "BatchPostJournals"):
         return "" if _all_hidden(method.name, answer.data) else "each item has to be hidden"
     if not names_nothing:
         return "it has to be hidden"
@@ -108,11 +109,13 @@ def _is_served(refusal: Refused | None) -> bool:
 
 
 def _all_hidden(method: str, data: bytes) -> bool:
-    results: Sequence[Any] = (
-        [transfer_service_pb2.StreamTransfersResponse.FromString(data)]
-        if method == "StreamTransfers"
-        else transfer_service_pb2.BatchCreateTransfersResponse.FromString(data).results
-    )
+    results: Sequence[Any]
+    if method == "StreamTransfers":
+        results = [transfer_service_pb2.StreamTransfersResponse.FromString(data)]
+    elif method == "BatchPostJournals":
+        results = journal_service_pb2.BatchPostJournalsResponse.FromString(data).results
+    else:
+        results = transfer_service_pb2.BatchCreateTransfersResponse.FromString(data).results
     reasons = {info.reason if (info := error_info(result.status)) else "" for result in results}
     return reasons == {"ACCOUNT_NOT_FOUND"}
 
@@ -154,7 +157,7 @@ def test_the_matrix_is_whole() -> None:
     """Every method of the contracts that has scopes is in it, and so is every role."""
     assert len(PUBLIC) == len({method.full_name for method in PUBLIC}) > 40
     assert {method.name for method in PUBLIC} > NAMES_NOTHING
-    assert set(ROLES) == {"customer", "teller", "compliance", "auditor", "operator"}
+    assert set(ROLES) == {"customer", "teller", "compliance", "auditor", "operator", "bookkeeper"}
 
 
 def test_nothing_failed_inside(mesh: Mesh) -> None:
