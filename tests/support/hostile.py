@@ -177,7 +177,7 @@ def _into_dollars(request: Any, _: Mapping[str, str]) -> None:
 def _two_legs(request: Any, names: Mapping[str, str]) -> None:
     request.legs[0].ClearField("expected_version")
     request.legs.add().CopyFrom(request.legs[0])
-    request.legs[1].amount.minor_units *= -1
+    request.legs[0].amount.minor_units *= -1
     for leg, name in zip(request.legs, (names["accounts"], names["credit_accounts"]), strict=True):
         leg.account = name
 
