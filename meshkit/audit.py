@@ -21,8 +21,8 @@ _INSERT = text(
 _INSERT_ALL = (
     "INSERT INTO audit (tenant, time, subject, caller, method, request_id, action, resource, before, after, why)"
     " SELECT r.tenant, now() + %s::interval, r.subject, r.caller, r.method, r.request_id, r.action, r.resource,"
-    " r.before::jsonb, r.after::jsonb, r.why FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],"
-    " %s::text[], %s::text[], %s::text[], %s::text[])"
+    " r.before::jsonb, r.after::jsonb, r.why FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[],"
+    " %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])"
     " AS r(tenant, subject, caller, method, request_id, action, resource, before, after, why)"
 )
 
