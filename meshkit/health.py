@@ -1,4 +1,7 @@
-"""The health port: /livez, /readyz with each check's result, and /metrics; plain HTTP, never exposed at the edge."""
+"""The health port: /livez, /readyz with each check's result, and /metrics; plain HTTP, never exposed at the edge.
+
+And the probe port, for platforms that probe by gRPC: they have no certificate, so it answers nothing but health.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 from aiohttp import web
+from grpc_health.v1 import health as grpc_health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from meshkit import logs, telemetry
 
 _CHECK_TIMEOUT_SECONDS = 2.0
 _POLL_SECONDS = 1.0
+LIVE = "live"
+"""What a liveness probe asks for: SERVING as long as the process answers. The empty name is readiness; a service whose
+database is away must not be killed for it."""
 _log = logs.get(__name__)
 
 Checks = Mapping[str, Callable[[], Awaitable[None]]]
@@ -99,3 +108,22 @@ async def serve(
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def serve_probes(
+    host: str, port: int | None, statuses: grpc_health.aio.HealthServicer
+) -> AsyncIterator[int | None]:
+    """Serves `statuses` on the probe port while the block runs; gives the port. Does nothing where there is none."""
+    if port is None:
+        yield None
+        return
+    await statuses.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
+    bound = server.add_insecure_port(f"{host}:{port}")
+    await server.start()
+    try:
+        yield bound
+    finally:
+        await server.stop(0)

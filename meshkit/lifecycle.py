@@ -73,6 +73,7 @@ class Running:
 
     grpc_port: int
     health_port: int
+    probe_port: int | None
     readiness: health.Readiness
     parts: Parts
 
@@ -142,7 +143,10 @@ async def _serving(
     if moved is not None:
         loops["sandbox-clock"] = functools.partial(moved.run, parts.on_clock_move)
     page = moved.told if moved is not None else None
-    async with health.serve(settings.host, settings.health_port, readiness, page) as health_port:
+    async with (
+        health.serve(settings.host, settings.health_port, readiness, page) as health_port,
+        health.serve_probes(settings.host, settings.probe_port, statuses) as probe_port,
+    ):
         workers = [asyncio.create_task(_keep_running(name, worker), name=name) for name, worker in loops.items()]
         try:
             await server.start()
@@ -150,7 +154,7 @@ async def _serving(
                 await parts.recover()
             await readiness.refresh()
             workers.append(asyncio.create_task(_keep_running("readiness", readiness.poll), name="readiness"))
-            yield Running(port, health_port, readiness, parts)
+            yield Running(port, health_port, probe_port, readiness, parts)
         finally:
             await _stop(settings, server, readiness, parts, workers, drain_seconds)
 

@@ -31,6 +31,9 @@ class ServiceSettings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     grpc_port: int = Field(..., ge=0, le=65535, description="Port of the gRPC server (mTLS); 0 picks one.")
     health_port: int = Field(..., ge=0, le=65535, description="Port of /livez, /readyz and /metrics; 0 picks one.")
+    probe_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of grpc.health.v1 alone, without TLS, for kubelets; none if absent."
+    )
 
     database_url: str = Field(..., description="postgresql+psycopg://role@host/database, without a password.")
     database_password_file: FilePath | None = Field(None, description="File with the runtime role's password.")
