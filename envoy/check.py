@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from local import binaries, certs
+from local import binaries, certs, issuer
 from local.state import SERVICES, State, open_state
 
 GENERATE = Path(__file__).resolve().with_name("generate.py")
@@ -31,7 +31,15 @@ def deployments(state: State) -> dict[str, list[str]]:
     large += ["--cors-origin", "https://app.example", "--rate-total", "5000", "--open-reflection"]
     for service in SERVICES:
         large += ["--upstream", f"{service}={service}:443"]
-    return {"numeric addresses, a plain issuer": small, "names, an issuer over TLS, traces, cross-origin": large}
+    kept = [*files, "--listen", "0.0.0.0:8443", "--admin", "127.0.0.1:9901", "--stats", "0.0.0.0:9902"]
+    kept += ["--issuer", "https://issuer.example", "--issuer-jwks-file", str(state.root / "jwks.json")]
+    for service in SERVICES:
+        kept += ["--upstream", f"{service}={service}:50051"]
+    return {
+        "numeric addresses, a plain issuer": small,
+        "names, an issuer over TLS, traces, cross-origin": large,
+        "an issuer's keys from a file, numbers for Prometheus": kept,
+    }
 
 
 def main() -> int:
@@ -43,6 +51,7 @@ def main() -> int:
         Path(folder).chmod(0o755)
         state = open_state(Path(folder) / "state")
         certs.ensure(state)
+        issuer.ensure(state)
         for what, arguments in deployments(state).items():
             configuration = Path(folder) / "envoy.json"
             write = [sys.executable, str(GENERATE), "--output", str(configuration), *arguments]

@@ -26,12 +26,15 @@ class EdgeSettings:
     upstreams: dict[str, tuple[str, ...]]
     """Service → its replicas."""
     issuer: str
-    issuer_jwks: str
     tls_cert: str
     tls_key: str
     ca: str
     client_cert: str
     client_key: str
+    issuer_jwks: str | None = None
+    """Where the issuer's keys are fetched from; either this or `issuer_jwks_file`."""
+    issuer_jwks_file: str | None = None
+    """A file with the issuer's keys, read at the start."""
     audience: str = "florin"
     issuer_ca: str = "/etc/ssl/certs/ca-certificates.crt"
     """What an https issuer's certificate must come from; Debian's place of the system's authorities."""
@@ -55,6 +58,55 @@ class EdgeSettings:
     streams_per_connection: int = 256
     open_reflection: bool = False
     """Whether reflection is answered without a token."""
+    stats: str | None = None
+    """Where /stats/prometheus of the admin interface, and nothing else of it, is shown to the inside."""
+
+
+def keys(settings: EdgeSettings) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The issuer's keys as Envoy's token filter has them, from an address or from a file. Raises EdgeError."""
+    if (settings.issuer_jwks is None) == (settings.issuer_jwks_file is None):
+        raise EdgeError("Give exactly one of --issuer-jwks and --issuer-jwks-file.")
+    if settings.issuer_jwks is None:
+        return None, {"filename": settings.issuer_jwks_file}
+    fetched = {
+        "http_uri": {"uri": settings.issuer_jwks, "cluster": "issuer", "timeout": "2s"},
+        "cache_duration": "300s",
+        # The edge starts without its issuer, and asks again every 5 s until it answers.
+        "async_fetch": {"fast_listener": True, "failed_refetch_duration": "5s"},
+        "retry_policy": {"num_retries": 3},
+    }
+    return fetched, None
+
+
+def stats_listener(settings: EdgeSettings) -> dict[str, Any] | None:
+    """A listener for Prometheus; None where nobody watches. The admin interface itself never leaves the machine."""
+    if settings.stats is None:
+        return None
+    router = {"@type": f"{TYPE}extensions.filters.http.router.v3.Router"}
+    manager = {
+        "@type": f"{TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "stats",
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "stats",
+                    "domains": ["*"],
+                    "routes": [
+                        {
+                            "match": {
+                                "path": "/stats/prometheus",
+                                "headers": [{"name": ":method", "string_match": {"exact": "GET"}}],
+                            },
+                            "route": {"cluster": "admin", "timeout": "10s"},
+                        }
+                    ],
+                }
+            ]
+        },
+    }
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    return {"name": "stats", "address": socket_address(settings.stats), "filter_chains": [chain]}
 
 
 def token_rules(settings: EdgeSettings) -> list[dict[str, Any]]:
@@ -89,12 +141,21 @@ def clusters(settings: EdgeSettings) -> Iterator[dict[str, Any]]:
     # Every service describes the whole public contract, so reflection survives the loss of any of them.
     everyone = [address for service in SERVICES for address in settings.upstreams[service]]
     yield _service_cluster(settings, "reflection", everyone, list(SERVICES))
-    issuer = urlsplit(settings.issuer_jwks)
+    if settings.issuer_jwks is not None:
+        yield _issuer_cluster(settings, settings.issuer_jwks)
+    if settings.otlp is not None:
+        yield {**_cluster("traces", [settings.otlp]), **_http2()}
+    if settings.stats is not None:
+        yield _cluster("admin", [settings.admin])
+
+
+def _issuer_cluster(settings: EdgeSettings, address: str) -> dict[str, Any]:
+    issuer = urlsplit(address)
     if issuer.scheme not in {"http", "https"} or not issuer.hostname:
-        raise EdgeError(f"--issuer-jwks must be an http or https address, not {settings.issuer_jwks!r}.")
+        raise EdgeError(f"--issuer-jwks must be an http or https address, not {address!r}.")
     if issuer.scheme == "http" and not (issuer.hostname == "localhost" or _is_loopback(issuer.hostname)):
         # Whoever could change the answer on its way could sign tokens of anybody.
-        raise EdgeError(f"--issuer-jwks must be https on another host, not {settings.issuer_jwks!r}.")
+        raise EdgeError(f"--issuer-jwks must be https on another host, not {address!r}.")
     port = issuer.port or (443 if issuer.scheme == "https" else 80)
     cluster = _cluster("issuer", [f"{issuer.hostname}:{port}"])
     if issuer.scheme == "https":
@@ -102,9 +163,7 @@ def clusters(settings: EdgeSettings) -> Iterator[dict[str, Any]]:
         names = [{"san_type": "DNS", "matcher": {"exact": issuer.hostname}}]
         context = {"validation_context": {**roots, "match_typed_subject_alt_names": names}}
         cluster["transport_socket"] = _tls({"sni": issuer.hostname, "common_tls_context": context})
-    yield cluster
-    if settings.otlp is not None:
-        yield {**_cluster("traces", [settings.otlp]), **_http2()}
+    return cluster
 
 
 def _service_cluster(

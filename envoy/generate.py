@@ -32,9 +32,11 @@ from edge_settings import (
     certificate,
     clusters,
     cross_origin,
+    keys,
     loopback,
     parse_upstreams,
     socket_address,
+    stats_listener,
     subject_buckets,
     token_rules,
     tracing,
@@ -52,6 +54,7 @@ def render(settings: EdgeSettings, contracts: Contracts | None = None) -> str:
     if missing:
         raise EdgeError(f"No upstream is given for {', '.join(missing)}.")
     longest_ms = max(method.deadline_ms for method in contracts.methods)
+    remote_keys, local_keys = keys(settings)
     values: dict[str, Any] = {
         "admin_address": socket_address(loopback(settings.admin)),
         "listen_address": socket_address(settings.listen),
@@ -69,7 +72,9 @@ def render(settings: EdgeSettings, contracts: Contracts | None = None) -> str:
         "connections": settings.connections,
         "issuer": settings.issuer,
         "audience": settings.audience,
-        "jwks_url": settings.issuer_jwks,
+        "remote_keys": remote_keys,
+        "local_keys": local_keys,
+        "stats_listener": stats_listener(settings),
         "token_rules": token_rules(settings),
         "public_descriptors": base64.b64encode(contracts.public_descriptors).decode(),
         "public_services": contracts.services,
@@ -86,12 +91,12 @@ def render(settings: EdgeSettings, contracts: Contracts | None = None) -> str:
 
 
 def _fill(node: Any, values: dict[str, Any]) -> Any:
-    """The template with every ${name} replaced; a key whose value becomes None is left out."""
+    """The template with every ${name} replaced; a key or an item whose value becomes None is left out."""
     if isinstance(node, dict):
         filled = {key: _fill(value, values) for key, value in node.items()}
         return {key: value for key, value in filled.items() if value is not None}
     if isinstance(node, list):
-        return [_fill(value, values) for value in node]
+        return [value for value in (_fill(item, values) for item in node) if value is not None]
     if isinstance(node, str) and node.startswith("${") and node.endswith("}"):
         return values[node[2:-1]]
     return node
@@ -115,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the replicas of a service, once for each of {', '.join(SERVICES)}; names are looked up again every 5 s",
     )
     need.add_argument("--issuer", required=True, metavar="URL", help="the `iss` of tokens")
-    need.add_argument("--issuer-jwks", required=True, metavar="URL", help="where the issuer's keys are")
+    where = need.add_mutually_exclusive_group(required=True)
+    where.add_argument("--issuer-jwks", metavar="URL", help="where the issuer's keys are, or")
+    where.add_argument("--issuer-jwks-file", metavar="FILE", help="a file with them, read at the start")
     need.add_argument("--tls-cert", required=True, metavar="FILE", help="the certificate that callers see")
     need.add_argument("--tls-key", required=True, metavar="FILE", help="its key")
     need.add_argument("--ca", required=True, metavar="FILE", help="what signs the services' certificates")
@@ -156,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         may.add_argument(
             f"--{name}", type=int, metavar="N", default=default[name.replace("-", "_")], help=f"{what} (%(default)s)"
         )
+    may.add_argument("--stats", metavar="HOST:PORT", help="where Prometheus may read Envoy's numbers, plain HTTP")
     may.add_argument("--open-reflection", action="store_true", help="describe the contracts without a token")
     return parser
 

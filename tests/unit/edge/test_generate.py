@@ -226,6 +226,28 @@ def test_the_admin_interface_stays_on_loopback(settings: Any) -> None:
         module.render(replace(settings, admin="0.0.0.0:9901"))
 
 
+def test_keys_from_a_file_need_no_issuer_to_ask(settings: Any) -> None:
+    """An issuer without an address, as that of an evaluation: its keys are read, nobody is asked for them."""
+    made = json.loads(
+        edge.generator().render(replace(settings, issuer_jwks=None, issuer_jwks_file="/etc/florin/issuer/jwks.json"))
+    )
+    assert "issuer" not in {one["name"] for one in made["static_resources"]["clusters"]}
+    filters = made["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    provider = next(one for one in filters if one["name"].endswith("jwt_authn"))["typed_config"]["providers"]["issuer"]
+    assert provider["local_jwks"] == {"filename": "/etc/florin/issuer/jwks.json"}
+    assert "remote_jwks" not in provider
+
+
+def test_prometheus_sees_the_numbers_and_nothing_else_of_the_admin_interface(settings: Any, rendered: Any) -> None:
+    """One path, to be read; without being asked for there is no such listener."""
+    assert [one["name"] for one in rendered["static_resources"]["listeners"]] == ["edge"]
+    made = json.loads(edge.generator().render(replace(settings, stats="0.0.0.0:9902")))
+    listener = made["static_resources"]["listeners"][0]
+    routes = listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]
+    assert [(one["match"]["path"], one["route"]["cluster"]) for one in routes] == [("/stats/prometheus", "admin")]
+    assert routes[0]["match"]["headers"] == [{"name": ":method", "string_match": {"exact": "GET"}}]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -234,6 +256,8 @@ def test_the_admin_interface_stays_on_loopback(settings: Any) -> None:
         ({"listen": "127.0.0.1:99999"}, "HOST:PORT"),
         ({"issuer_jwks": "file:///keys"}, "http"),
         ({"issuer_jwks": "http://issuer.example/keys"}, "https"),
+        ({"issuer_jwks_file": "/keys.json"}, "exactly one of --issuer-jwks and --issuer-jwks-file"),
+        ({"issuer_jwks": None}, "exactly one of --issuer-jwks and --issuer-jwks-file"),
         ({"rate_read": 0}, "rate"),
     ],
 )
