@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,13 +20,17 @@ _LIFETIME = timedelta(days=365)
 _RENEW_BEFORE = timedelta(days=30)
 
 
-def ensure(state: State) -> None:
-    """Makes the authority at first start, and every identity that is missing, damaged or about to expire."""
+def ensure(state: State, hosts: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Makes the authority at first start, and every identity that is missing, damaged or about to expire.
+
+    `hosts` are the identities to make, each with the DNS names that it is reached by beside its own; those of a mesh
+    on one machine if absent.
+    """
     authority, key = _authority(state)
-    for identity in IDENTITIES:
+    for identity, names in (hosts or dict.fromkeys(IDENTITIES, ())).items():
         certificate = _usable(*state.certificate(identity))
-        if certificate is None or not _signed_by(certificate, authority):
-            _issue(state, identity, authority, key)
+        if certificate is None or not _signed_by(certificate, authority) or not _is_reached_by(certificate, names):
+            _issue(state, identity, names, authority, key)
 
 
 def _authority(state: State) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -51,13 +56,20 @@ def _authority(state: State) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
     return certificate, key
 
 
-def _issue(state: State, identity: str, authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey) -> None:
+def _issue(
+    state: State,
+    identity: str,
+    hosts: Sequence[str],
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity)])
     names = [
         x509.UniformResourceIdentifier(f"spiffe://florin/{identity}"),
         x509.DNSName(identity),
         x509.DNSName("localhost"),
+        *(x509.DNSName(host) for host in hosts),
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
     ]
     certificate = (
@@ -125,6 +137,11 @@ def _names_its_key(certificate: x509.Certificate) -> bool:
     except x509.ExtensionNotFound:
         return False
     return True
+
+
+def _is_reached_by(certificate: x509.Certificate, hosts: Sequence[str]) -> bool:
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return set(hosts) <= set(names.get_values_for_type(x509.DNSName))
 
 
 def _signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -18,12 +18,12 @@ from local.state import MeshError, State, write_private
 ISSUER = "https://issuer.florin.local"
 AUDIENCE = "florin"
 LIFETIME_SECONDS = 1800
-_KEY_FILE = "issuer-key.json"
+KEY_FILE = "issuer-key.json"
 
 
 def ensure(state: State) -> None:
     """Makes the signing key at first start, and writes what it is verified with."""
-    path = state.secrets / _KEY_FILE
+    path = state.secrets / KEY_FILE
     if not path.exists():
         key = jwk.ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256", "kid": uuid.uuid4().hex[:16]})
         write_private(path, json.dumps(key.as_dict(private=True)))
@@ -72,13 +72,13 @@ def sign(state: State, claims: dict[str, object], header: dict[str, object] | No
 
 def _key(state: State) -> jwk.ECKey:
     try:
-        return jwk.ECKey.import_key(json.loads((state.secrets / _KEY_FILE).read_text()))
+        return jwk.ECKey.import_key(json.loads((state.secrets / KEY_FILE).read_text()))
     except FileNotFoundError:
         raise MeshError(
             f"No mesh was started in {state.root} yet, so it has no issuer; run `florin up` first."
         ) from None
     except (ValueError, JoseError):
-        path = state.secrets / _KEY_FILE
+        path = state.secrets / KEY_FILE
         raise MeshError(f"{path} is damaged; remove it, and the next start makes a new one.") from None
 
 
