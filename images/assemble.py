@@ -1,0 +1,58 @@
+"""Puts together what an image holds beside its packages: the code that it needs, compiled, and its entry point.
+
+`python images/assemble.py SERVICE TARGET` in the repository with its stubs made. A service gets meshkit, the stubs and
+its own folder; `operator` gets everything but the contracts' sources. The same sources give the same bytes: the file
+times are SOURCE_DATE_EPOCH, and compiled files do not depend on them.
+"""
+
+from __future__ import annotations
+
+import compileall
+import os
+import py_compile
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVICES = ("accounts", "transactions", "compliance", "notifications")
+OPERATOR = (*SERVICES, "local", "envoy")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyi", "*.pyc", "*.md", ".ready")
+
+
+def assemble(image: str, target: Path) -> None:
+    """Fills `target`/app and `target`/entrypoint, and compiles all that is below `target`."""
+    app = target / "app"
+    for folder in ("meshkit", *(OPERATOR if image == "operator" else (image,))):
+        shutil.copytree(ROOT / folder, app / folder, ignore=LEFT_OUT)
+    shutil.copytree(ROOT / "build" / "gen", app / "build" / "gen", ignore=LEFT_OUT)
+    module = "local" if image == "operator" else image
+    entrypoint = target / "entrypoint"
+    entrypoint.write_text(f'#!/bin/sh\nexec python -m {module} "$@"\n')
+    compiled = compileall.compile_dir(
+        str(target),
+        quiet=1,
+        stripdir=str(target),
+        prependdir="/opt/florin",
+        # Nobody changes a file of an image, so nobody has to compare them with what they were compiled from.
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+    if not compiled:
+        sys.exit("something cannot be compiled; its name is above")
+    normalize(target, int(os.environ.get("SOURCE_DATE_EPOCH", "0")))
+    entrypoint.chmod(0o755)
+
+
+def normalize(target: Path, moment: int) -> None:
+    """Gives everything one time, and modes that do not depend on who builds."""
+    for path in (*target.rglob("*"), target):
+        if not path.is_symlink():
+            runs = path.is_dir() or bool(path.stat().st_mode & 0o100)
+            path.chmod(0o755 if runs else 0o644)
+        os.utime(path, (moment, moment), follow_symlinks=False)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in {*SERVICES, "operator"}:
+        sys.exit(f"usage: python images/assemble.py {'|'.join((*SERVICES, 'operator'))} TARGET")
+    assemble(sys.argv[1], Path(sys.argv[2]))
