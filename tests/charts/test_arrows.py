@@ -1,0 +1,117 @@
+"""The network policies allow the arrows of the architecture and no others."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+import pytest
+
+from meshkit import policy
+from notifications import addresses
+from tests.support.arrows import Network, Party
+from tests.support.charts import SERVICES, Charts, Objects
+
+GRPC, METRICS, HTTPS, POSTGRES, NATS, ROUTES, DNS = 50051, 9001, 8443, 5432, 4222, 6222, 53
+PORTS = (GRPC, 50052, METRICS, HTTPS, 9901, 9902, POSTGRES, NATS, ROUTES, 8222, DNS, 443, 80)
+KUBE_DNS = Party("dns", {"k8s-app": "kube-dns"}, "kube-system")
+PROMETHEUS = Party("prometheus", {"app.kubernetes.io/name": "prometheus"}, "monitoring")
+STRANGER = Party("stranger", {"app": "stranger"}, "bank")
+NEIGHBOUR = Party("neighbour", {"app.kubernetes.io/name": "transactions"}, "elsewhere")
+DATABASE = Party("database", address="192.0.2.20")
+ISSUER = Party("issuer", address="192.0.2.10")
+INTERNET = Party("internet", address="93.184.216.34")
+METADATA = Party("metadata", address="169.254.169.254")
+PRIVATE = Party("private", address="10.1.2.3")
+Arrow = tuple[str, str, int]
+
+
+def parties(objects: Objects) -> dict[str, Party]:
+    """Every pod that is rendered, by component and name, and those around them."""
+    found = {}
+    for _, pod in objects.pods():
+        labels = pod["metadata"]["labels"]
+        name, component = labels["app.kubernetes.io/name"], labels["app.kubernetes.io/component"]
+        known = name if component in {"service", "edge", "broker", "database"} else f"{name}/{component}"
+        found[known] = Party(known, labels)
+    around = (KUBE_DNS, PROMETHEUS, STRANGER, NEIGHBOUR, DATABASE, ISSUER, INTERNET, METADATA, PRIVATE)
+    return {**found, **{one.name: one for one in around}}
+
+
+def common(*, database: str) -> set[Arrow]:
+    """The arrows of the picture that do not depend on where things are, with the database at `database`."""
+    arrows = set()
+    for service in SERVICES:
+        declared = policy.load(service)
+        arrows |= {(caller, service, GRPC) for caller in declared.callers}
+        arrows |= {(service, database, POSTGRES), (f"{service}/migration", database, POSTGRES)}
+        arrows |= {(service, "nats", NATS), (service, "dns", DNS), (f"{service}/migration", "dns", DNS)}
+    arrows |= {("streams/operator", "nats", NATS), ("streams/operator", "dns", DNS)}
+    arrows |= {("nats", "nats", ROUTES), ("nats", "dns", DNS), ("edge", "dns", DNS)}
+    arrows |= {("payment-check/check", "edge", HTTPS), ("payment-check/check", "dns", DNS)}
+    callers = ("internet", "private", "metadata", "database", "issuer", "stranger", "neighbour", "prometheus", "dns")
+    arrows |= {(caller, "edge", HTTPS) for caller in callers}
+    # Webhooks go to public addresses, whatever their port.
+    return arrows | {("notifications", "internet", port) for port in PORTS}
+
+
+EXPECTED = {
+    "evaluation": common(database="postgres"),
+    "production": common(database="database")
+    | {(name, "issuer", 443) for name in (*SERVICES, "edge")}
+    | {("prometheus", service, METRICS) for service in SERVICES}
+    | {("prometheus", "edge", 9902)},
+}
+
+
+@pytest.mark.parametrize("values", ["evaluation", "production"])
+def test_exactly_the_arrows_of_the_architecture_are_allowed(values: str, request: pytest.FixtureRequest) -> None:
+    """Each pair of parties, in both directions, at each port: what is allowed is what is drawn."""
+    objects: Objects = request.getfixturevalue(values)
+    known = parties(objects)
+    network = Network(objects.kind("NetworkPolicy"))
+    ours = {name for name, one in known.items() if not one.address and one.namespace == "bank" and one != STRANGER}
+    allowed = {
+        (source, target, port)
+        for source, target in product(known, known)
+        if source in ours or target in ours
+        for port in PORTS
+        if network.allows(known[source], known[target], port, "UDP" if port == DNS and target == "dns" else "TCP")
+    }
+    assert allowed == EXPECTED[values]
+
+
+def test_webhooks_reach_what_the_service_takes_for_public(evaluation: Objects) -> None:
+    """The policy's networks are those of notifications/addresses.py."""
+    rules = evaluation.one("NetworkPolicy", "notifications")["spec"]["egress"]
+    blocks = [peer["ipBlock"] for rule in rules for peer in rule["to"] if "ipBlock" in peer]
+    assert [block["cidr"] for block in blocks] == ["0.0.0.0/0", str(addresses._GLOBAL_UNICAST_V6)]
+    assert set(blocks[0]["except"]) == {str(one) for one in addresses._FORBIDDEN_V4}
+    assert set(blocks[1]["except"]) == {str(one) for one in addresses._FORBIDDEN_V6}
+
+
+def test_what_a_service_calls_is_what_its_policy_says(evaluation: Objects) -> None:
+    """The chart's table of callers and callees cannot drift from each policy.yaml."""
+    for service in SERVICES:
+        declared = policy.load(service)
+        found = evaluation.one("NetworkPolicy", service)["spec"]
+        targets = [
+            rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"]
+            for rule in found["egress"]
+            if rule["ports"] == [{"protocol": "TCP", "port": GRPC}]
+        ]
+        callers = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for peer in found["ingress"][0]["from"]]
+        assert (sorted(callers), sorted(targets)) == (sorted(declared.callers), sorted(declared.calls))
+
+
+def test_a_place_that_a_policy_needs_must_be_told(charts: Charts) -> None:
+    """Nothing is opened to everywhere for want of an address; the refusal says what to write."""
+    base = ("--set", "service=accounts", "--set", "tokens.issuer=https://i.example")
+    keys = ("--set", "tokens.jwksSecret=keys")
+    for arguments, named in (
+        ((*base, "--set", "tokens.jwksUrl=https://i.example/k"), "networkPolicy.issuer"),
+        ((*base, *keys, "--set", "database.host=db.example"), "networkPolicy.database"),
+        ((*base, *keys, "--set", "broker.url=tls://nats.example:4222"), "networkPolicy.broker"),
+        ((*base, *keys, "--set", "settings.otlp_endpoint=collector:4317"), "networkPolicy.traces"),
+    ):
+        assert re.search(rf"{named} is not set: .*say where", charts.refused("service", *arguments))

@@ -1,0 +1,129 @@
+"""One release of everything, or one for each service: the same pods, each with its own version and way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from tests.support.charts import (
+    NAMESPACE,
+    ROOT,
+    SERVICES,
+    SINGLE,
+    Charts,
+    Manifest,
+    Objects,
+    environment,
+    without_release,
+)
+
+
+def described(objects: Objects) -> dict[tuple[str, str], Manifest]:
+    """Kind and name → the object, without what only tells which release it is of."""
+    made = [without_release(one) for one in objects.every]
+    return {(one["kind"], one["metadata"]["name"]): one for one in made}
+
+
+def test_single_releases_are_the_umbrella_in_parts(charts: Charts, production: Objects, tmp_path: Path) -> None:
+    """With the same values, five releases render to the letter what the umbrella does for them."""
+    together = described(production)
+    whole = yaml.safe_load((ROOT / "charts" / "florin" / "values-production.yaml").read_text())
+    defaults = yaml.safe_load((ROOT / "charts" / "florin" / "values.yaml").read_text())
+    seen = set()
+    for name in (*SERVICES, "edge"):
+        mine = {**defaults[name], **whole.get(name, {})}
+        told = tmp_path / f"{name}.yaml"
+        shared = {**whole["global"], "image": {"pullPolicy": "IfNotPresent", **whole["global"]["image"]}}
+        told.write_text(yaml.safe_dump({**mine, "global": shared}))
+        chart = "edge" if name == "edge" else "service"
+        alone = described(charts.render(chart, "-f", str(told), release=name))
+        for key, one in alone.items():
+            assert one == together[key], key
+        seen |= set(alone)
+    left = {key for key in together if key not in seen}
+    assert {name.partition("-")[0] for _, name in left} == {"nats", "streams", "operator", "florin", "payment"}
+
+
+def test_a_migration_is_named_by_what_it_runs(charts: Charts) -> None:
+    """A Job never changes, so another image is another Job; the same one is the same, and is not run again."""
+    base = ("--set", "service=accounts", *SINGLE)
+    names = [
+        charts.render("service", *base, *more).one("Job", "accounts-migrate-*")["metadata"]["name"]
+        for more in ((), ("--set", "replicas=5"), ("--set", "image.tag=2.0.0"), ("--set", "image.tag=2.0.0"))
+    ]
+    assert names[0] == names[1]
+    assert names[1] != names[2]
+
+
+def test_pods_wait_for_their_schema(evaluation: Objects) -> None:
+    """A new version starts when its schema is there, and says what it waits for until then."""
+    for service in SERVICES:
+        pod = evaluation.one("Deployment", service)["spec"]["template"]["spec"]
+        first = pod["initContainers"][0]
+        assert first["args"] == ["await-schema", "600"]
+        assert environment(first) == environment(pod["containers"][0])
+
+
+def test_migrations_are_hooks_only_where_that_is_asked_for(charts: Charts, evaluation: Objects) -> None:
+    """As a hook it needs nothing of the release that it runs before."""
+    assert "annotations" not in evaluation.one("Job", "accounts-migrate-*")["metadata"]
+    for hook, name in (("helm", "helm.sh/hook"), ("argocd", "argocd.argoproj.io/hook")):
+        made = charts.render("service", "--set", f"service=accounts,migrations.hook={hook}", *SINGLE)
+        job = made.one("Job", "accounts-migrate-*")
+        assert name in job["metadata"]["annotations"]
+        assert job["spec"]["template"]["spec"]["serviceAccountName"] == "default"
+
+
+def test_certificates_name_identities(production: Objects) -> None:
+    """Each has its SPIFFE name and the DNS names that it is reached by, and goes where it is mounted from."""
+    for name in (*SERVICES, "edge", "nats", "operator"):
+        one = production.one("Certificate", name)["spec"]
+        assert one["uris"] == [f"spiffe://florin/{name}"]
+        assert one["dnsNames"][0] == name
+        assert one["secretName"] == f"{name}-tls"
+        assert "server auth" in one["usages"]
+    assert f"*.nats-pods.{NAMESPACE}.svc.cluster.local" in production.one("Certificate", "nats")["spec"]["dnsNames"]
+    assert "payments.bank.example" in production.one("Certificate", "edge")["spec"]["dnsNames"]
+
+
+def test_a_database_cluster_of_its_own_has_the_roles_of_the_documents(charts: Charts) -> None:
+    """CloudNativePG makes the owner and the runtime role without more rights than they need, and commits wait for a
+    second copy."""
+    made = charts.render("service", "--set", "service=accounts,database.cluster.enabled=true", *SINGLE)
+    spec = made.one("Cluster", "accounts-db")["spec"]
+    role = spec["managed"]["roles"][0]
+    assert (role["name"], role["bypassrls"], role["superuser"]) == ("accounts_runtime", False, False)
+    assert spec["bootstrap"]["initdb"]["owner"] == "accounts_owner"
+    assert spec["postgresql"]["synchronous"] == {"method": "any", "number": 1, "dataDurability": "required"}
+    told = environment(made.one("Deployment", "accounts")["spec"]["template"]["spec"]["containers"][0])
+    assert told["ACCOUNTS_DATABASE_URL"] == (
+        "postgresql+psycopg://accounts_runtime@accounts-db-rw:5432/accounts"
+        "?sslmode=verify-full&sslrootcert=/etc/florin/database-ca/ca.crt"
+    )
+
+
+def test_scaling_by_waiting_messages_is_asked_for(charts: Charts) -> None:
+    """By CPU alone unless somebody has an adapter that serves the lag."""
+    base = ("--set", "service=notifications,autoscaling.enabled=true", *SINGLE)
+    plain = charts.render("service", *base).one("HorizontalPodAutoscaler", "notifications")["spec"]["metrics"]
+    assert [one["type"] for one in plain] == ["Resource"]
+    lag = charts.render("service", *base, "--set", "autoscaling.consumerLag.enabled=true")
+    more = lag.one("HorizontalPodAutoscaler", "notifications")["spec"]["metrics"]
+    assert [one["type"] for one in more] == ["Resource", "External"]
+
+
+def test_the_edge_is_reached_in_the_ways_that_clusters_have(charts: Charts) -> None:
+    """A load balancer, a Gateway that passes TLS on or makes it anew, an Ingress."""
+    host = "tls.hosts[0]=pay.example,gateway.parentRefs[0].name=public"
+    made = {
+        mode: charts.render("edge", *SINGLE, "--set", host, "--set", f"gateway.mode={mode}")
+        for mode in ("passthrough", "reencrypt")
+    }
+    route = made["passthrough"].one("TLSRoute", "edge")["spec"]
+    assert (route["hostnames"], route["rules"][0]["backendRefs"]) == (["pay.example"], [{"name": "edge", "port": 443}])
+    assert made["reencrypt"].one("BackendTLSPolicy", "edge")["spec"]["validation"]["hostname"] == "edge"
+    ingress = charts.render("edge", *SINGLE, "--set", host, "--set", "ingress.enabled=true").one("Ingress", "edge")
+    assert ingress["spec"]["rules"][0]["host"] == "pay.example"
+    balanced = charts.render("edge", *SINGLE, "--set", "expose.type=LoadBalancer").one("Service", "edge")["spec"]
+    assert (balanced["type"], balanced["externalTrafficPolicy"]) == ("LoadBalancer", "Local")
