@@ -15,9 +15,15 @@ CONTRACTS := $(shell find protos -name '*.proto') protos/generate.py
 SERVICE ?=
 PORT ?= 8443
 SCENARIO ?= payroll
+# Images: what builds them, and what they are called: florin/accounts:0.1.0.
+BUILDER ?= $(firstword $(notdir $(foreach builder,docker buildah podman,$(shell command -v $(builder) 2>/dev/null))))
+IMAGES ?= florin
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Programs of other toolchains, pinned in tests/tools; a changed pin changes the path.
 BUF := $(CACHE)/buf/$(firstword $(shell cksum tests/tools/package-lock.json))/node_modules/.bin/buf
 GRPCURL := $(CACHE)/grpcurl/$(firstword $(shell cksum tests/tools/go.sum))/grpcurl
+HELM := $(CACHE)/helm/$(firstword $(shell cksum tests/charts/tools/go.sum))/helm
+KUBERNETES := $(CACHE)/kubernetes/$(firstword $(shell cksum tests/cluster/tools/go.sum))/kubernetes
 # A PostgreSQL that was built with OpenSSL, pinned in tests/production.
 PRODUCTION := $(CACHE)/production/$(firstword $(shell cksum tests/production/package-lock.json))
 
@@ -123,6 +129,33 @@ e2e-tools: setup $(GRPCURL) ## A real grpcurl and curl through the mesh, and the
 production: setup $(PRODUCTION)/node_modules ## An external PostgreSQL over TLS, a broker of three nodes, backups restored
 	@FLORIN_PRODUCTION_TOOLS="$(PRODUCTION)" $(BIN)/pytest -q tests/production
 
+.PHONY: charts
+charts: setup $(HELM) ## The Helm charts: linted, rendered, and what they come to checked
+	@rm -rf build/charts && mkdir -p build/charts && cp -r charts/* build/charts
+	@export HELM_CACHE_HOME="$(CURDIR)/build/helm" HELM_CONFIG_HOME="$(CURDIR)/build/helm" HELM_DATA_HOME="$(CURDIR)/build/helm"; \
+	single="--set service=accounts,tokens.issuer=https://issuer.example,tokens.jwksSecret=issuer-keys"; \
+	cd build/charts && "$(HELM)" dependency build florin >/dev/null && \
+	"$(HELM)" lint --strict --quiet florin && "$(HELM)" lint --strict --quiet florin -f florin/values-production.yaml && \
+	"$(HELM)" lint --strict --quiet service $$single && "$(HELM)" lint --strict --quiet edge $${single/service=accounts,/}
+	@FLORIN_HELM="$(HELM)" $(BIN)/pytest -q -n 2 tests/charts
+
+.PHONY: cluster
+cluster: setup $(HELM) $(KUBERNETES) ## A real Kubernetes API server judges every object of the charts
+	@FLORIN_HELM="$(HELM)" FLORIN_KUBERNETES="$(KUBERNETES)" $(BIN)/pytest -q tests/cluster
+
+.PHONY: charts-files
+charts-files: setup ## The charts' schemas, tables of values and dashboards anew from the code
+	@$(BIN)/python charts/values.py && $(BIN)/python charts/dashboards.py
+
+.PHONY: images
+images: ## Every image, by docker, buildah or podman (IMAGES=registry/florin BUILDER=podman)
+	@[ -n "$(BUILDER)" ] || { echo "make images needs docker, buildah or podman." >&2; exit 1; }
+	@build() { $(BUILDER) build --target "$$1" --build-arg SERVICE="$$2" --build-arg VERSION=$(VERSION) \
+	    --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" \
+	    $(IMAGE_ARGS) --tag "$(IMAGES)/$$3:$(VERSION)" .; }; \
+	for service in accounts transactions compliance notifications; do build service $$service $$service; done; \
+	build operator operator operator; build edge operator edge
+
 # All are made beside their place and then moved there: an interrupted installation leaves nothing half done.
 $(BUF):
 	@command -v npm >/dev/null || { echo "make check needs npm, which brings buf (Debian: apt-get install npm)." >&2; exit 1; }
@@ -139,6 +172,24 @@ $(GRPCURL):
 	(cd tests/tools && package=github.com/fullstorydev/grpcurl && version=$$(go list -m -f '{{.Version}}' $$package) && \
 	  CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$$version" -o "$$new/grpcurl" $$package/cmd/grpcurl); \
 	mv "$$new/grpcurl" "$(GRPCURL)"
+
+$(HELM):
+	@command -v go >/dev/null || { echo "make charts needs Go 1.26 or newer, which builds helm (go.dev/doc/install)." >&2; exit 1; }
+	@echo "building helm into $(CACHE)"
+	@mkdir -p "$(dir $(HELM))"; new=$$(mktemp -d "$(CACHE)/helm/new.XXXXXX"); trap 'rm -rf "$$new"' EXIT; \
+	(cd tests/charts/tools && CGO_ENABLED=0 go build -trimpath -o "$$new/helm" helm.sh/helm/v4/cmd/helm); \
+	mv "$$new/helm" "$(HELM)"
+
+# The version is what `kubectl version` and the server say they are.
+$(KUBERNETES):
+	@command -v go >/dev/null || { echo "make cluster needs Go 1.26 or newer, which builds Kubernetes (go.dev/doc/install)." >&2; exit 1; }
+	@echo "building Kubernetes into $(CACHE), which takes some ten minutes"
+	@mkdir -p "$(dir $(KUBERNETES))"; new=$$(mktemp -d "$(CACHE)/kubernetes/new.XXXXXX"); trap 'rm -rf "$$new"' EXIT; \
+	(cd tests/cluster/tools && version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) && \
+	  minor=$${version#v1.}; minor=$${minor%%.*}; package=k8s.io/component-base/version; \
+	  CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $$package.gitVersion=$$version -X $$package.gitMajor=1 \
+	    -X $$package.gitMinor=$$minor -X $$package.gitTreeState=clean" -o "$$new/kubernetes" ./kubernetes); \
+	mv "$$new/kubernetes" "$(KUBERNETES)"
 
 $(PRODUCTION)/node_modules:
 	@command -v npm >/dev/null || { echo "make production needs npm, which brings a PostgreSQL with TLS (Debian: apt-get install npm)." >&2; exit 1; }
