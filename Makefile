@@ -23,6 +23,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 BUF := $(CACHE)/buf/$(firstword $(shell cksum tests/tools/package-lock.json))/node_modules/.bin/buf
 GRPCURL := $(CACHE)/grpcurl/$(firstword $(shell cksum tests/tools/go.sum))/grpcurl
 HELM := $(CACHE)/helm/$(firstword $(shell cksum tests/charts/tools/go.sum))/helm
+COMPOSE := $(CACHE)/compose/$(firstword $(shell cksum tests/compose/tools/go.sum))/docker-compose
 KUBERNETES := $(CACHE)/kubernetes/$(firstword $(shell cksum tests/cluster/tools/go.sum))/kubernetes
 # A PostgreSQL that was built with OpenSSL, pinned in tests/production.
 PRODUCTION := $(CACHE)/production/$(firstword $(shell cksum tests/production/package-lock.json))
@@ -143,6 +144,10 @@ charts: setup $(HELM) ## The Helm charts: linted, rendered, and what they come t
 cluster: setup $(HELM) $(KUBERNETES) ## A real Kubernetes API server judges every object of the charts
 	@FLORIN_HELM="$(HELM)" FLORIN_KUBERNETES="$(KUBERNETES)" $(BIN)/pytest -q tests/cluster
 
+.PHONY: compose
+compose: setup $(COMPOSE) ## compose.yaml as Docker Compose reads it
+	@FLORIN_COMPOSE="$(COMPOSE)" $(BIN)/pytest -q tests/compose
+
 .PHONY: charts-files
 charts-files: setup ## The charts' schemas, tables of values and dashboards anew from the code
 	@$(BIN)/python charts/values.py && $(BIN)/python charts/dashboards.py
@@ -179,6 +184,13 @@ $(HELM):
 	@mkdir -p "$(dir $(HELM))"; new=$$(mktemp -d "$(CACHE)/helm/new.XXXXXX"); trap 'rm -rf "$$new"' EXIT; \
 	(cd tests/charts/tools && CGO_ENABLED=0 go build -trimpath -o "$$new/helm" helm.sh/helm/v4/cmd/helm); \
 	mv "$$new/helm" "$(HELM)"
+
+$(COMPOSE):
+	@command -v go >/dev/null || { echo "make compose needs Go 1.26 or newer, which builds Docker Compose (go.dev/doc/install)." >&2; exit 1; }
+	@echo "building Docker Compose into $(CACHE)"
+	@mkdir -p "$(dir $(COMPOSE))"; new=$$(mktemp -d "$(CACHE)/compose/new.XXXXXX"); trap 'rm -rf "$$new"' EXIT; \
+	(cd tests/compose/tools && CGO_ENABLED=0 go build -trimpath -o "$$new/docker-compose" github.com/docker/compose/v2/cmd); \
+	mv "$$new/docker-compose" "$(COMPOSE)"
 
 # The version is what `kubectl version` and the server say they are.
 $(KUBERNETES):

@@ -59,10 +59,11 @@ def compose(
     folder: FolderOption = Path("compose"),
     host: Annotated[list[str] | None, typer.Option(help="A public name of the edge; repeat for more.")] = None,
 ) -> None:
-    """Write the secrets that compose.yaml mounts."""
+    """Write what compose.yaml mounts: secrets, which stay, and what the broker lets each service do, anew."""
     from local import deployment
 
     made = deployment.prepare(folder, namespace="florin", hosts=host or [])
+    (made.root / "nats-users.conf").write_text(deployment.broker_users())
     deployment.open_to_containers(made)
     typer.echo(f"{made.root}: keep it, and keep it to yourself; what the databases hold is lost without it.")
 
