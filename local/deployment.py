@@ -18,6 +18,7 @@ from local.state import SERVICES, MeshError, State, write_private
 from meshkit import policy
 
 _MARKER = "florin-deployment"
+_OURS = {"secrets", "certs", "ca.pem", "jwks.json", "sealing-public.pem"}
 _ROLES = ("runtime", "owner")
 _LABELS = {"app.kubernetes.io/part-of": "florin"}
 
@@ -33,17 +34,19 @@ def prepare(folder: Path, *, namespace: str, hosts: Sequence[str]) -> State:
     try:
         state.root.mkdir(parents=True, exist_ok=True)
         state.root.chmod(0o700)
-        if not marker.exists() and any(state.root.iterdir()):
-            raise MeshError(f"{state.root} holds other files; give --folder an empty or new folder.")
-        services.ensure_keys(state, first_start=not (state.root / "ca.pem").exists())
+        if not marker.exists() and (foreign := {path.name for path in state.root.iterdir()} - _OURS):
+            raise MeshError(
+                f"{state.root} holds other files ({min(foreign)}, …); give --folder an empty or new folder."
+            )
+        services.ensure_keys(state, first_start=not marker.exists())
+        certs.ensure(state, identities(namespace, hosts))
+        issuer.ensure(state)
+        for name in ("admin", *(f"{service}_{role}" for service in SERVICES for role in _ROLES)):
+            state.secret(f"postgres-{name}")
         if not marker.exists():
-            write_private(marker, "1\n")
+            write_private(marker, "1\n")  # the last thing: a run that was interrupted is begun again
     except OSError as error:
         raise MeshError(f"{state.root} cannot be used: {error.strerror}.") from None
-    certs.ensure(state, identities(namespace, hosts))
-    issuer.ensure(state)
-    for name in ("admin", *(f"{service}_{role}" for service in SERVICES for role in _ROLES)):
-        state.secret(f"postgres-{name}")
     return state
 
 

@@ -115,3 +115,13 @@ def test_a_place_that_a_policy_needs_must_be_told(charts: Charts) -> None:
         ((*base, *keys, "--set", "settings.otlp_endpoint=collector:4317"), "networkPolicy.traces"),
     ):
         assert re.search(rf"{named} is not set: .*say where", charts.refused("service", *arguments))
+
+
+def test_callers_can_be_chosen(charts: Charts) -> None:
+    """With clients named, nobody else reaches the edge but the check of `helm test`."""
+    gateway = "edge.networkPolicy.clients[0].namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name=gateways"
+    objects = charts.render("florin", "--set", gateway)
+    known = {**parties(objects), "gateway": Party("gateway", {}, "gateways")}
+    network = Network(objects.kind("NetworkPolicy"))
+    callers = {name for name, one in known.items() if network.allows(one, known["edge"], HTTPS)}
+    assert callers == {"gateway", "payment-check/check"}

@@ -60,8 +60,8 @@ def test_the_edge_alone_can_be_reached(read: Service) -> None:
     inner = {name for name, one in read["networks"].items() if one.get("internal")}
     assert inner == {"calls", "data", "events"}
     joined = {name: set(one.get("networks", {})) for name, one in services(read)}
-    assert {name for name, nets in joined.items() if nets - inner} == {"edge", "notifications", "nats-volume"}
-    assert joined["nats-volume"] == {"default"} or read["services"]["nats-volume"]["network_mode"] == "none"
+    assert {name for name, nets in joined.items() if nets - inner} == {"edge", "notifications"}
+    assert read["services"]["nats-volume"]["network_mode"] == "none"
     assert joined["edge"] == {"outside", "calls"}
     assert joined["notifications"] == {"calls", "data", "events", "webhooks"}
 

@@ -75,6 +75,17 @@ def test_a_lost_key_is_not_replaced(tmp_path: Path) -> None:
         deployment.prepare(tmp_path / "kept", namespace="bank", hosts=[])
 
 
+def test_an_interrupted_first_run_is_begun_again(tmp_path: Path) -> None:
+    """What it had made is kept, and the rest comes to it."""
+    state = deployment.prepare(tmp_path / "kept", namespace="bank", hosts=[])
+    kept = (state.secrets / "encryption-accounts").read_text()
+    (state.root / "florin-deployment").unlink()
+    (state.secrets / "encryption-compliance").unlink()
+    again = made(tmp_path / "kept")
+    assert again["accounts-encryption"]["keys"].decode() == kept
+    assert again["compliance-encryption"]["keys"]
+
+
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     """Nothing is mixed with what somebody else put there."""
     (tmp_path / "notes.txt").write_text("mine")
