@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import yaml
 
+from florin.accounts.v1.account_service_pb2 import DESCRIPTOR
 from tests.support.charts import (
     NAMESPACE,
     ROOT,
@@ -101,6 +104,19 @@ def test_a_database_cluster_of_its_own_has_the_roles_of_the_documents(charts: Ch
         "postgresql+psycopg://accounts_runtime@accounts-db-rw:5432/accounts"
         "?sslmode=verify-full&sslrootcert=/etc/florin/database-ca/ca.crt"
     )
+
+
+def test_the_notes_end_in_a_first_call_that_can_be_made(charts: Charts) -> None:
+    """Service, method and fields are those of the contract, and the commands those of florin."""
+    done = charts.run("install", "florin", "florin", "--dry-run=client", "--namespace", NAMESPACE)
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout[done.stdout.index("NOTES:") :]
+    service, method = re.findall(r"localhost:8443 (\S+)/(\S+)", notes)[0]
+    asked = json.loads(re.findall(r"-d '(.*)'", notes)[0])
+    request = DESCRIPTOR.services_by_name[service.rpartition(".")[2]].methods_by_name[method].input_type
+    assert set(asked) <= set(request.fields_by_name)
+    assert f"-n {NAMESPACE}" in notes
+    assert "florin deploy token --folder FOLDER --as operator --tenant demo" in notes
 
 
 def test_scaling_by_waiting_messages_is_asked_for(charts: Charts) -> None:
