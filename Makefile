@@ -141,7 +141,7 @@ charts: setup $(HELM) ## The Helm charts: linted, rendered, and what they come t
 	@FLORIN_HELM="$(HELM)" $(BIN)/pytest -q -n 2 tests/charts
 
 .PHONY: cluster
-cluster: setup $(HELM) $(KUBERNETES) ## A real Kubernetes API server judges every object of the charts
+cluster: setup $(HELM) $(KUBERNETES) ## A real Kubernetes API server takes the charts: installed, upgraded, gone back
 	@FLORIN_HELM="$(HELM)" FLORIN_KUBERNETES="$(KUBERNETES)" $(BIN)/pytest -q tests/cluster
 
 .PHONY: compose

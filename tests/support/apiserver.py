@@ -50,6 +50,20 @@ class ApiServer:
         except urllib.error.HTTPError as error:
             raise Refused(error.code, json.load(error)["message"]) from None
 
+    def kubeconfig(self, path: Path) -> Path:
+        """Writes how to reach it, for programs."""
+        cluster = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": str(self.ca)}
+        made = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "tests", "cluster": cluster}],
+            "users": [{"name": "tests", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "tests"}}],
+            "current-context": "tests",
+        }
+        path.write_text(json.dumps(made))
+        return path
+
     def try_on(self, manifest: Manifest) -> None:
         """Has the server judge an object as if it were created, strictly, without keeping it. Raises Refused."""
         group = manifest["apiVersion"]

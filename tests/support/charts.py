@@ -45,14 +45,14 @@ class Charts:
         done = self.run("dependency", "build", "florin")
         assert done.returncode == 0, done.stderr
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Helm in the charts' folder, without anything of the person who runs the tests."""
+    def run(self, *arguments: str, cluster: Path = Path(os.devnull)) -> subprocess.CompletedProcess[str]:
+        """Helm in the charts' folder, without anything of the person who runs the tests; `cluster` is a kubeconfig."""
         home = self.folder / "helm"
         places = {f"HELM_{name}_HOME": str(home / name) for name in ("CACHE", "CONFIG", "DATA")}
         return subprocess.run(
             [str(self.helm), *arguments],
             cwd=self.folder / "charts",
-            env={**os.environ, **places, "KUBECONFIG": os.devnull},
+            env={**os.environ, **places, "KUBECONFIG": str(cluster)},
             capture_output=True,
             text=True,
             check=False,
