@@ -10,6 +10,7 @@ from __future__ import annotations
 import compileall
 import os
 import py_compile
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +18,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SERVICES = ("accounts", "transactions", "compliance", "notifications")
 OPERATOR = (*SERVICES, "local", "envoy")
+SOURCES = (".pyi", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".h", ".hpp")
+"""Files of packages that only compilers and editors read."""
+UNUSED = re.compile(
+    r"/site-packages/(stdnum/[a-z_]{2,3}|greenlet/tests|(alembic|sqlalchemy)/testing"
+    r"|pygments/lexers/(?!__init__|_mapping|python|special)\w+\.py$)"
+)
+"""What packages bring and nothing here imports: number formats of countries, their own tests, colours for languages."""
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyi", "*.pyc", "*.md", ".ready")
 
 
@@ -29,6 +37,9 @@ def assemble(image: str, target: Path) -> None:
     module = "local" if image == "operator" else image
     entrypoint = target / "entrypoint"
     entrypoint.write_text(f'#!/bin/sh\nexec python -m {module} "$@"\n')
+    for path in sorted(target.rglob("*")):
+        if path.is_file() and (path.suffix in SOURCES or UNUSED.search(path.as_posix())):
+            path.unlink()
     compiled = compileall.compile_dir(
         str(target),
         quiet=1,
