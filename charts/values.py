@@ -29,11 +29,11 @@ BY_THE_CHART = frozenset(
         "owner_database_url", "owner_database_password_file", "runtime_role", "nats_url", "tls_cert_file",
         "tls_key_file", "tls_ca_file", "jwt_issuer", "jwt_audience", "jwks_url", "jwks_file", "jwks_ca_file",
         "encryption_key_file", "sealing_key_file", "accounts_target", "compliance_target", "webhook_ca_file",
-        "drain_seconds", "grace_seconds",
+        "drain_seconds", "grace_seconds", "rail_folder",
     }
 )  # fmt: skip
 """Settings that the chart itself gives, from its other values."""
-NOT_IN_A_CLUSTER = frozenset({"webhook_allow_loopback"})
+NOT_IN_A_CLUSTER = frozenset({"webhook_allow_loopback", "sandbox_clock_file"})
 """Settings that only suit one machine."""
 
 Schema = dict[str, Any]
@@ -151,6 +151,7 @@ def service_schema() -> Schema:
         encryption=section(existingSecret=TEXT),
         sealing=section(enabled=FLAG, existingSecret=TEXT),
         webhooks=section(caSecret=TEXT),
+        rail=section(existingClaim=TEXT),
         targets=section(accounts=TEXT, compliance=TEXT),
         migrations=section(
             enabled=FLAG, hook={"enum": ["none", "helm", "argocd"]}, waitSeconds=COUNT,

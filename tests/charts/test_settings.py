@@ -90,7 +90,9 @@ def test_the_owner_of_a_schema_is_known_to_its_migrations_alone(objects: Objects
             assert "owner" not in text, label
 
 
-TEXTS = {"log_level": "debug", "business_time_zone": "Europe/Vienna", "otlp_endpoint": "collector:4317"}
+TEXTS = {"log_level": "debug", "business_time_zone": "Europe/Vienna", "otlp_endpoint": "collector:4317",
+    "rail_bic": "FLORATWW", "rail_settlement_account": "accounts/out-{currency}",
+    "rail_suspense_account": "accounts/kept-{currency}"}  # fmt: skip
 
 
 def sample(name: str, declared: dict[str, Any], present: Any) -> Any:
@@ -148,6 +150,7 @@ def test_each_setting_of_a_service_can_be_set(
         (("--set", "global.tokens.issuer="), "tokens.issuer is not set: write the `iss` that tokens have"),
         (("--set", "global.tokens.jwksSecret="), "set exactly one of tokens.jwksUrl"),
         (("--set", "accounts.service=transactions"), "accounts.service must be accounts"),
+        (("--set", "transactions.rail.existingClaim=rail"), "rail.existingClaim needs settings.rail_bic"),
         (("--set", "accounts.targets.accounts=x"), "targets is for transactions alone"),
         (("--set", "accounts.settings.drain_seconds=1"), "additional properties 'drain_seconds' not allowed"),
         (("--set", "edge.gateway.mode=passthrough"), "gateway.parentRefs is empty: name the Gateway"),

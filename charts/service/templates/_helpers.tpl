@@ -127,6 +127,7 @@ ownerSecret: {{ $database.ownerExistingSecret | default (printf "%s-database-own
 {{- $_ := set $values "WEBHOOK_CA_FILE" "/etc/florin/webhook-ca/ca.crt" -}}
 {{- end -}}
 {{- if eq $top.Values.service "transactions" -}}
+{{- if $top.Values.rail.existingClaim }}{{ $_ := set $values "RAIL_FOLDER" "/var/lib/florin/rail" }}{{ end -}}
 {{- range list "accounts" "compliance" -}}
 {{- $here := printf "dns:///%s.%s.svc.%s:50051" . $top.Release.Namespace (include "service.domain" $top) -}}
 {{- $_ := set $values (printf "%s_TARGET" (upper .)) (index $top.Values.targets . | default $here) -}}
@@ -192,6 +193,9 @@ volumeMounts:
   - {name: {{ $name }}, mountPath: /etc/florin/{{ $name }}, readOnly: true}
   {{- end }}
   - {name: tmp, mountPath: /tmp}
+  {{- if $top.Values.rail.existingClaim }}
+  - {name: rail, mountPath: /var/lib/florin/rail}
+  {{- end }}
 {{- end -}}
 
 {{/* What the service's pods have in common. Arguments: context, whether as the owner. */}}
@@ -226,6 +230,10 @@ volumes:
   {{- end }}
   - name: tmp
     emptyDir: {sizeLimit: 64Mi}
+  {{- with $top.Values.rail.existingClaim }}
+  - name: rail
+    persistentVolumeClaim: {claimName: {{ . }}}
+  {{- end }}
 {{- end -}}
 
 {{- define "service.migration" }}

@@ -16,6 +16,12 @@
 {{- if and (ne .Values.service "transactions") .Values.targets -}}
 {{- fail (printf "targets is for transactions alone; %s calls no other service." .Values.service) -}}
 {{- end -}}
+{{- if and (ne .Values.service "transactions") .Values.rail.existingClaim -}}
+{{- fail (printf "rail.existingClaim is for transactions alone; %s has no rail." .Values.service) -}}
+{{- end -}}
+{{- if and .Values.rail.existingClaim (not .Values.settings.rail_bic) -}}
+{{- fail "rail.existingClaim needs settings.rail_bic, the bank's own BIC." -}}
+{{- end -}}
 {{- if and (ne .Values.service "notifications") .Values.webhooks.caSecret -}}
 {{- fail (printf "webhooks.caSecret is for notifications alone; %s sends none." .Values.service) -}}
 {{- end -}}
