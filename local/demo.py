@@ -20,8 +20,8 @@ from local.demo_outcome import Expected
 from local.demo_report import Screen, sums
 from local.pay import Fate, Outcome, pay, wait_final
 from local.state import MeshError, State
+from meshkit.safe_xml import FileRefused
 from transactions.payments import pain001, plan
-from transactions.payments.errors import PaymentFileRefused
 from transactions.payments.plan import PlannedPayment
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -44,7 +44,7 @@ async def _run(folder: Path | None, keep: bool, file: Path) -> int:
     screen = Screen()
     try:
         planned = _plan(file)
-    except (PaymentFileRefused, OSError) as refused:
+    except (FileRefused, OSError) as refused:
         raise MeshError(f"{file} is refused, nothing of it is paid: {refused}") from None
     screen.step(f"read {file.name}: {len(planned)} payments, {_kinds(planned)}; the schema and all sums hold")
     async with demo_mesh.standing(folder, screen, keep) as (state, port):

@@ -7,14 +7,11 @@ those who pay single payments keep the better half of this process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
-import tempfile
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from typing import IO
@@ -23,9 +20,9 @@ from google.rpc import status_pb2
 
 from florin.transactions.v1 import payment_file_pb2
 from florin.transactions.v1 import payment_file_service_pb2 as pb
-from meshkit import logs
+from meshkit import uploads
 from meshkit.cipher import Cipher
-from meshkit.errors import DeadlineExceeded, DomainError, Overloaded, RequestInvalid
+from meshkit.errors import DomainError, RequestInvalid
 from transactions import file_store
 from transactions.file_errors import PaymentFileInvalid, PaymentFileTooLarge, PaymentRepeated
 from transactions.file_model import FileFormat, Item, ItemState, Upload
@@ -34,14 +31,10 @@ LOT = 1000
 """Items that are written and read at once."""
 _XML_ELEMENTS_EACH = 60
 """A payment of pain.001 has some twenty elements; a file may have this many for each that it may have."""
-_WORK_SECONDS = 0.01
-_MESSAGE_SECONDS = 10.0
-"""Longest wait for the next message of an upload: who sends nothing is not to keep its place."""
 _FORMATS = {
     payment_file_pb2.PAYMENT_FILE_FORMAT_PAIN_001: FileFormat.PAIN_001,
     payment_file_pb2.PAYMENT_FILE_FORMAT_CSV: FileFormat.CSV,
 }
-_log = logs.get(__name__)
 
 
 @dataclass(slots=True)
@@ -79,10 +72,10 @@ async def received(
 ) -> AsyncIterator[tuple[Upload, IO[bytes]]]:
     """The whole of an upload, on disk while the block runs. Raises RequestInvalid for messages in the wrong order,
     PaymentFileTooLarge, DeadlineExceeded when no message comes for long, Overloaded for a full disk."""
-    with _disk_file() as file:
+    with uploads.disk_file() as file:
         header: pb.UploadPaymentFileRequest.Header | None = None
         digest, size = hashlib.sha256(), 0
-        while (request := await _next(requests)) is not None:
+        while (request := await uploads.next_message(requests)) is not None:
             if request.WhichOneof("part") == "header":
                 if header is not None:
                     raise RequestInvalid([("header", "it comes once, before all chunks")])
@@ -96,7 +89,7 @@ async def received(
             if size > bytes_max:
                 raise PaymentFileTooLarge(bytes_max, "bytes")
             digest.update(request.chunk)
-            with _disk_errors():
+            with uploads.disk_errors():
                 await asyncio.to_thread(file.write, request.chunk)
         if header is None:
             raise RequestInvalid([("header", "it comes before the first chunk")])
@@ -106,55 +99,24 @@ async def received(
         yield upload, file
 
 
-@contextmanager
-def _disk_file() -> Iterator[IO[bytes]]:
-    """A file without a name, which is gone when the block ends, or this process. Raises Overloaded."""
-    with _disk_errors():
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, where a full disk is no error any more
-    try:
-        yield file
-    finally:
-        with contextlib.suppress(OSError):  # what it could not write down is not wanted any more
-            file.close()
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Raises Overloaded for a disk that is full or broken: nothing is recorded; another replica may take the file."""
-    try:
-        yield
-    except OSError as error:
-        _log.error("a payment file cannot be kept on disk", exc_info=error)
-        raise Overloaded from error
-
-
-async def _next(requests: AsyncIterator[pb.UploadPaymentFileRequest]) -> pb.UploadPaymentFileRequest | None:
-    """The next message; None after the last."""
-    try:
-        async with asyncio.timeout(_MESSAGE_SECONDS):
-            return await anext(requests, None)
-    except TimeoutError:
-        raise DeadlineExceeded from None
-
-
 @asynccontextmanager
 async def read(
     upload: Upload, file: IO[bytes], cipher: Cipher, *, today: date, items_max: int
 ) -> AsyncIterator[Content]:
     """What stands in a file; its items are on disk while the block runs. Raises PaymentFileInvalid,
     PaymentFileTooLarge, Overloaded for a full disk."""
-    with _disk_file() as spool:
-        with _disk_errors():
+    with uploads.disk_file() as spool:
+        with uploads.disk_errors():
             content = await asyncio.to_thread(_read, upload, file, spool, cipher, today, items_max)
         yield content
 
 
 def _read(upload: Upload, file: IO[bytes], spool: IO[bytes], cipher: Cipher, today: date, items_max: int) -> Content:
     # Imported here: XML and its schema are a tenth of a second that a start need not wait for.
+    from meshkit.safe_xml import FileRefused
     from transactions.payments import csv_file, pain001
-    from transactions.payments.errors import PaymentFileRefused
 
-    pause = _pauses()
+    pause = uploads.pauses()
     try:
         if upload.format is FileFormat.CSV:
             content = Content(upload.message_id, "", _spool=spool)
@@ -164,7 +126,7 @@ def _read(upload: Upload, file: IO[bytes], spool: IO[bytes], cipher: Cipher, tod
             parts = pain001.stream(file, elements_max=items_max * _XML_ELEMENTS_EACH, pause=pause)
         _write_items(parts, content, spool, cipher, today, items_max)
         spool.flush()
-    except PaymentFileRefused as refused:
+    except FileRefused as refused:
         raise PaymentFileInvalid(refused.reason, refused.line) from None
     if not content.items:
         raise PaymentFileInvalid("it holds no payment")
@@ -219,20 +181,6 @@ def _write_items(
                 spool.write(_line(item))
             case _:
                 raise RuntimeError(f"a payment file gave a {type(part).__name__}")
-
-
-def _pauses() -> Callable[[], None]:
-    """What a thread calls now and then while it works: it sleeps as long as it worked."""
-    began = time.perf_counter()
-
-    def pause() -> None:
-        nonlocal began
-        worked = time.perf_counter() - began
-        if worked >= _WORK_SECONDS:
-            time.sleep(worked)
-            began = time.perf_counter()
-
-    return pause
 
 
 def _line(item: Item) -> bytes:

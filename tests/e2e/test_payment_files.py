@@ -17,11 +17,11 @@ from florin.common.v1 import money_pb2
 from florin.compliance.v1 import compliance_service_pb2, policy_pb2
 from local import client, pay
 from local.pay import Fate
+from meshkit.safe_xml import FileRefused
 from tests.support import payment_files
 from tests.support.mesh import Mesh
 from tests.support.parts import wait_until
 from transactions.payments import pain001
-from transactions.payments.errors import PaymentFileRefused
 from transactions.payments.plan import plan
 
 PAYER = "AT611904300234573201"
@@ -182,7 +182,7 @@ def test_a_file_that_is_broken_moves_nothing(mesh: Mesh, bank: Bank, old: bytes,
     data = document(payment_files.payment("only", "1.00", "EUR", iban=bank.ibans["sound"]))
     assert old in data
     before = mesh.balance(bank.payer, tenant=bank.tenant)
-    with pytest.raises(PaymentFileRefused) as refusal:
+    with pytest.raises(FileRefused) as refusal:
         import_file(mesh, bank, data.replace(old, new))
     assert "\n" not in str(refusal.value)
     assert mesh.balance(bank.payer, tenant=bank.tenant) == before

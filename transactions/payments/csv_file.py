@@ -10,7 +10,7 @@ from datetime import date
 from decimal import Decimal
 from typing import IO
 
-from transactions.payments.errors import FileForbidden, FileMalformed
+from meshkit.safe_xml import FileForbidden, FileMalformed
 from transactions.payments.pain001 import Instruction, Payment
 
 COLUMNS = ("debit_account", "credit_account", "amount", "currency", "creditor_name", "end_to_end_id", "remittance")
@@ -24,7 +24,7 @@ _PAUSE_ROWS = 200
 def stream(
     file: IO[bytes], *, today: date, pause: Callable[[], None] = lambda: None
 ) -> Iterator[Instruction | Payment]:
-    """An instruction and its payment for each row. Raises PaymentFileRefused.
+    """An instruction and its payment for each row. Raises FileRefused.
 
     RFC 4180 in UTF-8, with or without a byte order mark: a comma between fields, quotation marks around those that hold
     one, a row a line. `pause` is called after every few milliseconds of work.

@@ -13,8 +13,9 @@ from typing import IO, Any
 
 from lxml import etree
 
-from transactions.payments import safe_xml
-from transactions.payments.errors import ControlSumWrong, FileForbidden, MessageIdMissing, SchemaBroken, SchemaWrong
+from meshkit import safe_xml
+from meshkit.safe_xml import FileForbidden, SchemaBroken
+from transactions.payments.errors import ControlSumWrong, MessageIdMissing, SchemaWrong
 
 VERSION = "pain.001.001.09"
 _FAMILY = "urn:iso:std:iso:20022:tech:xsd:"
@@ -80,13 +81,13 @@ class PaymentFile:
 
 
 def read(path: Path) -> PaymentFile:
-    """Reads a file from disk, never more of it than may be read. Raises PaymentFileRefused and OSError."""
+    """Reads a file from disk, never more of it than may be read. Raises FileRefused and OSError."""
     with path.open("rb") as handle:
         return parse(handle.read(safe_xml.BYTES_MAX + 1))
 
 
 def parse(data: bytes) -> PaymentFile:
-    """Reads a file. Raises PaymentFileRefused: too large, forbidden, malformed, wrong version, schema, sums."""
+    """Reads a file. Raises FileRefused: too large, forbidden, malformed, wrong version, schema, sums."""
     root = safe_xml.parse(data)
     _check_version(root)
     _check_schema(root)
@@ -170,7 +171,7 @@ def stream(
     """Reads a file of any size that is never whole in memory: the header, then each instruction, without its payments,
     and its payments, one by one. `pause` is called after every few milliseconds of work.
 
-    Raises PaymentFileRefused as `parse` does, at any time: what was given up to then is not to be used.
+    Raises FileRefused as `parse` does, at any time: what was given up to then is not to be used.
     """
     try:
         safe_xml.check(file, _schema(), elements_max=elements_max, accept=_check_root, pause=pause)

@@ -21,14 +21,14 @@ from florin.transactions.v1 import payment_file_pb2 as files_pb
 from florin.transactions.v1 import payment_file_service_pb2 as pb
 from florin.transactions.v1.payment_file_service_pb2_grpc import PaymentFileServiceStub
 from local import issuer
-from meshkit import clock
+from meshkit import clock, uploads
 from meshkit.errors import DeadlineExceeded, Overloaded, error_info
 from tests.integration.transactions.conftest import Replica, Service, call_of, served
 from tests.support import payment_files
 from tests.support.csv_payments import PAIN_001, document, row, upload
 from tests.support.parts import Parts, eventually, settings_for
 from tests.unit.transactions.making import TELLER
-from transactions import file_intake, file_store, file_worker, store
+from transactions import file_store, file_worker, store
 from transactions.file_model import ItemState
 from transactions.file_operations import PaymentFiles
 from transactions.file_worker import FileWorker
@@ -452,7 +452,7 @@ async def test_senders_that_stand_still_hold_up_nobody_and_lose_their_place(
 ) -> None:
     """Two of them wait for more of their own; another tenant's upload is read meanwhile. A third of theirs is told
     to come again, until a place is free."""
-    monkeypatch.setattr(file_intake, "_MESSAGE_SECONDS", 1.0)
+    monkeypatch.setattr(uploads, "_MESSAGE_SECONDS", 1.0)
     files = PaymentFiles(replica.db, replica.waiters, replica.settings)
 
     async def messages(*, stands_still: bool = False) -> Any:

@@ -10,17 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from meshkit import safe_xml
+from meshkit.safe_xml import FileForbidden, FileMalformed, FileRefused, SchemaBroken
 from tests.support import csv_payments, payment_files
-from transactions.payments import csv_file, pain001, safe_xml
-from transactions.payments.errors import (
-    ControlSumWrong,
-    FileForbidden,
-    FileMalformed,
-    MessageIdMissing,
-    PaymentFileRefused,
-    SchemaBroken,
-    SchemaWrong,
-)
+from transactions.payments import csv_file, pain001
+from transactions.payments.errors import ControlSumWrong, MessageIdMissing, SchemaWrong
 from transactions.payments.pain001 import Header, Instruction, Payment
 
 TODAY = date(2026, 1, 15)
@@ -61,9 +55,7 @@ def test_a_stream_gives_what_the_whole_file_has() -> None:
         (b">E-1<", b"> <", MessageIdMissing),
     ],
 )
-def test_a_stream_refuses_what_the_whole_file_is_refused_for(
-    old: bytes, new: bytes, kind: type[PaymentFileRefused]
-) -> None:
+def test_a_stream_refuses_what_the_whole_file_is_refused_for(old: bytes, new: bytes, kind: type[FileRefused]) -> None:
     """In the same words for whoever made it."""
     assert old in TWO
     broken = TWO.replace(old, new, 1)

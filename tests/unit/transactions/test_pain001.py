@@ -9,18 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from meshkit import safe_xml
+from meshkit.safe_xml import FileForbidden, FileMalformed, FileRefused, FileTooLarge, SchemaBroken
 from tests.support.payment_files import document, payment
-from transactions.payments import pain001, safe_xml
-from transactions.payments.errors import (
-    ControlSumWrong,
-    FileForbidden,
-    FileMalformed,
-    FileTooLarge,
-    MessageIdMissing,
-    PaymentFileRefused,
-    SchemaBroken,
-    SchemaWrong,
-)
+from transactions.payments import pain001
+from transactions.payments.errors import ControlSumWrong, MessageIdMissing, SchemaWrong
 
 PAYROLL = Path(__file__).resolve().parents[3] / "examples" / "payroll.xml"
 
@@ -202,7 +195,7 @@ def test_a_blank_identification_is_refused() -> None:
 
 def test_every_refusal_is_one_sentence() -> None:
     """What a person reads begins with the line and ends with a full stop."""
-    with pytest.raises(PaymentFileRefused, match=r"^line \d+: .*[^.]\.$"):
+    with pytest.raises(FileRefused, match=r"^line \d+: .*[^.]\.$"):
         pain001.parse(document(payment("E-1", "x", "EUR")))
 
 

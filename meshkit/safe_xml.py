@@ -9,15 +9,42 @@ from typing import IO, Any
 
 from lxml import etree
 
-from transactions.payments.errors import FileForbidden, FileMalformed, FileTooLarge, SchemaBroken
-
 BYTES_MAX = 20 * 1024 * 1024
 DEPTH_MAX = 40
-"""pain.001 itself goes 14 deep; the rest is room for supplementary data."""
+"""Messages of ISO 20022 go 14 deep; the rest is room for supplementary data."""
 ELEMENTS_MAX = 1_000_000
 
+_CHUNK_BYTES = 64 * 1024
 _ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class FileRefused(Exception):
+    """A file of which nothing is taken. Its text is one sentence, with the line where there is one."""
+
+    def __init__(self, sentence: str, *, line: int | None = None) -> None:
+        self.line = line
+        self.reason = sentence
+        super().__init__(f"{f'line {line}: ' if line else ''}{sentence}.")
+
+
+class FileTooLarge(FileRefused):
+    """More bytes than are read at once."""
+
+    def __init__(self, size: int, size_max: int) -> None:
+        super().__init__(f"the file has {size:,} bytes; at most {size_max:,} are read")
+
+
+class FileForbidden(FileRefused):
+    """What no message needs and attackers like: a DTD, another encoding, a tower of elements."""
+
+
+class FileMalformed(FileRefused):
+    """The file is not in the form that it has to have, as well-formed XML."""
+
+
+class SchemaBroken(FileRefused):
+    """The file breaks the schema of its kind."""
 
 
 class _Guard:
@@ -77,14 +104,15 @@ def parse(data: bytes) -> etree._Element:
 
 def check(
     file: IO[bytes],
-    schema: etree.XMLSchema,
+    schema: etree.XMLSchema | None,
     *,
     elements_max: int,
     accept: Callable[[str], None],
     pause: Callable[[], None],
 ) -> None:
-    """As `parse`, of a file of any size that is never whole in memory, without its tree, and by its schema: what passes
-    can be read with `reading`. `accept` is given the name of the root, and raises what is wrong with it.
+    """As `parse`, of a file of any size that is never whole in memory, without its tree, and by its schema where it has
+    one: what passes can be read with `reading`. `accept` is given the name of the root, and raises what is wrong with
+    it.
 
     Raises FileForbidden, FileMalformed or SchemaBroken.
     """
@@ -104,7 +132,7 @@ def check(
             log = _log_of(parser)
             message = str(log[0].message).rstrip() if len(log) else error.msg
             raise FileMalformed(message or "it is no XML", line=error.lineno or None) from None
-    if _breaks_schema(parser):
+    if schema is not None and _breaks_schema(parser):
         raise SchemaBroken(_log_of(parser)[0].message, line=_broken_line(file, schema))
 
 
@@ -182,7 +210,6 @@ def _without_cut_letter(chunk: bytes) -> bytes:
     return chunk
 
 
-_CHUNK_BYTES = 64 * 1024
 _MARKS = (b"<!DOCTYPE", b"<!ENTITY")
 _SAFE: dict[str, Any] = {
     "resolve_entities": False,
