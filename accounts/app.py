@@ -30,6 +30,9 @@ from accounts.moments import PastBalance
 from accounts.moments_store import PastKey
 from accounts.orders import Item
 from accounts.overdraft_rpc import OverdraftService
+from accounts.reconciliation_import import BankStatements
+from accounts.reconciliation_rpc import ReconciliationService
+from accounts.reconciliation_worker import Reconciler
 from accounts.rpc import AccountService, BalanceKey
 from accounts.sealing import Sealer
 from accounts.settings import Settings
@@ -44,6 +47,7 @@ from florin.accounts.v1 import (
     ledger_service_pb2,
     ledger_service_pb2_grpc,
     overdraft_service_pb2_grpc,
+    reconciliation_service_pb2_grpc,
     statement_service_pb2_grpc,
 )
 from meshkit import clock, logs, parts
@@ -88,6 +92,8 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
         statements = StatementService(db, entries_max=settings.statement_entries_max)
         holds_due, changes_due = asyncio.Event(), asyncio.Event()
         audit = AuditService(db, signer)
+        reconciler = Reconciler(db, days=settings.reconciliation_days, every_seconds=settings.reconciliation_seconds)
+        reconciliation = ReconciliationService(db, _bank_statements(settings, db, reconciler))
         yield Parts(
             services={
                 "florin.accounts.v1.AccountService": lambda server: (
@@ -108,6 +114,9 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 "florin.accounts.v1.OverdraftService": lambda server: (
                     overdraft_service_pb2_grpc.add_OverdraftServiceServicer_to_server(overdrafts, server)
                 ),
+                "florin.accounts.v1.ReconciliationService": lambda server: (
+                    reconciliation_service_pb2_grpc.add_ReconciliationServiceServicer_to_server(reconciliation, server)
+                ),
                 "florin.accounts.v1.StatementService": lambda server: (
                     statement_service_pb2_grpc.add_StatementServiceServicer_to_server(statements, server)
                 ),
@@ -121,6 +130,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 "compliance-events": consumer.run,
                 "hold-expiry": lambda: _expire_holds(db, ledger, settings.hold_expiry_seconds, holds_due),
                 "overdraft-expiry": lambda: _expire_overdraft_changes(db, changes_due),
+                "reconciler": reconciler.run,
                 "watches": watches.run,
                 "imbalance": lambda: _watch_balance(db, settings.imbalance_check_seconds),
                 **_sealing(settings, db, signer),
@@ -137,6 +147,15 @@ def _sealing(settings: Settings, db: Database, signer: Signer | None) -> dict[st
         _log.warning("journals are not sealed, since ACCOUNTS_SEALING_KEY_FILE is not set")
         return {}
     return {"sealer": Sealer(db, signer, every_seconds=settings.seal_seconds).run}
+
+
+def _bank_statements(settings: Settings, db: Database, reconciler: Reconciler) -> BankStatements:
+    return BankStatements(
+        db,
+        bytes_max=settings.bank_statement_bytes_max,
+        entries_max=settings.bank_statement_entries_max,
+        on_imported=reconciler.wake,
+    )
 
 
 def _ledger(settings: Settings, db: Database, watches: Watches) -> Batcher[Item, ledger_service_pb2.StepOutcome]:

@@ -44,3 +44,18 @@ class Settings(ServiceSettings):
         1.0, gt=0, description="How often the accounts that are followed are looked at for what other replicas did."
     )
     statement_entries_max: int = Field(100_000, ge=1, le=1_000_000, description="Entries in one statement at most.")
+    bank_statement_bytes_max: int = Field(
+        256 * 1024 * 1024, ge=1024, le=1024**3, description="Bytes of a bank's statement at most."
+    )
+    bank_statement_entries_max: int = Field(
+        100_000,
+        ge=1,
+        le=200_000,
+        description="Entries of a bank's statement at most; more take longer than an import may.",
+    )
+    reconciliation_days: int = Field(
+        5, ge=0, le=30, description="Days that the value days of one amount on both sides may be apart."
+    )
+    reconciliation_seconds: float = Field(
+        60.0, gt=0, description="How often entries of ours are matched that came after the last statement."
+    )

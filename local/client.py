@@ -22,6 +22,7 @@ from florin.accounts.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
     audit_service_pb2_grpc,
+    reconciliation_service_pb2_grpc,
     statement_service_pb2_grpc,
 )
 from florin.compliance.v1 import compliance_service_pb2_grpc
@@ -114,6 +115,7 @@ class Session:
         self._minted = 0.0
         self.accounts = account_service_pb2_grpc.AccountServiceStub(channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(channel)
+        self.reconciliation = reconciliation_service_pb2_grpc.ReconciliationServiceStub(channel)
         self.statements = statement_service_pb2_grpc.StatementServiceStub(channel)
         self.transfers = transfer_service_pb2_grpc.TransferServiceStub(channel)
         self.schedules = schedule_service_pb2_grpc.ScheduleServiceStub(channel)

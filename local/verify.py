@@ -23,6 +23,7 @@ from local import sandbox, verify_rails, verify_schedules
 from local.binaries import find
 from local.invariants import COUNTS, FEES_OF_CAPTURES, NAMESPACE, SINGLE
 from local.postgres import Postgres
+from local.reconciliation_invariants import EVENTS, RECONCILIATION
 from local.state import SERVICES, MeshError, State
 from local.texts import printable
 
@@ -56,7 +57,7 @@ class Finding:
 
 CLAIMS = {
     "INV-1": "the entries of a journal sum to zero per currency",
-    "INV-2": "a balance is the sum of its entries, numbered without a gap",
+    "INV-2": "a balance is the sum of its entries, numbered without a gap, and differs from the bank's by what is open",
     "INV-3": "no hold or posting makes the available balance negative",
     "INV-4": "the services' roles cannot change or delete what is append-only",
     "INV-5": "one request_id has one effect, a run of a schedule pays once, a deposit is credited once",
@@ -92,7 +93,7 @@ def verify_databases(
     findings = {name: Finding(name, claim) for name, claim in CLAIMS.items()}
     connections = {service: _connect(url) for service, url in urls.items()}
     try:
-        for name, service, statement in SINGLE:
+        for name, service, statement in (*SINGLE, *RECONCILIATION):
             violations = [str(row[0]) for row in connections[service].execute(statement)]
             findings[name].add(0, violations)
         for name, service, statement in COUNTS:
@@ -106,6 +107,7 @@ def verify_databases(
         findings["INV-6"].add(*verify_rails.withdrawals(connections["transactions"]))
         findings["INV-7"].add(0, verify_schedules.events(connections["transactions"]))
         findings["INV-7"].add(0, verify_rails.events(connections["transactions"]))
+        findings["INV-7"].add(0, [str(row[0]) for row in connections["accounts"].execute(EVENTS)])
         findings["INV-9"].add(*verify_history.check(connections["accounts"], keys))
         _across(connections, findings, ahead)
     finally:

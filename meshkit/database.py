@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
@@ -226,7 +226,7 @@ def _driver(conn: AsyncConnection) -> _Connection:
 
 
 async def execute(
-    conn: AsyncConnection, statement: str, parameters: Sequence[object] = ()
+    conn: AsyncConnection, statement: str, parameters: Sequence[object] | Mapping[str, object] = ()
 ) -> psycopg.AsyncCursor[tuple[Any, ...]]:
     """Driver SQL in the transaction of `conn`, for what is run often: sent at once, its answer not awaited.
 
@@ -238,7 +238,9 @@ async def execute(
     return cursor
 
 
-async def fetch(conn: AsyncConnection, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+async def fetch(
+    conn: AsyncConnection, statement: str, parameters: Sequence[object] | Mapping[str, object] = ()
+) -> list[tuple[Any, ...]]:
     """The rows of driver SQL; the answers to all statements before it come in the same round trip."""
     cursor = await execute(conn, statement, parameters)
     await flush(conn)

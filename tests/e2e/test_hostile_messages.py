@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
-from florin.accounts.v1 import overdraft_service_pb2, statement_service_pb2
+from florin.accounts.v1 import overdraft_service_pb2, reconciliation_service_pb2, statement_service_pb2
 from florin.common.v1 import money_pb2
 from florin.compliance.v1 import compliance_service_pb2, policy_pb2
 from florin.notifications.v1 import notification_service_pb2
@@ -20,7 +20,7 @@ from local import issuer
 from local.roles import ROLES
 from meshkit import pages
 from tests.contract.test_reasons import METHODS
-from tests.support import hostile, rails
+from tests.support import bank_statements, hostile, rails
 from tests.support.csv_payments import document, row, uploaded
 from tests.support.mesh import Mesh
 from tests.support.protocols import SERVICES, Refused, of, path, raw, refused, web
@@ -40,7 +40,7 @@ CODES = {
 }
 UNANSWERED = {
     *("CancelTransfer", "CloseAccount", "GetLimit", "GetRule", "ImportWatchlist", "VerifyCustomer"),
-    *("UploadPaymentFile", "ApproveRailResolution", "RejectRailResolution"),
+    *("UploadPaymentFile", "ImportBankStatement", "ApproveRailResolution", "RejectRailResolution"),
 }
 """Refused although nothing is wrong with the message: by the state of what it names."""
 CALLS_PER_SUBJECT = 20
@@ -120,6 +120,7 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
         "rejectable": mesh.overdraft_change(mesh.account(tenant=tenant), tenant=tenant),
         "overdraftThresholds": "overdraftThresholds/EUR",
         **rails.belongings(mesh, debit, number, tenant=tenant),
+        **bank_statements.reconciled(mesh, tenant=tenant),
     }
 
 
@@ -207,6 +208,13 @@ LISTS: dict[str, tuple[str, Any, str, str, list[Any]]] = {
         "overdraftChanges",
         "{tenant}\0\0" + "0",
         ["none"],
+    ),
+    "open items of no side": (
+        "ReconciliationService.ListOpenItems",
+        reconciliation_service_pb2.ListOpenItemsRequest(account="accounts/settlement-eur"),
+        "openItems",
+        "{tenant}\0accounts/settlement-eur\0" + "0\0" + "0\0",
+        [9, 1],
     ),
     "deliveries before the end of time": (
         "NotificationService.ListDeliveries",

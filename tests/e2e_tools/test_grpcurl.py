@@ -20,6 +20,7 @@ PUBLIC_SERVICES = {
     "florin.accounts.v1.AuditService",
     "florin.accounts.v1.BalanceService",
     "florin.accounts.v1.OverdraftService",
+    "florin.accounts.v1.ReconciliationService",
     "florin.accounts.v1.StatementService",
     "florin.compliance.v1.ComplianceService",
     "florin.notifications.v1.NotificationService",

@@ -197,6 +197,31 @@ def _amount(request: Any, _: Mapping[str, str]) -> None:
     request.schedule.amount.minor_units = 1
 
 
+def _of_nostro(request: Any, names: Mapping[str, str]) -> None:
+    request.account = names["nostro"]
+
+
+def _reconciliation(request: Any, names: Mapping[str, str]) -> None:
+    request.name = f"{names['nostro']}/reconciliation"
+
+
+def _match_items(request: Any, names: Mapping[str, str]) -> None:
+    request.account = names["nostro"]
+    request.ledger_items[:], request.bank_items[:] = [names["ledger_item"]], [names["bank_item"]]
+
+
+def _resolve_item(request: Any, names: Mapping[str, str]) -> None:
+    request.name = names["resolvable"]
+
+
+def _approve_match(request: Any, names: Mapping[str, str]) -> None:
+    request.name = names["approvable"]
+
+
+def _reject_match(request: Any, names: Mapping[str, str]) -> None:
+    request.name = names["rejectable_match"]
+
+
 _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
     "CreateAccount": _open_account,
     "GetTreeHead": _newest,
@@ -227,6 +252,14 @@ _TWEAKS: dict[str, Callable[[Any, Mapping[str, str]], None]] = {
     "CreateQuote": _into_dollars,
     "PostJournal": _two_legs,
     "BatchPostJournals": _two_legs_each,
+    "ListBankStatements": _of_nostro,
+    "ListOpenItems": _of_nostro,
+    "ListItemMatches": _of_nostro,
+    "GetReconciliation": _reconciliation,
+    "MatchItems": _match_items,
+    "ResolveItem": _resolve_item,
+    "ApproveItemMatch": _approve_match,
+    "RejectItemMatch": _reject_match,
 }
 """What a request of a method needs beyond sound fields."""
 

@@ -26,6 +26,7 @@ from florin.accounts.v1 import (
     balance_service_pb2,  # noqa: F401
     journal_service_pb2,  # noqa: F401
     overdraft_service_pb2,  # noqa: F401
+    reconciliation_service_pb2,  # noqa: F401
     statement_service_pb2,  # noqa: F401
 )
 from florin.compliance.v1 import compliance_service_pb2  # noqa: F401
@@ -50,6 +51,7 @@ SERVICES = {
     "BalanceService": "florin.accounts.v1.BalanceService",
     "JournalService": "florin.accounts.v1.JournalService",
     "OverdraftService": "florin.accounts.v1.OverdraftService",
+    "ReconciliationService": "florin.accounts.v1.ReconciliationService",
     "StatementService": "florin.accounts.v1.StatementService",
     "TransferService": "florin.transactions.v1.TransferService",
     "ScheduleService": "florin.transactions.v1.ScheduleService",

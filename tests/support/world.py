@@ -18,6 +18,7 @@ from florin.accounts.v1 import (
     journal_service_pb2,  # noqa: F401
     ledger_service_pb2,  # noqa: F401
     overdraft_service_pb2,
+    reconciliation_service_pb2,  # noqa: F401
     statement_service_pb2,
 )
 from florin.common.v1 import money_pb2, policy_pb2
@@ -31,7 +32,7 @@ from florin.transactions.v1 import (
     schedule_pb2,
     schedule_service_pb2,
 )
-from tests.support import rails
+from tests.support import bank_statements, rails
 from tests.support.csv_payments import document, row, uploaded
 from tests.support.mesh import Mesh
 from tests.support.parts import wait_until
@@ -46,6 +47,7 @@ SERVICES = {
     "florin.accounts.v1.JournalService": "accounts",
     "florin.accounts.v1.LedgerService": "accounts",
     "florin.accounts.v1.OverdraftService": "accounts",
+    "florin.accounts.v1.ReconciliationService": "accounts",
     "florin.accounts.v1.StatementService": "accounts",
     "florin.transactions.v1.ScheduleService": "transactions",
     "florin.transactions.v1.TransferService": "transactions",
@@ -89,6 +91,7 @@ NOBODYS = {
     "exchangeRates": "exchangeRates/eur-jpy",
     "position_account": "accounts/no-position",
     "quotes": "quotes/nobodys",
+    **bank_statements.NOBODYS,
 }
 """Names of what there is not, for requests that should change nothing even where they are served."""
 INTERNAL = [method for method in methods() if not policy(method).scopes]
@@ -257,5 +260,6 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
         "quotes": mesh.call("ExchangeService.CreateQuote", quote, "customer", **own).quote.name,
         "paymentFiles": uploaded(mesh, document(row(debit, credit, remittance="ask")), role="customer", **own).name,
         **rails.belongings(mesh, debit, number, role="customer", **own),
+        **bank_statements.reconciled(mesh, tenant=tenant),
     }
     return Belongings(customer, names)

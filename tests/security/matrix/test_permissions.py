@@ -34,7 +34,7 @@ NAMES_NOTHING = {
     *("CreateTenant", "CreateCustomer", "CreateWebhookEndpoint", "ImportExchangeRates", "CreateQuote"),
     *("ListExchangeRates", "ListPositionAccounts"),
     *("RollUpBalances", "ListOverdraftChanges", "ListOverdraftThresholds", "SetOverdraftThreshold"),
-    *("ListPaymentFiles", "UploadPaymentFile", "ListJournals"),
+    *("ListPaymentFiles", "UploadPaymentFile", "ListJournals", "ImportBankStatement"),
     *("ListWithdrawals", "ListDeposits", "ListRailExceptions"),
 }
 """Methods that may be answered to a stranger, since they do not ask for one resource: the answer must hold none."""

@@ -70,6 +70,7 @@ async def test_only_what_the_edge_serves_is_listed() -> None:
         "florin.accounts.v1.BalanceService",
         "florin.accounts.v1.JournalService",
         "florin.accounts.v1.OverdraftService",
+        "florin.accounts.v1.ReconciliationService",
         "florin.accounts.v1.StatementService",
         "florin.transactions.v1.ScheduleService",
         "florin.transactions.v1.ExchangeService",
