@@ -6,7 +6,7 @@ There is no schema here: what is needed is looked for where the standard has it,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 from typing import IO, Any
 
@@ -29,6 +29,7 @@ _PLACES = {
 _BYTES_BETWEEN_MAX = 1024 * 1024
 """Between the ends of two of these, about: what stands there is in memory at once. A batch of a thousand fits."""
 _ID_MAX, _REFERENCE_MAX, _DESCRIPTION_MAX = 35, 140, 500
+_SIZE_MAX = 10**9  # of a batch; more is no number that anything is compared with
 _AMOUNT = re.compile(r"[0-9]{1,18}(\.[0-9]{1,5})?")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _REFERENCES = ("MsgId", "AcctSvcrRef", "PmtInfId", "InstrId", "EndToEndId", "UETR", "TxId", "ClrSysRef")
@@ -90,6 +91,7 @@ class _Reading:
     def __init__(self, ns: str) -> None:
         self.ns = ns
         self._paths: dict[str, str] = {}
+        self._references_tags = frozenset(ns + name for name in _REFERENCES)
         self._message_id, self._header_line = "", 0
         self._head: Head | None = None
         self._sum = 0
@@ -214,44 +216,42 @@ class _Reading:
             return None
         self._currencies.setdefault(currency, _line(element))
         booked = self._day(element, "BookgDt")
-        entry_reference = self._short(element, "NtryRef", _REFERENCE_MAX)
+        batches, details = self._all(element, "NtryDtls/Btch"), self._all(element, "NtryDtls/TxDtls")
         servicer_reference = self._short(element, "AcctSvcrRef", _REFERENCE_MAX)
         return BankEntry(
             line=_line(element),
             amount=amount,
             value_day=self._day(element, "ValDt") if element.find(self._path("ValDt")) is not None else booked,
-            entry_reference=entry_reference,
+            entry_reference=self._short(element, "NtryRef", _REFERENCE_MAX),
             servicer_reference=servicer_reference,
-            references=references([servicer_reference, *self._references(element)]),
-            batch_size=self._batch_size(element),
-            description=self._description(element),
+            references=references([servicer_reference, *self._references(batches, details)]),
+            batch_size=self._batch_size(element, batches, details),
+            description=self._description(element, details),
         )
 
-    def _references(self, element: etree._Element) -> list[str]:
-        found = [
-            self._short(batch, name, _REFERENCE_MAX)
-            for batch in self._all(element, "NtryDtls/Btch")
-            for name in ("MsgId", "PmtInfId")
-        ]
-        for of in self._all(element, "NtryDtls/TxDtls"):
-            for given in self._all(of, "Refs"):
-                found += [self._short(given, name, _REFERENCE_MAX) for name in _REFERENCES]
-            found += [_stripped(one.text)[:_REFERENCE_MAX] for one in self._all(of, "RmtInf/Strd/CdtrRefInf/Ref")]
-        return found
+    def _references(self, batches: Sequence[etree._Element], details: Sequence[etree._Element]) -> Iterator[str]:
+        """What an entry's batches and transactions are called, whoever called them so."""
+        for named in [*batches, *(refs for one in details for refs in self._all(one, "Refs"))]:
+            for child in named:
+                if child.tag in self._references_tags:
+                    yield self._checked(child, _stripped(child.text))
+        for one in details:
+            for given in self._all(one, "RmtInf/Strd/CdtrRefInf/Ref"):
+                yield self._checked(given, _stripped(given.text))
 
-    def _batch_size(self, element: etree._Element) -> int | None:
-        batches, details = self._all(element, "NtryDtls/Btch"), self._all(element, "NtryDtls/TxDtls")
+    def _batch_size(
+        self, element: etree._Element, batches: Sequence[etree._Element], details: Sequence[etree._Element]
+    ) -> int | None:
         if not batches:
             return len(details) if len(details) > 1 else None
         stated = [self._text(batch, "NbOfTxs") for batch in batches]
-        if any(not re.fullmatch("[0-9]{0,15}", one) for one in stated):
+        if any(not re.fullmatch("[0-9]{0,9}", one) for one in stated):
             raise StatementWrong("the number of a batch's transactions is none", line=_line(element))
-        return sum(int(one) for one in stated) if all(stated) else len(details)
+        return min(sum(int(one) for one in stated), _SIZE_MAX) if all(stated) else len(details)
 
-    def _description(self, element: etree._Element) -> str:
+    def _description(self, element: etree._Element, details: Sequence[etree._Element]) -> str:
         told = [self._text(element, "AddtlNtryInf")]
-        for details in self._all(element, "NtryDtls/TxDtls"):
-            told += [_stripped(one.text) for one in self._all(details, "RmtInf/Ustrd")]
+        told += [_stripped(one.text) for of in details for one in self._all(of, "RmtInf/Ustrd")]
         return " ".join(text for text in told if text)[:_DESCRIPTION_MAX]
 
     def _amount(self, element: etree._Element) -> tuple[int, str]:
@@ -299,6 +299,11 @@ class _Reading:
         text = self._text(element, name)
         if len(text) > length:
             raise StatementWrong(f"{name} has more than {length} letters", line=_line(element))
+        return text
+
+    def _checked(self, element: etree._Element, text: str) -> str:
+        if len(text) > _REFERENCE_MAX:
+            raise StatementWrong(f"{_name(element)} has more than {_REFERENCE_MAX} letters", line=_line(element))
         return text
 
     def _required(self, element: etree._Element, path: str, *, length: int = _ID_MAX) -> str:

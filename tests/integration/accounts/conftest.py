@@ -45,8 +45,7 @@ def database(parts: real.Parts) -> str:
 @pytest.fixture(scope="session")
 def settings(parts: real.Parts, database: str) -> Settings:
     """The service's settings on that database."""
-    # Where a test wants the rules to go over something, it says so.
-    made: Settings = real.settings_for(parts, Settings, database, reconciliation_seconds=3600.0)
+    made: Settings = real.settings_for(parts, Settings, database)
     return made
 
 
