@@ -8,7 +8,7 @@ from accounts.outcomes import timestamp
 from accounts.reconciliation_import import DESCRIPTION
 from accounts.reconciliation_matching import places_of
 from accounts.reconciliation_model import BankStatement, Item, Match, item_name
-from accounts.reconciliation_store import Summary
+from accounts.reconciliation_summary import Summary
 from florin.accounts.v1 import reconciliation_pb2 as pb
 from florin.common.v1 import money_pb2
 from meshkit.cipher import Cipher

@@ -14,6 +14,7 @@ from accounts import (
     reconciliation_events,
     reconciliation_match_store,
     reconciliation_store,
+    reconciliation_summary,
     statement_store,
     statements,
     store,
@@ -40,7 +41,8 @@ from accounts.reconciliation_model import (
     Side,
     item_name,
 )
-from accounts.reconciliation_store import Filter, Place, Summary
+from accounts.reconciliation_store import Filter, Place
+from accounts.reconciliation_summary import Summary
 from meshkit import audit, clock, idempotency, outbox
 from meshkit.identity import Call
 
@@ -165,7 +167,7 @@ async def get_reconciliation(conn: AsyncConnection, call: Call, account_name: st
     account = await known_account(conn, call, account_name)
     if account.type is not AccountType.SETTLEMENT:
         raise errors.AccountTypeWrong(account.id, account.type, "only settlement accounts stand for one at a bank")
-    return account, await reconciliation_store.summary(conn, call.tenant, account.id)
+    return account, await reconciliation_summary.summary(conn, call.tenant, account.id)
 
 
 async def known_account(conn: AsyncConnection, call: Call, name: str) -> Account:

@@ -28,10 +28,11 @@ from meshkit.database import execute, fetch
 Place = tuple[Side, int]
 """An item within its account."""
 
-_BOOKS = (
+BOOKS = (
     "tenant, account, bank_opening, ledger_opening, opening_sequence, bank_closing, period_end, bank_number,"
     " statements, bank_entries, ledger_sequence, matched_statements, matched_sequence"
 )
+"""The columns of a reconciliation, in the order of its fields."""
 _STATEMENT = (
     "tenant, statement::text, account, number, message_id, statement_id, bank_number, identifier, currency,"
     " period_start, period_end, opening, closing, content, entry_count, first_entry, duplicate_count, notices, state,"
@@ -81,7 +82,7 @@ async def books(conn: AsyncConnection, tenant: str, account: str, *, lock: bool 
     """The reconciliation of an account, locked if asked; None before its first statement."""
     rows = await fetch(
         conn,
-        f"SELECT {_BOOKS} FROM reconciliations WHERE tenant = %s AND account = %s"  # noqa: S608 - constants
+        f"SELECT {BOOKS} FROM reconciliations WHERE tenant = %s AND account = %s"  # noqa: S608 - constants
         f" {'FOR NO KEY UPDATE' if lock else ''}",
         (tenant, account),
     )
@@ -92,7 +93,7 @@ async def add_books(conn: AsyncConnection, added: Books) -> bool:
     """Begins a reconciliation; False if there is one. Who begins the same one meanwhile is waited for."""
     rows = await fetch(
         conn,
-        f"INSERT INTO reconciliations ({_BOOKS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"  # noqa: S608
+        f"INSERT INTO reconciliations ({BOOKS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"  # noqa: S608
         " ON CONFLICT DO NOTHING RETURNING 1",
         _books_values(added),
     )
@@ -292,68 +293,6 @@ async def open_items(
         (tenant, account, *after, *values, limit),
     )
     return [_to_item(row) for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """How an account and its bank differ at one moment; counts and sums in minor units."""
-
-    books: Books
-    statement: str
-    """The id of the last statement."""
-    sequence: int
-    """Of the account's last entry."""
-    ledger_balance: int
-    """By the last entry that is an item."""
-    open_bank: tuple[int, int]
-    open_ledger: tuple[int, int]
-    resolved: tuple[int, int]
-
-    @property
-    def opening_difference(self) -> int:
-        """What explains a difference from the beginning."""
-        return self.books.bank_opening + self.books.ledger_opening
-
-    @property
-    def difference(self) -> int:
-        """What the bank and the ledger come to together: zero where they say the same."""
-        return self.books.bank_closing + self.ledger_balance
-
-    @property
-    def unexplained(self) -> int:
-        """What of it nothing explains: zero, always."""
-        explained = self.open_bank[1] + self.open_ledger[1] + self.resolved[1]
-        return self.difference - self.opening_difference - explained
-
-
-# One statement, so that all of it is of one moment.
-_SUMMARY = (
-    f"SELECT {', '.join(f'r.{name}' for name in _BOOKS.split(', '))},"  # noqa: S608 - constants
-    " (SELECT s.statement::text FROM bank_statements AS s WHERE s.tenant = r.tenant AND s.account = r.account"
-    " AND s.number = r.statements), a.sequence,"
-    " coalesce((SELECT e.balance_after FROM entries AS e WHERE e.tenant = r.tenant AND e.account = r.account"
-    " AND e.sequence = r.ledger_sequence), 0), o.bank, o.bank_sum, o.ledger, o.ledger_sum, d.number, d.total"
-    " FROM reconciliations AS r JOIN accounts AS a USING (tenant, account) CROSS JOIN LATERAL"
-    " (SELECT count(*) FILTER (WHERE i.side = 2) AS bank,"
-    " coalesce(sum(i.amount) FILTER (WHERE i.side = 2), 0) AS bank_sum, count(*) FILTER (WHERE i.side = 1) AS ledger,"
-    " coalesce(sum(i.amount) FILTER (WHERE i.side = 1), 0) AS ledger_sum FROM reconciliation_items AS i"
-    " WHERE i.tenant = r.tenant AND i.account = r.account AND i.state IN (1, 2)) AS o CROSS JOIN LATERAL"
-    " (SELECT count(*) AS number, coalesce(sum(i.amount), 0) AS total FROM reconciliation_items AS i"
-    " WHERE i.tenant = r.tenant AND i.account = r.account AND i.state = 4) AS d"
-    " WHERE r.tenant = %s AND r.account = %s"
-)
-
-
-async def summary(conn: AsyncConnection, tenant: str, account: str) -> Summary | None:
-    """How an account and its bank differ; None before the first statement."""
-    rows = await fetch(conn, _SUMMARY, (tenant, account))
-    if not rows:
-        return None
-    *books_row, statement_id, last, balance, bank, bank_sum, ledger, ledger_sum, resolved, resolved_sum = rows[0]
-    return Summary(
-        *(Books(*books_row), statement_id, last, balance),
-        *((bank, int(bank_sum)), (ledger, int(ledger_sum)), (resolved, int(resolved_sum))),
-    )
 
 
 def _columns(places: Sequence[Place]) -> tuple[list[int], list[int]]:

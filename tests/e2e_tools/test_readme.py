@@ -66,6 +66,7 @@ def test_the_calls_do_what_the_readme_says(fresh: Mesh) -> None:
     assert '"runTime":"2099-12-30T08:00:00Z"' in said  # the last business day before the bank's holiday
     assert '"state":"OVERDRAFT_CHANGE_STATE_APPLIED"' in said
     assert '"fee":{"amount":{"currencyCode":"EUR","minorUnits":"5"}' in said
+    assert "2 open items" in said
     assert '"creditAmount":{"currencyCode":"USD","minorUnits":"3283"}' in said
     assert '"state":"WITHDRAWAL_STATE_SETTLED"' in said
     assert '"kind":"RAIL_EXCEPTION_KIND_DEPOSIT_SUSPENDED"' in said
