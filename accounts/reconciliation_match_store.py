@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts.reconciliation_model import Match, MatchState, Rule, Side, Window
+from accounts.reconciliation_model import Match, MatchState, Rule, Side, Window, batch_key
 from accounts.reconciliation_rules import BATCH_MAX, PARTS_MAX, Edge
 from meshkit.database import execute, fetch
 
@@ -23,63 +23,71 @@ _MATCH = (
 )
 _FIRST = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
-# Items that the rules may take, after a number: of one side, in the order in which they came.
+# The order in which things are looked up stands in each statement (LATERAL, with OFFSET or LIMIT): a plan that was made
+# while the tables were empty may think that reading all of an account comes first as cheaply.
 _OPEN = (
-    "SELECT number FROM reconciliation_items WHERE tenant = %s AND account = %s AND side = %s AND number > %s"
-    " AND state = 1 AND NOT manual {more} ORDER BY number LIMIT %s"
+    "SELECT u.number FROM unmatched_items AS u CROSS JOIN LATERAL (SELECT i.state, i.manual, i.refs"
+    " FROM reconciliation_items AS i WHERE i.tenant = u.tenant AND i.account = u.account AND i.side = u.side"
+    " AND i.number = u.number OFFSET 0) AS i WHERE u.tenant = %s AND u.account = %s AND u.side = %s AND u.number > %s"
+    " AND i.state = 1 AND NOT i.manual {more} ORDER BY u.number LIMIT %s"
 )
 _GIVEN = (
-    " FROM unnest(%(numbers)s::bigint[]) AS k(number) JOIN reconciliation_items AS i ON i.tenant = %(tenant)s"
-    " AND i.account = %(account)s AND i.side = %(side)s AND i.number = k.number AND i.state = 1 AND NOT i.manual"
+    " FROM unnest(%(numbers)s::bigint[]) AS n(number) CROSS JOIN LATERAL (SELECT i.* FROM reconciliation_items AS i"
+    " WHERE i.tenant = %(tenant)s AND i.account = %(account)s AND i.side = %(side)s AND i.number = n.number OFFSET 0)"
+    " AS i"
 )
+_MAY_BE_TAKEN = " WHERE i.state = 1 AND NOT i.manual"
+_KEYS = "FROM reconciliation_keys AS k WHERE k.tenant = %(tenant)s AND k.account = %(account)s"
 _SAME_REFERENCE = (
-    f"SELECT i.number, o.number{_GIVEN} CROSS JOIN LATERAL unnest(i.refs) AS r(reference) CROSS JOIN LATERAL"  # noqa: S608
-    " (SELECT k.number FROM reconciliation_keys AS k WHERE k.tenant = i.tenant AND k.account = i.account"
-    " AND k.reference = r.reference AND k.side = %(other)s AND k.amount = -i.amount ORDER BY k.number LIMIT 2) AS o"
+    f"SELECT i.number, o.number{_GIVEN} CROSS JOIN LATERAL unnest(i.refs) AS r(reference) CROSS JOIN LATERAL"
+    f" (SELECT k.number {_KEYS} AND k.key = r.reference AND k.side = %(other)s AND k.amount = -i.amount"
+    f" ORDER BY k.value_day, k.number LIMIT 2) AS o{_MAY_BE_TAKEN}"
 )
 # A reference of the other side is an explanation, also where the amount is another one: it is not guessed beside it.
 _REFERRED_TO = (
-    "EXISTS (SELECT 1 FROM unnest({i}.refs) AS r(reference) JOIN reconciliation_keys AS k ON k.tenant = {i}.tenant"
-    " AND k.account = {i}.account AND k.reference = r.reference AND k.side = 3 - {i}.side)"
+    "EXISTS (SELECT 1 FROM (SELECT x.refs FROM reconciliation_items AS x WHERE x.tenant = %(tenant)s"  # noqa: S608
+    " AND x.account = %(account)s AND x.side = {side} AND x.number = {number} OFFSET 0) AS x"
+    " CROSS JOIN LATERAL unnest(x.refs) AS r(reference) CROSS JOIN LATERAL"
+    f" (SELECT 1 {_KEYS} AND k.key = r.reference AND k.side = 3 - {{side}} LIMIT 1) AS k)"
 )
 _SAME_AMOUNT = (
-    f"SELECT i.number, o.number{_GIVEN} AND (i.side = 2 OR i.value_day <= %(until)s)"  # noqa: S608
-    f" AND NOT {_REFERRED_TO.format(i='i')} CROSS JOIN LATERAL"
-    " (SELECT o.number FROM reconciliation_items AS o WHERE o.tenant = i.tenant AND o.account = i.account"
-    " AND o.side = %(other)s AND o.amount = -i.amount AND o.value_day BETWEEN i.value_day - %(days)s::integer"
-    " AND i.value_day + %(days)s::integer AND o.state = 1 AND NOT o.manual"
-    " AND (o.side = 2 OR o.value_day <= %(until)s)"
-    f" AND NOT {_REFERRED_TO.format(i='o')} ORDER BY o.value_day, o.number LIMIT 2) AS o"
+    f"SELECT i.number, o.number{_GIVEN} CROSS JOIN LATERAL (SELECT k.number {_KEYS} AND k.key = ''"
+    " AND k.side = %(other)s AND k.amount = -i.amount"
+    " AND k.value_day BETWEEN i.value_day - %(days)s::integer AND i.value_day + %(days)s::integer"
+    " AND (k.side = 2 OR k.value_day <= %(until)s)"
+    f" AND NOT {_REFERRED_TO.format(side='k.side', number='k.number')} ORDER BY k.value_day, k.number LIMIT 2) AS o"
+    f"{_MAY_BE_TAKEN} AND (i.side = 2 OR i.value_day <= %(until)s)"
+    f" AND NOT {_REFERRED_TO.format(side='i.side', number='i.number')}"
 )
 _REFERRED = (
     f"SELECT i.number, i.amount, i.batch_size, o.number, o.amount{_GIVEN} CROSS JOIN LATERAL"  # noqa: S608
-    " (SELECT DISTINCT k.number, k.amount FROM unnest(i.refs) AS r(reference) JOIN reconciliation_keys AS k"
-    " ON k.tenant = i.tenant AND k.account = i.account AND k.reference = r.reference AND k.side = 1"
-    f" LIMIT {BATCH_MAX + 1}) AS o"
+    " (SELECT DISTINCT k.number, k.amount FROM unnest(i.refs) AS r(reference) CROSS JOIN LATERAL"
+    f" (SELECT k.number, k.amount {_KEYS} AND k.key = r.reference AND k.side = 1 LIMIT {BATCH_MAX + 1}) AS k"
+    f" LIMIT {BATCH_MAX + 1}) AS o{_MAY_BE_TAKEN}"
 )
 _REFERRED_ELSEWHERE = (
-    "SELECT i.number FROM unnest(%s::bigint[], %s::bigint[]) AS k(number, by) JOIN reconciliation_items AS i"
-    " ON i.tenant = %s AND i.account = %s AND i.side = 1 AND i.number = k.number WHERE EXISTS (SELECT 1"
-    " FROM unnest(i.refs) AS r(reference) JOIN reconciliation_keys AS o ON o.tenant = i.tenant"
-    " AND o.account = i.account AND o.reference = r.reference AND o.side = 2 AND o.number <> k.by)"
+    "SELECT DISTINCT n.number FROM unnest(%(numbers)s::bigint[], %(by)s::bigint[]) AS n(number, by)"  # noqa: S608
+    " CROSS JOIN LATERAL (SELECT i.refs FROM reconciliation_items AS i WHERE i.tenant = %(tenant)s"
+    " AND i.account = %(account)s AND i.side = 1 AND i.number = n.number OFFSET 0) AS i"
+    " CROSS JOIN LATERAL unnest(i.refs) AS r(reference) CROSS JOIN LATERAL"
+    f" (SELECT 1 {_KEYS} AND k.key = r.reference AND k.side = 2 AND k.number <> n.by LIMIT 1) AS o"
 )
-_BATCH_DAYS = (
-    "SELECT DISTINCT value_day FROM reconciliation_items WHERE tenant = %s AND account = %s AND side = 2 AND state = 1"
-    " AND NOT manual AND batch_size IS NOT NULL AND value_day > %s ORDER BY value_day LIMIT %s"
-)
+_BATCH_DAY = f"SELECT k.value_day {_KEYS} AND k.key > %(after)s AND k.key < '$' ORDER BY k.key LIMIT 1"
 _BATCHES_OF_DAY = (
-    "SELECT i.number, i.amount, i.batch_size FROM reconciliation_items AS i WHERE i.tenant = %s AND i.account = %s"  # noqa: S608
-    " AND i.side = 2 AND i.state = 1 AND NOT i.manual AND i.value_day = %s AND i.batch_size IS NOT NULL"
-    f" AND NOT {_REFERRED_TO.format(i='i')} ORDER BY i.number LIMIT {PARTS_MAX + 1}"
+    f"SELECT b.number, i.amount, i.batch_size FROM (SELECT k.number, k.side {_KEYS} AND k.key = %(key)s"  # noqa: S608
+    f" AND k.side = 2 LIMIT {10 * PARTS_MAX}) AS b CROSS JOIN LATERAL (SELECT i.amount, i.batch_size"
+    " FROM reconciliation_items AS i WHERE i.tenant = %(tenant)s AND i.account = %(account)s AND i.side = 2"
+    " AND i.number = b.number OFFSET 0) AS i"
+    f" WHERE NOT {_REFERRED_TO.format(side='b.side', number='b.number')} ORDER BY b.number LIMIT {PARTS_MAX + 1}"
 )
 # What might be one of a pair, though not the only one, is not taken for a part of a batch.
 _PARTS_OF_DAY = (
-    "SELECT i.number, i.amount FROM reconciliation_items AS i WHERE i.tenant = %(tenant)s"  # noqa: S608
-    " AND i.account = %(account)s AND i.side = 1 AND i.state = 1 AND NOT i.manual AND i.value_day = %(day)s"
-    f" AND NOT {_REFERRED_TO.format(i='i')} AND NOT EXISTS (SELECT 1 FROM reconciliation_items AS o"
-    " WHERE o.tenant = i.tenant AND o.account = i.account AND o.side = 2 AND o.amount = -i.amount"
-    " AND o.value_day BETWEEN i.value_day - %(days)s::integer AND i.value_day + %(days)s::integer"
-    f" AND o.state = 1 AND NOT o.manual) ORDER BY i.number LIMIT {2 * PARTS_MAX + 1}"
+    f"SELECT p.number, p.amount FROM (SELECT k.* {_KEYS} AND k.key = '' AND k.side = 1"  # noqa: S608
+    " AND k.value_day = %(day)s OFFSET 0) AS p"
+    f" WHERE NOT {_REFERRED_TO.format(side='p.side', number='p.number')}"
+    f" AND NOT EXISTS (SELECT 1 {_KEYS} AND k.key = '' AND k.side = 2 AND k.amount = -p.amount"
+    " AND k.value_day BETWEEN p.value_day - %(days)s::integer AND p.value_day + %(days)s::integer)"
+    f" ORDER BY p.number LIMIT {2 * PARTS_MAX + 1}"
 )
 
 
@@ -119,13 +127,20 @@ async def referred(
 
 async def referred_elsewhere(conn: AsyncConnection, tenant: str, account: str, edges: Sequence[Edge]) -> set[int]:
     """Those of ours that another of the bank's items than the one in the edge refers to as well."""
-    values = ([ledger for _, ledger in edges], [bank for bank, _ in edges], tenant, account)
-    return {row[0] for row in await fetch(conn, _REFERRED_ELSEWHERE, values)}
+    asked = {
+        "numbers": [ledger for _, ledger in edges],
+        "by": [bank for bank, _ in edges],
+        "tenant": tenant,
+        "account": account,
+    }
+    return {row[0] for row in await fetch(conn, _REFERRED_ELSEWHERE, asked)}
 
 
-async def batch_days(conn: AsyncConnection, tenant: str, account: str, *, after: date, limit: int) -> list[date]:
-    """Value days of the bank's batches that the rules may take, after a day."""
-    return [row[0] for row in await fetch(conn, _BATCH_DAYS, (tenant, account, after, limit))]
+async def batch_day(conn: AsyncConnection, tenant: str, account: str, *, after: date) -> date | None:
+    """The next day, after one, on which the bank has batches that the rules may take; None for none."""
+    asked = {"tenant": tenant, "account": account, "after": batch_key(after)}
+    rows = await fetch(conn, _BATCH_DAY, asked)
+    return rows[0][0] if rows else None
 
 
 async def batches_of_day(
@@ -133,8 +148,8 @@ async def batches_of_day(
 ) -> tuple[dict[int, tuple[int, int]], dict[int, int]]:
     """The bank's batches of a day, with amount and size, and those of ours that may be in one, with their amounts; one
     more than the rules go by at most."""
-    batches = await fetch(conn, _BATCHES_OF_DAY, (tenant, account, day))
-    asked = {"tenant": tenant, "account": account, "day": day, "days": days}
+    asked = {"tenant": tenant, "account": account, "key": batch_key(day), "day": day, "days": days}
+    batches = await fetch(conn, _BATCHES_OF_DAY, asked)
     parts = await fetch(conn, _PARTS_OF_DAY, asked) if batches else []
     return {number: (amount, size) for number, amount, size in batches}, dict(parts)
 

@@ -113,18 +113,14 @@ async def match_batches_of_a_day(
 ) -> date | None:
     """The batches of the next day that has some; gives the day, None at the end."""
     books = await locked(conn, tenant, account)
-    days = await reconciliation_match_store.batch_days(conn, tenant, account, after=after, limit=1)
-    if not days:
-        return None
-    if days[0] <= window.until:
-        batches, parts = await reconciliation_match_store.batches_of_day(
-            conn, tenant, account, days[0], days=window.days
-        )
+    day = await reconciliation_match_store.batch_day(conn, tenant, account, after=after)
+    if day is not None and day <= window.until:
+        batches, parts = await reconciliation_match_store.batches_of_day(conn, tenant, account, day, days=window.days)
         # One more than the rules go by was asked for: with more there is no certainty.
         if len(batches) <= PARTS_MAX and len(parts) <= 2 * PARTS_MAX:
             found = reconciliation_rules.batches_of_a_day(batches, parts)
             await _record(conn, books, Rule.BATCH_BY_DATE, sorted(found.items()))
-    return days[0]
+    return day
 
 
 async def finish(conn: AsyncConnection, tenant: str, account: str, *, statements_seen: int, sequence: int) -> None:
@@ -170,14 +166,14 @@ async def _record(
     places = [
         place for bank, ledger in groups for place in ((Side.BANK, bank), *((Side.LEDGER, one) for one in ledger))
     ]
-    amounts = {
-        (item.side, item.number): item.amount
+    items = {
+        (item.side, item.number): item
         for item in await reconciliation_store.items(conn, books.tenant, books.account, places)
     }
     now, made = clock.now(), []
     for bank, ledger in groups:
-        amount = amounts[Side.BANK, bank]
-        if amount + sum(amounts[Side.LEDGER, one] for one in ledger):
+        amount = items[Side.BANK, bank].amount
+        if amount + sum(items[Side.LEDGER, one].amount for one in ledger):
             raise RuntimeError(f"{rule.name} matched bank-{bank} of {books.account} with what does not come to it")
         match = Match(
             tenant=books.tenant,
@@ -195,7 +191,7 @@ async def _record(
         )
         made.append(match)
     await reconciliation_match_store.add_matches(conn, made)
-    matched = [(side, number, match.id) for match in made for side, number in places_of(match)]
+    matched = [(items[place], match.id) for match in made for place in places_of(match)]
     await reconciliation_store.set_items(conn, books.tenant, books.account, matched, ItemState.MATCHED)
     currency = await reconciliation_store.currency(conn, books.tenant, books.account)
     await outbox.append(conn, [reconciliation_events.item_match_changed(match, currency) for match in made])

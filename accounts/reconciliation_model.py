@@ -181,6 +181,12 @@ class Item:
     description: bytes = b""
     """Sealed."""
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What the rules find it by while they may take it: its amount alone, its references, its day as a batch."""
+        day = (batch_key(self.value_day),) if self.batch_size is not None else ()
+        return ("", *self.references, *day)
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -224,6 +230,11 @@ class Window:
 
     days: int
     until: date
+
+
+def batch_key(day: date) -> str:
+    """What a batch of the bank's of a day is found by; no reference is like it."""
+    return f"#{day.isoformat()}"
 
 
 def compared(reference: str) -> str:

@@ -246,8 +246,9 @@ async def _locked_match(conn: AsyncConnection, call: Call, name: str) -> Match:
 async def _set_items(conn: AsyncConnection, match: Match, state: ItemState, *, manual: bool = False) -> None:
     """Gives the items of a match a state; open ones are in none."""
     in_match = None if state is ItemState.OPEN else match.id
-    places = [(side, number, in_match) for side, number in places_of(match)]
-    await reconciliation_store.set_items(conn, match.tenant, match.account, places, state, manual=manual)
+    items = await reconciliation_store.items(conn, match.tenant, match.account, places_of(match))
+    changed = [(item, in_match) for item in items]
+    await reconciliation_store.set_items(conn, match.tenant, match.account, changed, state, manual=manual)
 
 
 def _changed(match: Match, state: MatchState, **changes: str) -> Match:

@@ -52,29 +52,51 @@ _ADD_ITEMS = (
     " batch_size, journal, statement, entry_reference, servicer_reference, description)"
 )
 _ADD_KEYS = (
-    "INSERT INTO reconciliation_keys (tenant, account, reference, side, amount, number)"
-    " SELECT i.tenant, i.account, r.reference, i.side, i.amount, i.number"
-    " FROM unnest(%s::smallint[], %s::bigint[]) AS k(side, number)"
-    " JOIN reconciliation_items AS i ON i.tenant = %s AND i.account = %s AND i.side = k.side AND i.number = k.number"
-    " CROSS JOIN LATERAL unnest(i.refs) AS r(reference) WHERE i.state = 1 AND NOT i.manual"
+    "INSERT INTO reconciliation_keys (tenant, account, key, side, amount, value_day, number)"
+    " SELECT %s, %s, k.key, k.side, k.amount, k.value_day::date, k.number"
+    " FROM unnest(%s::text[], %s::smallint[], %s::bigint[], %s::text[], %s::bigint[])"
+    " AS k(key, side, amount, value_day, number)"
 )
+# Tenant and account come with each row: as constants they would let a plan begin with all that the account has.
 _REMOVE_KEYS = (
-    "DELETE FROM reconciliation_keys AS d USING (SELECT i.side, i.number, i.amount, r.reference"
-    " FROM unnest(%s::smallint[], %s::bigint[]) AS k(side, number)"
-    " JOIN reconciliation_items AS i ON i.tenant = %s AND i.account = %s AND i.side = k.side AND i.number = k.number"
-    " CROSS JOIN LATERAL unnest(i.refs) AS r(reference)) AS g WHERE d.tenant = %s AND d.account = %s"
-    " AND d.reference = g.reference AND d.side = g.side AND d.amount = g.amount AND d.number = g.number"
+    "DELETE FROM reconciliation_keys AS d USING unnest(%s::text[], %s::text[], %s::text[], %s::smallint[],"
+    " %s::bigint[], %s::text[], %s::bigint[]) AS k(tenant, account, key, side, amount, value_day, number)"
+    " WHERE d.tenant = k.tenant AND d.account = k.account AND d.key = k.key AND d.side = k.side"
+    " AND d.amount = k.amount AND d.value_day = k.value_day::date AND d.number = k.number"
+)
+_ADD_UNMATCHED = (
+    "INSERT INTO unmatched_items (tenant, account, side, number, amount, resolved)"
+    " SELECT %s, %s, k.side, k.number, k.amount, %s FROM unnest(%s::smallint[], %s::bigint[], %s::bigint[])"
+    " AS k(side, number, amount)"
+)
+_REMOVE_UNMATCHED = (
+    "DELETE FROM unmatched_items AS d USING unnest(%s::text[], %s::text[], %s::smallint[], %s::bigint[])"
+    " AS k(tenant, account, side, number) WHERE d.tenant = k.tenant AND d.account = k.account AND d.side = k.side"
+    " AND d.number = k.number"
 )
 _SET_ITEMS = (
     "UPDATE reconciliation_items AS i SET state = %s, match = k.match, manual = i.manual OR %s"
-    " FROM unnest(%s::smallint[], %s::bigint[], %s::uuid[]) AS k(side, number, match)"
-    " WHERE i.tenant = %s AND i.account = %s AND i.side = k.side AND i.number = k.number"
+    " FROM unnest(%s::text[], %s::text[], %s::smallint[], %s::bigint[], %s::uuid[])"
+    " AS k(tenant, account, side, number, match)"
+    " WHERE i.tenant = k.tenant AND i.account = k.account AND i.side = k.side AND i.number = k.number"
 )
+_ADD_STATED = (
+    "INSERT INTO stated_references (tenant, account, reference, amount, number) SELECT %s, %s, k.reference, k.amount,"
+    " k.number FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS k(reference, amount, number)"
+)
+# Of many with the same reference and amount the last ones tell.
 _STATED = (
-    "SELECT k.position FROM unnest(%s::text[], %s::bigint[], %s::text[]) WITH ORDINALITY"
-    " AS k(reference, amount, refs, position) WHERE EXISTS (SELECT 1 FROM reconciliation_items AS i"
-    " WHERE i.tenant = %s AND i.account = %s AND i.servicer_reference = k.reference AND i.servicer_reference <> ''"
-    " AND i.amount = k.amount AND i.refs = string_to_array(k.refs, ' '))"
+    "SELECT DISTINCT k.position FROM unnest(%(references)s::text[], %(amounts)s::bigint[], %(refs)s::text[])"
+    " WITH ORDINALITY AS k(reference, amount, refs, position) CROSS JOIN LATERAL"
+    " (SELECT s.number FROM stated_references AS s WHERE s.tenant = %(tenant)s AND s.account = %(account)s"
+    " AND s.reference = k.reference AND s.amount = k.amount ORDER BY s.number DESC LIMIT 20) AS s CROSS JOIN LATERAL"
+    " (SELECT i.refs FROM reconciliation_items AS i WHERE i.tenant = %(tenant)s AND i.account = %(account)s"
+    " AND i.side = 2 AND i.number = s.number OFFSET 0) AS i WHERE i.refs = string_to_array(k.refs, ' ')"
+)
+_ITEMS = (
+    f"SELECT {_ITEM} FROM unnest(%(sides)s::smallint[], %(numbers)s::bigint[]) AS k(s, n) CROSS JOIN LATERAL"  # noqa: S608
+    " (SELECT * FROM reconciliation_items AS i WHERE i.tenant = %(tenant)s AND i.account = %(account)s"
+    " AND i.side = k.s AND i.number = k.n OFFSET 0) AS i ORDER BY side, number"
 )
 
 
@@ -192,17 +214,19 @@ async def end_statements(
 
 async def stated(conn: AsyncConnection, tenant: str, account: str, items: Sequence[Item]) -> set[int]:
     """The places of those items that look like entries of the bank which are there."""
+    own = [(at, item) for at, item in enumerate(items) if item.servicer_reference]
     rows = await fetch(
         conn,
         _STATED,
-        (
-            [item.servicer_reference for item in items],
-            [item.amount for item in items],
-            [" ".join(item.references) for item in items],
-            *(tenant, account),
-        ),
+        {
+            "references": [item.servicer_reference for _, item in own],
+            "amounts": [item.amount for _, item in own],
+            "refs": [" ".join(item.references) for _, item in own],
+            "tenant": tenant,
+            "account": account,
+        },
     )
-    return {row[0] - 1 for row in rows}
+    return {own[row[0] - 1][0] for row in rows}
 
 
 async def add_items(conn: AsyncConnection, tenant: str, account: str, items: Sequence[Item]) -> None:
@@ -226,42 +250,68 @@ async def add_items(conn: AsyncConnection, tenant: str, account: str, items: Seq
             [item.description for item in items],
         ),
     )
-    await add_keys(conn, tenant, account, [(item.side, item.number) for item in items if not item.manual])
-
-
-async def add_keys(conn: AsyncConnection, tenant: str, account: str, places: Sequence[Place]) -> None:
-    """Lets the rules find those of the items that are open and that they may take."""
-    await execute(conn, _ADD_KEYS, (*_columns(places), tenant, account))
+    await _add_unmatched(conn, tenant, account, items, resolved=False)
+    await _add_keys(conn, tenant, account, items)
+    own = [item for item in items if item.servicer_reference]
+    if own:
+        columns = ([one.servicer_reference for one in own], [one.amount for one in own], [one.number for one in own])
+        await execute(conn, _ADD_STATED, (tenant, account, *columns))
 
 
 async def set_items(
     conn: AsyncConnection,
     tenant: str,
     account: str,
-    places: Sequence[tuple[Side, int, str | None]],
+    changed: Sequence[tuple[Item, str | None]],
     state: ItemState,
     *,
     manual: bool = False,
 ) -> None:
-    """Gives items, each with its match, a state. The rules find those that are open again, unless they are `manual`."""
-    plain = [(side, number) for side, number, _ in places]
-    matches = [None if match is None else uuid.UUID(match) for _, _, match in places]
-    await execute(conn, _REMOVE_KEYS, (*_columns(plain), tenant, account, tenant, account))
-    await execute(conn, _SET_ITEMS, (state.value, manual, *_columns(plain), matches, tenant, account))
-    if state is ItemState.OPEN:
-        await add_keys(conn, tenant, account, plain)
+    """Gives items, as they were, a state and each its match. The rules find those that are open again, unless they are
+    `manual`."""
+    items = [item for item, _ in changed]
+    matches = [None if match is None else uuid.UUID(match) for _, match in changed]
+    sides, numbers = _columns([(item.side, item.number) for item in items])
+    within = ([tenant] * len(items), [account] * len(items))
+    keys = _key_columns(items)
+    await execute(conn, _REMOVE_KEYS, ([tenant] * len(keys[0]), [account] * len(keys[0]), *keys))
+    await execute(conn, _REMOVE_UNMATCHED, (*within, sides, numbers))
+    await execute(conn, _SET_ITEMS, (state.value, manual, *within, sides, numbers, matches))
+    if state is not ItemState.MATCHED:
+        await _add_unmatched(conn, tenant, account, items, resolved=state is ItemState.RESOLVED)
+    if state is ItemState.OPEN and not manual:
+        await _add_keys(conn, tenant, account, items)
 
 
 async def items(conn: AsyncConnection, tenant: str, account: str, places: Collection[Place]) -> list[Item]:
     """Those of the items that exist, by side and number."""
-    rows = await fetch(
-        conn,
-        f"SELECT {_ITEM} FROM unnest(%s::smallint[], %s::bigint[]) AS k(side, number)"  # noqa: S608 - constants
-        " JOIN reconciliation_items AS i USING (side, number) WHERE i.tenant = %s AND i.account = %s"
-        " ORDER BY side, number",
-        (*_columns(list(places)), tenant, account),
+    sides, numbers = _columns(list(places))
+    asked = {"sides": sides, "numbers": numbers, "tenant": tenant, "account": account}
+    return [_to_item(row) for row in await fetch(conn, _ITEMS, asked)]
+
+
+async def _add_unmatched(
+    conn: AsyncConnection, tenant: str, account: str, items: Sequence[Item], *, resolved: bool
+) -> None:
+    sides, numbers = _columns([(item.side, item.number) for item in items])
+    amounts = [item.amount for item in items]
+    await execute(conn, _ADD_UNMATCHED, (tenant, account, resolved, sides, numbers, amounts))
+
+
+async def _add_keys(conn: AsyncConnection, tenant: str, account: str, items: Sequence[Item]) -> None:
+    """Lets the rules find those of the items that they may take."""
+    await execute(conn, _ADD_KEYS, (tenant, account, *_key_columns([item for item in items if not item.manual])))
+
+
+def _key_columns(items: Sequence[Item]) -> tuple[list[str], list[int], list[int], list[str], list[int]]:
+    keys = [(key, item) for item in items for key in item.keys]
+    return (
+        [key for key, _ in keys],
+        [item.side.value for _, item in keys],
+        [item.amount for _, item in keys],
+        [item.value_day.isoformat() for _, item in keys],
+        [item.number for _, item in keys],
     )
-    return [_to_item(row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,15 +331,18 @@ async def open_items(
     """Open and proposed items by side and number, from behind `after` on."""
     where, values = "", list[object]()
     if asked.side is not None:
-        where, values = f"{where} AND side = %s", [*values, asked.side.value]
+        where, values = f"{where} AND u.side = %s", [*values, asked.side.value]
     if asked.until is not None:
-        where, values = f"{where} AND value_day <= %s", [*values, asked.until]
+        where, values = f"{where} AND i.value_day <= %s", [*values, asked.until]
     if asked.reference:
-        where, values = f"{where} AND refs @> ARRAY[%s]::text[]", [*values, asked.reference]
+        where, values = f"{where} AND i.refs @> ARRAY[%s]::text[]", [*values, asked.reference]
     rows = await fetch(
         conn,
-        f"SELECT {_ITEM} FROM reconciliation_items WHERE tenant = %s AND account = %s AND state IN (1, 2)"  # noqa: S608
-        f" AND (side, number) > (%s, %s) {where} ORDER BY side, number LIMIT %s",
+        f"SELECT {_ITEM} FROM (SELECT i.* FROM unmatched_items AS u CROSS JOIN LATERAL"  # noqa: S608 - constants
+        " (SELECT * FROM reconciliation_items AS i WHERE i.tenant = u.tenant AND i.account = u.account"
+        " AND i.side = u.side AND i.number = u.number OFFSET 0) AS i WHERE u.tenant = %s AND u.account = %s"
+        f" AND NOT u.resolved AND (u.side, u.number) > (%s, %s) {where} ORDER BY u.side, u.number LIMIT %s) AS i"
+        " ORDER BY side, number",
         (tenant, account, *after, *values, limit),
     )
     return [_to_item(row) for row in rows]

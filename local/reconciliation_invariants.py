@@ -86,13 +86,27 @@ RECONCILIATION: tuple[tuple[str, str, str], ...] = (
         (
             "SELECT coalesce(k.tenant, i.tenant) || '/accounts/' || coalesce(k.account, i.account) || ': item '"
             " || coalesce(k.number, i.number) || ' of side ' || coalesce(k.side, i.side) || ' is '"
-            " || CASE WHEN k.tenant IS NULL THEN 'not ' ELSE '' END || 'found by '"
-            " || coalesce(k.reference, i.reference)"
-            " FROM reconciliation_keys AS k FULL JOIN (SELECT i.*, r.reference FROM reconciliation_items AS i"
-            " CROSS JOIN LATERAL unnest(i.refs) AS r(reference) WHERE i.state = 1 AND NOT i.manual) AS i"
-            " ON (i.tenant, i.account, i.reference, i.side, i.amount, i.number)"
-            " = (k.tenant, k.account, k.reference, k.side, k.amount, k.number)"
+            " || CASE WHEN k.tenant IS NULL THEN 'not ' ELSE '' END || 'found by [' || coalesce(k.key, i.key) || ']'"
+            ' FROM reconciliation_keys AS k FULL JOIN (SELECT i.*, r.key COLLATE "C" AS key'
+            " FROM reconciliation_items AS i CROSS JOIN LATERAL unnest(i.refs || ARRAY['']"
+            " || CASE WHEN i.batch_size IS NULL THEN '{}' ELSE ARRAY['#' || i.value_day::text] END) AS r(key)"
+            " WHERE i.state = 1 AND NOT i.manual) AS i"
+            " ON (i.tenant, i.account, i.key, i.side, i.amount, i.value_day, i.number)"
+            " = (k.tenant, k.account, k.key, k.side, k.amount, k.value_day, k.number)"
             " WHERE k.tenant IS NULL OR i.tenant IS NULL"
+        ),
+    ),
+    (
+        "INV-2",
+        "accounts",
+        (
+            "SELECT coalesce(u.tenant, i.tenant) || '/accounts/' || coalesce(u.account, i.account) || ': item '"
+            " || coalesce(u.number, i.number) || ' of side ' || coalesce(u.side, i.side) || ' is in state '"
+            " || coalesce(i.state::text, 'none') || ' and '"
+            " || CASE WHEN u.tenant IS NULL THEN 'explains nothing' ELSE 'explains ' || u.amount END"
+            " FROM unmatched_items AS u FULL JOIN (SELECT * FROM reconciliation_items WHERE state <> 3) AS i"
+            " USING (tenant, account, side, number)"
+            " WHERE (u.amount, u.resolved) IS DISTINCT FROM (i.amount, i.state = 4)"
         ),
     ),
 )

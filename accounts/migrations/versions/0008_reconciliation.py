@@ -1,7 +1,8 @@
 """Statements of settlement banks, their entries and ours as items, and what of them belongs together.
 
-Facts never change: the runtime role may change the columns that say how far something is, and delete nothing but keys,
-which are the index of what is open.
+Facts never change: the runtime role may change the columns that say how far something is, and delete nothing but what
+is derived from them. Whatever is looked for has a narrow table with one index: of several with the same beginning, a
+plan that was made while a table was empty takes any.
 """
 
 from __future__ import annotations
@@ -101,17 +102,41 @@ CREATE TABLE reconciliation_items (
     CONSTRAINT reconciliation_items_match CHECK ((state = 1) = (match IS NULL))
 )
 """
-# Of the items that are open and that the rules may take: each reference of each.
+# What explains the difference: the items that are open, proposed or resolved.
+_UNMATCHED = """
+CREATE TABLE unmatched_items (
+    tenant text NOT NULL,
+    account text NOT NULL,
+    side smallint NOT NULL,
+    number bigint NOT NULL,
+    amount bigint NOT NULL,
+    resolved boolean NOT NULL,
+    CONSTRAINT unmatched_items_pk PRIMARY KEY (tenant, account, side, number)
+) WITH (autovacuum_vacuum_scale_factor = 0.05)
+"""
+# Of the items that are open and that the rules may take: a key for each reference, the empty one for the amount, and
+# "#YYYY-MM-DD" for a batch of the bank's.
 _KEYS = """
 CREATE TABLE reconciliation_keys (
     tenant text NOT NULL,
     account text NOT NULL,
-    reference text NOT NULL,
+    key text COLLATE "C" NOT NULL,
     side smallint NOT NULL,
     amount bigint NOT NULL,
+    value_day date NOT NULL,
     number bigint NOT NULL,
-    CONSTRAINT reconciliation_keys_pk PRIMARY KEY (tenant, account, reference, side, amount, number)
+    CONSTRAINT reconciliation_keys_pk PRIMARY KEY (tenant, account, key, side, amount, value_day, number)
 ) WITH (autovacuum_vacuum_scale_factor = 0.05)
+"""
+_STATED = """
+CREATE TABLE stated_references (
+    tenant text NOT NULL,
+    account text NOT NULL,
+    reference text NOT NULL,
+    amount bigint NOT NULL,
+    number bigint NOT NULL,
+    CONSTRAINT stated_references_pk PRIMARY KEY (tenant, account, reference, amount, number)
+)
 """
 # state: 1 proposed, 2 active, 3 rejected, 4 undo proposed, 5 undone. Its items never change.
 _MATCHES = """
@@ -146,30 +171,7 @@ CREATE TABLE item_matches (
     CONSTRAINT item_matches_version CHECK (version > 0)
 )
 """
-_INDEXES = (
-    (
-        "CREATE INDEX reconciliation_items_open ON reconciliation_items (tenant, account, side, number)"
-        " WHERE state IN (1, 2)"
-    ),
-    (
-        "CREATE INDEX reconciliation_items_resolved ON reconciliation_items (tenant, account, side, number)"
-        " WHERE state = 4"
-    ),
-    (
-        "CREATE INDEX reconciliation_items_by_amount ON reconciliation_items (tenant, account, side, amount, value_day)"
-        " WHERE state = 1 AND NOT manual"
-    ),
-    (
-        "CREATE INDEX reconciliation_items_by_day ON reconciliation_items (tenant, account, side, value_day, number)"
-        " WHERE state = 1 AND NOT manual"
-    ),
-    (
-        "CREATE INDEX reconciliation_items_stated ON reconciliation_items (tenant, account, servicer_reference, amount)"
-        " WHERE servicer_reference <> ''"
-    ),
-    "CREATE INDEX item_matches_of_account ON item_matches (tenant, account, match)",
-    "CREATE INDEX item_matches_waiting ON item_matches (tenant, account, state, match) WHERE state IN (1, 4)",
-)
+_INDEXES = ("CREATE INDEX item_matches_of_account ON item_matches (tenant, account, match)",)
 _CHANGEABLE = {
     "reconciliations": (
         "bank_closing, period_end, bank_number, statements, bank_entries, ledger_sequence, matched_statements,"
@@ -182,18 +184,23 @@ _CHANGEABLE = {
     ),
 }
 
+_DERIVED = ("unmatched_items", "reconciliation_keys")
+
 
 def upgrade() -> None:
     role = runtime_role()
-    for statement in (_RECONCILIATIONS, _STATEMENTS, _ITEMS, _KEYS, _MATCHES, *_INDEXES):
+    for statement in (_RECONCILIATIONS, _STATEMENTS, _ITEMS, _UNMATCHED, _KEYS, _STATED, _MATCHES, *_INDEXES):
         op.execute(statement)
     for table, columns in _CHANGEABLE.items():
         for statement in tenant_table(table, role, append_only=True):
             op.execute(statement)
         op.execute(f'GRANT UPDATE ({columns}) ON {table} TO "{role}"')
-    for statement in tenant_table("reconciliation_keys", role):
+    for table in _DERIVED:
+        for statement in tenant_table(table, role):
+            op.execute(statement)
+        op.execute(f'REVOKE UPDATE ON {table} FROM "{role}"')
+    for statement in tenant_table("stated_references", role, append_only=True):
         op.execute(statement)
-    op.execute(f'REVOKE UPDATE ON reconciliation_keys FROM "{role}"')
 
 
 def downgrade() -> None:

@@ -477,7 +477,14 @@ async def test_no_other_tenant_sees_or_touches_any_of_it(desk: Desk, second_ledg
     )
     for method, request, why in asked:
         assert await refusal(desk.call(method, request)) == why
-    for table in ("bank_statements", "reconciliation_items", "reconciliations", "item_matches", "reconciliation_keys"):
+    for table in (
+        "bank_statements",
+        "reconciliation_items",
+        "reconciliations",
+        "item_matches",
+        "reconciliation_keys",
+        "unmatched_items",
+    ):
         assert await second_ledger.rows(f"SELECT 1 FROM {table}") == []
     desk.ledger = own
 
@@ -510,7 +517,8 @@ TAMPERED = {
     "an entry left out": "DELETE FROM reconciliation_items WHERE side = 1",
     "a statement between": "UPDATE bank_statements SET opening = opening + 1, closing = closing + 1",
     "a match undone alone": "UPDATE item_matches SET state = 5, undo_decided_by = 'x'",
-    "a key too many": "INSERT INTO reconciliation_keys SELECT tenant, account, 'x', side, amount, number"
+    "an open item that explains nothing": "DELETE FROM unmatched_items",
+    "a key too many": "INSERT INTO reconciliation_keys SELECT tenant, account, 'x', side, amount, value_day, number"
     " FROM reconciliation_items",
 }
 
