@@ -21,9 +21,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from meshkit import logs
-from transactions.payments import safe_xml
-from transactions.payments.errors import FileMalformed, FileTooLarge, PaymentFileRefused
+from meshkit import logs, safe_xml
+from meshkit.safe_xml import FileMalformed, FileRefused, FileTooLarge
 from transactions.rails import pacs008, reading
 from transactions.rails.port import Content, Incoming, OutgoingPayment
 from transactions.recurrence import local_day
@@ -112,7 +111,7 @@ class FolderRail:
             if abs(time.time() - changed) < self._settle_seconds:
                 return None
             refusal = _sentence(error)
-        except PaymentFileRefused as error:
+        except FileRefused as error:
             refusal = _sentence(error)
         return Incoming(tenant, path.name, digest, str(path), content, refusal)
 
@@ -139,7 +138,7 @@ def _claim(folder: Path) -> None:
 
 
 def _bytes(path: Path) -> tuple[bytes, float]:
-    """A file's bytes, and when it changed last. Raises PaymentFileRefused for what is none or too large, OSError."""
+    """A file's bytes, and when it changed last. Raises FileRefused for what is none or too large, OSError."""
     # Neither a link to a file of somebody else's is followed, nor a pipe waited for.
     if not stat.S_ISREG(path.lstat().st_mode):
         raise reading.ContentRefused("it is no regular file")
@@ -150,7 +149,7 @@ def _bytes(path: Path) -> tuple[bytes, float]:
         return file.read(safe_xml.BYTES_MAX + 1), known.st_mtime
 
 
-def _sentence(error: PaymentFileRefused) -> str:
+def _sentence(error: FileRefused) -> str:
     return str(error).rstrip(".")
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from lxml import etree
 
-from meshkit import money
+from meshkit import money, safe_xml
 from meshkit.errors import CurrencyUnknown
-from transactions.payments import safe_xml
-from transactions.payments.errors import PaymentFileRefused, SchemaWrong
+from meshkit.safe_xml import FileRefused
+from transactions.payments.errors import SchemaWrong
 from transactions.rails.port import Answer, Content, Credit, Entry, Notice, Verdict
 
 _FAMILY = "urn:iso:std:iso:20022:tech:xsd:"
@@ -25,12 +25,12 @@ _DUPLICATES = frozenset({"AM05", "DUPL", "DU01", "DU02", "DU03", "DU04", "DU05"}
 """ExternalStatusReason1Code: the payment, or the message, was received before."""
 
 
-class ContentRefused(PaymentFileRefused):
+class ContentRefused(FileRefused):
     """What is well-formed and says too little, or what cannot be."""
 
 
 def read(data: bytes) -> Content:
-    """What stands in a file. Raises PaymentFileRefused."""
+    """What stands in a file. Raises FileRefused."""
     root = safe_xml.parse(data)
     name = etree.QName(root)
     version = (name.namespace or "").removeprefix(_FAMILY)

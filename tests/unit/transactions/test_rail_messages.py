@@ -15,7 +15,8 @@ from lxml import etree
 from local import counterparty
 from local.counterparty import Credit
 from meshkit import iban, money
-from transactions.payments.errors import FileForbidden, FileMalformed, PaymentFileRefused, SchemaWrong
+from meshkit.safe_xml import FileForbidden, FileMalformed, FileRefused
+from transactions.payments.errors import SchemaWrong
 from transactions.rails import pacs008, reading
 from transactions.rails.port import Answer, OutgoingPayment, Verdict
 from transactions.rails.reading import ContentRefused
@@ -231,7 +232,7 @@ def test_a_file_that_says_too_little_is_refused_whole(data: bytes, why: str) -> 
         (entry().replace(b"<Document", b"<Dokument").replace(b"/Document", b"/Dokument"), SchemaWrong),
     ],
 )
-def test_hostile_and_foreign_files_are_refused(data: bytes, refusal: type[PaymentFileRefused]) -> None:
+def test_hostile_and_foreign_files_are_refused(data: bytes, refusal: type[FileRefused]) -> None:
     """By the guards of payment files, and by the name of the document and its version."""
     with pytest.raises(refusal):
         reading.read(data)
@@ -258,7 +259,7 @@ def test_a_file_with_holes_and_doubles_is_read_or_refused_and_never_fails(data: 
                 parent.append(etree.fromstring(etree.tostring(element)))
     try:
         content = reading.read(etree.tostring(root))
-    except PaymentFileRefused as refused:
+    except FileRefused as refused:
         assert refused.reason
     else:
         assert content.kind == reading.CAMT_054
