@@ -12,15 +12,11 @@ from urllib.parse import quote
 
 import typer
 
-from local.state import MeshError, State, default_root, find_state
+from local.options import StateOption, TenantOption, mesh_state
+from local.state import MeshError, State
 
 app = typer.Typer(help="What a settlement bank says, beside the ledger.", no_args_is_help=True)
 
-StateOption = Annotated[
-    Path | None,
-    typer.Option("--state", help="Folder of the mesh. Default: $FLORIN_STATE, or the usual place of your system."),
-]
-TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant to act in.")]
 AccountOption = Annotated[
     str, typer.Option("--account", help="The settlement account, for example accounts/nostro-eur.")
 ]
@@ -38,7 +34,7 @@ def import_statement(
     """Take a statement, wait for the rules, and show what explains the difference."""
     if not file.is_file():
         raise MeshError(f"{file} does not exist.")
-    folder, name = _state(state), _account(account)
+    folder, name = mesh_state(state), _account(account)
     answer = asyncio.run(_send(folder, file, name, tenant))
     again = " (it was there already)" if answer.already_imported else ""
     statement = answer.bank_statement
@@ -55,17 +51,13 @@ def open_items(
     state: StateOption = None,
 ) -> None:
     """List what has no counterpart on the other side."""
-    items = list(_pages(_state(state), _account(account), age_days, tenant))
+    items = list(_pages(mesh_state(state), _account(account), age_days, tenant))
     if as_json:
         typer.echo(json.dumps(items, indent=2))
         return
     for item in items:
         typer.echo(_line(item))
     typer.echo(f"{len(items)} open items")
-
-
-def _state(path: Path | None) -> State:
-    return find_state(path if path is not None else default_root())
 
 
 def _account(name: str) -> str:

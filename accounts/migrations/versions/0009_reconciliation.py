@@ -11,8 +11,8 @@ from alembic import op
 
 from meshkit.migrations import runtime_role, tenant_table
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
