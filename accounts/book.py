@@ -24,6 +24,16 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What whoever asks for a step saw of its account, and wants it to be."""
+
+    version: int
+    """The sequence of the last entry."""
+    available: int | None = None
+    """None where only the sequence matters."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leg:
     """A leg as it was asked for; positive is a credit, negative a debit, in minor units."""
 
@@ -51,6 +61,8 @@ class Post:
     expected_versions: tuple[int | None, ...] = ()
     """Where the poster expects accounts to be: for each leg the sequence of its account's last entry, None for any;
     empty where nothing is expected."""
+    seen: Seen | None = None
+    """What a preview told of the first leg's account."""
     metadata: Metadata = ()
 
 
@@ -66,6 +78,7 @@ class Place:
     currency: str
     amount: int
     expire_time: datetime | None = None
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)

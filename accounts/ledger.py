@@ -27,9 +27,11 @@ from accounts.book import (
     PostedLeg,
     Refused,
     Release,
+    Seen,
     Step,
     Stored,
 )
+from accounts.ledger_errors import StateChanged
 from accounts.model import OVERDRAFT_LIMIT_MAX, AccountState, AccountType, HoldState, JournalKind
 from meshkit.errors import DomainError, RequestInvalid
 from meshkit.idempotency import NAMESPACE
@@ -104,6 +106,8 @@ def _post(book: Book, step: Post, now: datetime) -> Posted:
     accounts = _journal_accounts(book, step)
     if step.expected_versions:
         manual.check_versions(step, accounts)
+    if step.seen is not None:
+        _check_seen(accounts[0], step.seen)
     hold, taken = _consumable(book, step, accounts, now) if step.hold_key else (None, 0)
     _check_blocks(step, accounts, hold)
     legs = _legs_after(step, accounts, hold, taken)
@@ -220,6 +224,14 @@ def _check_states(accounts: Sequence[BookAccount]) -> None:
                 raise refusal(account.id)
 
 
+def _check_seen(account: BookAccount, seen: Seen) -> None:
+    """Whether the account is still as it was seen. Raises StateChanged."""
+    if seen.version != account.sequence:
+        raise StateChanged(account.id, "BALANCE", available=account.available)
+    if seen.available not in (None, account.available):
+        raise StateChanged(account.id, "AVAILABLE", available=account.available)
+
+
 def _consumable(book: Book, step: Post, accounts: Sequence[BookAccount], now: datetime) -> tuple[Hold, int]:
     """The hold that the journal consumes, and how much of it is kept back no longer.
 
@@ -304,6 +316,8 @@ def _place(book: Book, step: Place, now: datetime) -> Held:
     if account.currency != step.currency:
         raise errors.CurrencyMismatch(account.id, account.currency, step.currency)
     _check_states([account])
+    if step.seen is not None:
+        _check_seen(account, step.seen)
     if account.debits_blocked:
         raise errors.AccountDebitsBlocked(account.id)
     if account.held + step.amount > INT64_MAX or account.posted - account.held - step.amount < INT64_MIN:

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from accounts import outcomes, posting
-from accounts.book import FUND_SCOPE, Actor, Cancel, Leg, Place, Post, Release, Step
+from accounts.book import FUND_SCOPE, Actor, Cancel, Leg, Place, Post, Release, Seen, Step
 from accounts.model import JournalKind
 from accounts.orders import Item
 from florin.accounts.v1 import ledger_service_pb2 as pb
@@ -59,21 +59,7 @@ class LedgerService(pb_grpc.LedgerServiceServicer):
 
     async def PlaceHolds(self, request: pb.PlaceHoldsRequest, context: Any) -> pb.PlaceHoldsResponse:
         """Places holds."""
-        steps = [
-            Place(
-                tenant=step.principal.tenant,
-                key=step.key.lower(),
-                actor=_actor(step.principal),
-                origin=step.origin,
-                reference=step.account,
-                currency=step.amount.currency_code,
-                amount=step.amount.minor_units,
-                expire_time=_moment(step.expire_time, f"steps[{position}].expire_time")
-                if step.HasField("expire_time")
-                else None,
-            )
-            for position, step in enumerate(request.steps)
-        ]
+        steps = [_place(position, step) for position, step in enumerate(request.steps)]
         return pb.PlaceHoldsResponse(outcomes=await self._outcomes(steps))
 
     async def ReleaseHolds(self, request: pb.ReleaseHoldsRequest, context: Any) -> pb.ReleaseHoldsResponse:
@@ -113,7 +99,29 @@ def _post(position: int, step: pb.JournalStep) -> Post:
         if step.HasField("effective_time")
         else None,
         keep_hold=step.keep_hold,
+        seen=_seen(step) if step.HasField("expected_version") else None,
     )
+
+
+def _place(position: int, step: pb.HoldStep) -> Place:
+    return Place(
+        tenant=step.principal.tenant,
+        key=step.key.lower(),
+        actor=_actor(step.principal),
+        origin=step.origin,
+        reference=step.account,
+        currency=step.amount.currency_code,
+        amount=step.amount.minor_units,
+        expire_time=_moment(step.expire_time, f"steps[{position}].expire_time")
+        if step.HasField("expire_time")
+        else None,
+        seen=_seen(step) if step.HasField("expected_version") else None,
+    )
+
+
+def _seen(step: pb.JournalStep | pb.HoldStep) -> Seen:
+    has_available = step.HasField("expected_available_minor_units")
+    return Seen(step.expected_version, step.expected_available_minor_units if has_available else None)
 
 
 def _actor(principal: principal_pb2.Principal) -> Actor:

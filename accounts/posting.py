@@ -39,9 +39,22 @@ async def preview_steps(db: Database, steps: Sequence[Step]) -> list[pb.StepOutc
 
     async def work(conn: AsyncConnection) -> list[pb.StepOutcome]:
         book, _ = await _open_book(conn, steps, lock=False)
-        return [outcomes.to_message(outcome) for outcome in ledger.apply(book, steps, clock.now())]
+        states = [_debit_state(book, step) for step in steps]
+        answers = [outcomes.to_message(outcome) for outcome in ledger.apply(book, steps, clock.now())]
+        for answer, state in zip(answers, states, strict=True):
+            if state is not None and answer.HasField("journal"):
+                answer.journal.debit_state.CopyFrom(state)
+        return answers
 
     return await db.run({step.tenant for step in steps}, work, read_only=True)
+
+
+def _debit_state(book: Book, step: Step) -> pb.StepOutcome.DebitState | None:
+    """What a step like this one could expect of the account that its first leg is on."""
+    account = book.account(step.tenant, step.legs[0].reference) if isinstance(step, Post) else None
+    if account is None:
+        return None
+    return pb.StepOutcome.DebitState(version=account.sequence, available_minor_units=account.available)
 
 
 async def _apply(conn: AsyncConnection, items: Sequence[Item], together: bool) -> list[pb.StepOutcome | BaseException]:

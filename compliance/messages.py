@@ -123,4 +123,6 @@ def outcome(one: Decision, *, traced: bool = False) -> screening_service_pb2.Scr
         message.refusal.CopyFrom(traces.refusal_to_message(one.refusal))
     if traced:
         message.trace.CopyFrom(traces.to_message(one.checks))
+        if one.limit_refusal is not None:
+            message.limit_refusal.CopyFrom(traces.refusal_to_message(one.limit_refusal))
     return message

@@ -239,6 +239,8 @@ class Decision:
     refusal: Refusal | None
     has_case: bool
     create_time: datetime
+    limit_refusal: Refusal | None = field(default=None, compare=False)
+    """That a limit is exceeded, whatever else is wrong; not kept."""
 
     @property
     def name(self) -> str:

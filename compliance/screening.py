@@ -116,6 +116,7 @@ def decide(payment: Payment, known: Knowledge) -> Screened:
         refusal=_refusal(payment, checks, excesses) if outcome is Outcome.DECLINE else None,
         has_case=outcome is Outcome.REVIEW,
         create_time=known.now,
+        limit_refusal=_limit_refusal(payment, excesses[0]) if excesses else None,
     )
     return Screened(payment, decision, reservation)
 
@@ -288,7 +289,10 @@ def _refusal(payment: Payment, checks: Sequence[Check], excesses: Sequence[Limit
     declined = sum(check.outcome is Outcome.DECLINE for check in checks)
     if not excesses or declined > len(excesses):
         return Refusal(errors_pb2.REASON_PAYMENT_DECLINED, "The payment was declined.", {})
-    excess = excesses[0]
+    return _limit_refusal(payment, excesses[0])
+
+
+def _limit_refusal(payment: Payment, excess: LimitExcess) -> Refusal:
     limit = excess.limit
     metadata = {
         "limit": limit.name,

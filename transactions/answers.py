@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from florin.common.v1 import errors_pb2
 from meshkit import logs
-from meshkit.errors import reason_of
+from meshkit.errors import error_info, reason_of
 from transactions import errors
-from transactions.model import Transfer
+from transactions.model import State, Transfer
 from transactions.ports import Account, Outcome
 
 _log = logs.get(__name__)
+
+_CHANGES: Mapping[int, str] = {
+    errors_pb2.REASON_LIMIT_EXCEEDED: "LIMITS",
+    errors_pb2.REASON_ACCOUNT_PENDING: "ACCOUNT_STATE",
+    errors_pb2.REASON_ACCOUNT_FROZEN: "ACCOUNT_STATE",
+    errors_pb2.REASON_ACCOUNT_CLOSED: "ACCOUNT_STATE",
+    errors_pb2.REASON_ACCOUNT_DEBITS_BLOCKED: "ACCOUNT_STATE",
+    errors_pb2.REASON_ACCOUNT_CREDITS_BLOCKED: "ACCOUNT_STATE",
+}
+"""What would have been in the way of a preview, and was not, and what is different then. PAYMENT_DECLINED is not among
+them: that a list or a rule is another would tip off."""
 
 
 def admit(
@@ -59,10 +70,14 @@ def viewers(transfer: Transfer, outcome: Outcome) -> tuple[str, ...]:
 
 
 def refusal(status: status_pb2.Status, transfer: Transfer) -> status_pb2.Status:
-    """A ledger's refusal as the transfer's: a step that was cancelled is a transfer that was cancelled, a hold that was
-    given back is an authorization that has ended."""
+    """A step's refusal as the transfer's: a step that was cancelled is a transfer that was cancelled, a hold that was
+    given back is an authorization that has ended, and what was not in the way of a preview is a change since."""
     reason = reason_of(status)
-    if reason == errors_pb2.REASON_STEP_CANCELLED:
+    changed = _CHANGES.get(reason) if transfer.expected is not None and transfer.state is not State.IN_REVIEW else None
+    if changed is not None:
+        info = error_info(status) or error_details_pb2.ErrorInfo()
+        status = errors.StateChanged(changed, info.reason, status.message, info.metadata).to_status()
+    elif reason == errors_pb2.REASON_STEP_CANCELLED:
         status = errors.TransferCancelled().to_status()
     elif transfer.capture_of and reason in (errors_pb2.REASON_HOLD_NOT_ACTIVE, errors_pb2.REASON_HOLD_NOT_FOUND):
         status = errors.AuthorizationEnded(f"transfers/{transfer.capture_of}").to_status()

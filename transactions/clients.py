@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC
 
 import grpc
+from google.rpc import status_pb2
 
 from florin.accounts.v1 import journal_pb2, ledger_service_pb2, ledger_service_pb2_grpc
-from florin.common.v1 import money_pb2
+from florin.common.v1 import errors_pb2, money_pb2
 from florin.compliance.v1 import decision_pb2, screening_service_pb2, screening_service_pb2_grpc
 from meshkit import channels, clock
 from transactions import errors, legs
-from transactions.model import AccountType, State, Transfer
+from transactions.model import AccountType, Expected, State, Transfer
 from transactions.ports import Account, Decision, Outcome
 
 _CACHE_MAX = 100_000
@@ -84,7 +86,8 @@ class LedgerClient:
             steps=[_journal_step(transfer) for transfer in transfers], validate_only=validate_only
         )
         response = await channels.call(self._stub.PostJournals, request, service="accounts", timeout_s=self._timeout_s)
-        return [_outcome(outcome) for outcome in response.outcomes]
+        read = _previewed if validate_only else _outcome
+        return [read(outcome) for outcome in response.outcomes]
 
     async def hold(self, transfers: Sequence[Transfer]) -> list[Outcome]:
         """Holds each transfer's amount and fee on its debit account."""
@@ -139,7 +142,7 @@ def _money(transfer: Transfer, more: int = 0) -> money_pb2.Money:
 
 def _journal_step(transfer: Transfer) -> ledger_service_pb2.JournalStep:
     kind = journal_pb2.JOURNAL_KIND_REVERSAL if transfer.reversal_of else journal_pb2.JOURNAL_KIND_TRANSFER
-    return ledger_service_pb2.JournalStep(
+    step = ledger_service_pb2.JournalStep(
         key=transfer.step_key("post"),
         principal=transfer.principal.to_proto(),
         kind=kind,
@@ -156,9 +159,14 @@ def _journal_step(transfer: Transfer) -> ledger_service_pb2.JournalStep:
         keep_hold=bool(transfer.capture_of) and not transfer.final_capture,
         effective_time=clock.timestamp(transfer.effective_time) if transfer.effective_time is not None else None,
     )
+    if transfer.expected is not None and not transfer.hold_key:  # what is held was looked at when it was
+        step.expected_version = transfer.expected.version
+        step.expected_available_minor_units = transfer.expected.available
+    return step
 
 
 def _hold_step(transfer: Transfer) -> ledger_service_pb2.HoldStep:
+    expected = transfer.expected
     return ledger_service_pb2.HoldStep(
         key=transfer.step_key("hold"),
         principal=transfer.principal.to_proto(),
@@ -166,6 +174,8 @@ def _hold_step(transfer: Transfer) -> ledger_service_pb2.HoldStep:
         account=transfer.debit_account,
         amount=_money(transfer, more=transfer.fee_amount),
         expire_time=clock.timestamp(transfer.expire_time) if transfer.expire_time is not None else None,
+        expected_version=expected.version if expected is not None else None,
+        expected_available_minor_units=expected.available if expected is not None else None,
     )
 
 
@@ -201,6 +211,14 @@ def _outcome(outcome: ledger_service_pb2.StepOutcome) -> Outcome:
     )
 
 
+def _previewed(outcome: ledger_service_pb2.StepOutcome) -> Outcome:
+    """What a step would come to, and what the account that it debits is like."""
+    if not outcome.journal.HasField("debit_state"):  # refused, or by accounts of a version that does not tell
+        return _outcome(outcome)
+    state = outcome.journal.debit_state
+    return replace(_outcome(outcome), expected=Expected(state.version, state.available_minor_units))
+
+
 def _hold_outcome(outcome: ledger_service_pb2.StepOutcome, transfer: Transfer) -> Outcome:
     """A hold that was released already cannot be placed again: somebody cancelled the transfer, or its time is over."""
     if outcome.HasField("hold") and outcome.hold.state == journal_pb2.HOLD_STATE_RELEASED:
@@ -215,7 +233,7 @@ def _decision(outcome: screening_service_pb2.ScreenTransfersResponse.ScreeningOu
     refusal = None
     if decision is Decision.DECLINE:
         if outcome.refusal.reason == errors.LimitExceeded.reason:
-            refusal = errors.LimitExceeded(outcome.refusal.message, dict(outcome.refusal.metadata)).to_status()
+            refusal = _limit_exceeded(outcome.refusal)
         else:
             refusal = errors.PaymentDeclined().to_status()
     return Outcome(
@@ -224,4 +242,9 @@ def _decision(outcome: screening_service_pb2.ScreenTransfersResponse.ScreeningOu
         decision_name=outcome.decision,
         case=outcome.case,
         refusal=refusal,
+        limit_refusal=_limit_exceeded(outcome.limit_refusal) if outcome.HasField("limit_refusal") else None,
     )
+
+
+def _limit_exceeded(refusal: errors_pb2.Refusal) -> status_pb2.Status:
+    return errors.LimitExceeded(refusal.message, dict(refusal.metadata)).to_status()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import ClassVar
+
 import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -9,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from florin.common.v1 import errors_pb2
 from meshkit import money
 from meshkit.errors import DomainError, error_info
-from transactions.model import AccountType
+from transactions.model import AccountType, Fee
 
 
 class IdentifierInvalid(DomainError):
@@ -97,6 +101,65 @@ class FeeScheduleNotFound(DomainError):
     def __init__(self, name: str, version: int) -> None:
         of_version = f" of version {version}" if version else ""
         super().__init__(f"There is no {name}{of_version}.", metadata={"name": name, "version": str(version)})
+
+
+class StateTokenInvalid(DomainError):
+    """The token is none of ours, or was not given to this caller for this request; `why` says which."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = errors_pb2.REASON_STATE_TOKEN_INVALID
+    _SENTENCES: ClassVar[dict[str, str]] = {
+        "FORGED": "was not made by this service",
+        "CALLER": "was given to another caller",
+        "REQUEST": "was given for another request; but for validate_only and request_id, send what was previewed",
+    }
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"The state_token {self._SENTENCES[why]}. Preview again for one that can be used.",
+            metadata={"field": "state_token", "why": why},
+        )
+
+
+class StateTokenExpired(DomainError):
+    """What was previewed is not promised any more."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = errors_pb2.REASON_STATE_TOKEN_EXPIRED
+
+    def __init__(self, expire_time: datetime) -> None:
+        super().__init__(
+            f"The state_token expired at {expire_time.isoformat()}; preview again for another.",
+            metadata={"field": "state_token", "expire_time": expire_time.isoformat()},
+        )
+
+
+class StateChanged(DomainError):
+    """What was previewed would be refused by now. `changed` is LIMITS or ACCOUNT_STATE; that BALANCE or AVAILABLE is
+    another, accounts tells."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = errors_pb2.REASON_STATE_CHANGED
+
+    def __init__(self, changed: str, cause: str, sentence: str, metadata: Mapping[str, str]) -> None:
+        super().__init__(
+            f"What was previewed would be refused by now: {sentence}",
+            metadata={**metadata, "changed": changed, "cause": cause},
+        )
+
+
+class FeeChanged(DomainError):
+    """What was previewed would cost another fee by now, or that of another version of its schedule."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = errors_pb2.REASON_STATE_CHANGED
+
+    def __init__(self, currency: str, *, previewed: Fee | None, present: Fee | None) -> None:
+        metadata = {"changed": "FEE", "currency_code": currency}
+        for which, fee in (("previewed", previewed), ("present", present)):
+            metadata[f"{which}_minor_units"] = str(fee.amount if fee is not None else 0)
+            metadata[f"{which}_version"] = str(fee.version if fee is not None else 0)
+        super().__init__("The fee schedule changed since it was previewed; preview again.", metadata=metadata)
 
 
 class LimitExceeded(DomainError):

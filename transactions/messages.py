@@ -12,8 +12,8 @@ from florin.transactions.v1 import transfer_pb2, transfer_service_pb2
 from meshkit import clock, idempotency, identity
 from meshkit.errors import error_info, reason_of
 from meshkit.identity import Call, Principal
-from transactions import exchange_messages, fee_messages
-from transactions.model import CREATE_METHOD, State, Transfer, request_key
+from transactions import exchange_messages, fee_messages, state_tokens
+from transactions.model import CREATE_METHOD, State, StateToken, Transfer, request_key
 
 _VALID_FOR = timedelta(days=7)
 """How long an authorization stands whose caller does not say."""
@@ -52,6 +52,7 @@ def order(
         expire_time=moment + _valid_for(request) if request.authorize_only else None,
         customers=(principal.customer,) if principal.customer is not None else (),
         quote=request.quote.removeprefix("quotes/"),
+        state_token=StateToken(request.state_token, state_tokens.fingerprint(request)) if request.state_token else None,
         traceparent=identity.traceparent(),
     )
 

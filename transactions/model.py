@@ -88,6 +88,24 @@ class Exchange:
     """The bank's account in `currency`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the payer's account has to be like when the money is posted, or held: as it was when it was previewed."""
+
+    version: int
+    """The sequence of its last entry."""
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateToken:
+    """What the caller says was previewed; not opened yet."""
+
+    text: str
+    request: bytes
+    """The fingerprint of the request that it comes with, without it."""
+
+
 @dataclass(frozen=True)
 class Transfer:
     """An order to move money, and what became of it. Amounts are minor units of `currency`. Without slots, for
@@ -141,6 +159,10 @@ class Transfer:
     """The id of the quote that it uses."""
     exchange: Exchange | None = None
     """What the quote makes of it; of a reversal, what undoes that. None where both accounts are in one currency."""
+    expected: Expected | None = None
+    """Of the payer's account; None where it may have changed meanwhile, as that of most may."""
+    state_token: StateToken | None = field(default=None, compare=False)
+    """Looked at when it is recorded, and not kept: what it expects is."""
     traceparent: str = field(default="", compare=False)
     """The trace of the call that made it, for what is told of it; not kept, so what recovery does has none."""
 

@@ -21,6 +21,7 @@ from transactions import errors, exchange_errors, quotes, store
 from transactions.model import RESTING, State, Transfer
 from transactions.passes import Passes
 from transactions.settings import Settings
+from transactions.state_tokens import StateTokens
 from transactions.tariffs import Tariffs
 
 _log = logs.get(__name__)
@@ -53,6 +54,7 @@ class Orders:
         self._passes = passes
         self._tariffs = tariffs
         self._settings = settings
+        self.state_tokens = StateTokens(db.cipher, settings.state_token_seconds)
         self.singles = 0
         """How many payments came so far, by calls and on streams, that are not of the bulk: whoever has many looks
         whether others pay meanwhile."""
@@ -215,6 +217,10 @@ class Orders:
             if any(transfer.quote for transfer in new):
                 ready, known, found = await quotes.applied(conn, self._db.cipher, new)
                 refused.update(found)
+            if any(transfer.state_token is not None for transfer in ready):
+                ready, again, found = await self.state_tokens.applied(conn, ready)
+                known += again
+                refused.update(found)
             inserted = await store.insert_intents(conn, self._db.cipher, ready, self._settings.recovery_lease_seconds)
             known += [transfer for transfer in ready if (transfer.tenant, transfer.request_key) in inserted]
             missing = [transfer for transfer in ready if (transfer.tenant, transfer.request_key) not in inserted]
@@ -244,7 +250,8 @@ def _unrecorded(
     by_id: Mapping[tuple[str, str], Transfer],
     refused: Mapping[tuple[str, uuid.UUID], DomainError],
 ) -> DomainError:
-    """Why a transfer was not recorded: its id is another's, its quote does not fit, or another one uses that."""
+    """Why a transfer was not recorded: its id is another's, its quote or state token does not fit, or another one uses
+    that quote."""
     if transfer.place in by_id:
         return errors.TransferExists(transfer.name)
     return refused.get((transfer.tenant, transfer.request_key)) or exchange_errors.QuoteUsed(transfer.quote)

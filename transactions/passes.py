@@ -197,7 +197,7 @@ class Passes:
                     review.append(known)
                 case Decision.DECLINE:
                     refusal = outcome.refusal or errors.PaymentDeclined().to_status()
-                    progress.settle(known, Answer.REFUSED, refusal=errors.naming(refusal, known.name))
+                    progress.settle(known, Answer.REFUSED, refusal=answers.refusal(refusal, known))
                 case None:
                     progress.stuck = True
         await self._hold(review, Answer.HELD, progress)

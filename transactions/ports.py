@@ -11,7 +11,7 @@ from typing import Protocol
 from google.rpc import status_pb2
 
 from florin.compliance.v1 import decision_pb2
-from transactions.model import AccountType, Transfer
+from transactions.model import AccountType, Expected, Transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,10 @@ class Outcome:
     create_time: datetime | None = None
     effective_time: datetime | None = None
     balances_after: tuple[int, ...] = ()
+    expected: Expected | None = None
+    """The payer's account before it; where nothing was done."""
+    limit_refusal: status_pb2.Status | None = None
+    """That a limit is exceeded, whatever else was decided; where nothing was decided for good."""
 
 
 class Ledger(Protocol):

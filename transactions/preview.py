@@ -13,12 +13,15 @@ from meshkit import idempotency
 from transactions import errors, events, legs
 from transactions.answers import admit
 from transactions.messages import STATES
-from transactions.model import State, Transfer
+from transactions.model import Expected, State, Transfer
 from transactions.ports import Account, Decision, Ledger, Outcome, Screening
 
 
-async def preview(transfer: Transfer, ledger: Ledger, screening: Screening) -> transfer_service_pb2.TransferPreview:
-    """The state, the legs, the refusal, the events and, for who may see it, the decision's trace.
+async def preview(
+    transfer: Transfer, ledger: Ledger, screening: Screening
+) -> tuple[transfer_service_pb2.TransferPreview, Expected | None]:
+    """The state, the legs, the refusal, the events and, for who may see it, the decision's trace; and what the payer's
+    account is like, where the transfer would be made.
 
     Raises Unavailable when somebody does not answer.
     """
@@ -27,31 +30,40 @@ async def preview(transfer: Transfer, ledger: Ledger, screening: Screening) -> t
     keys = [(transfer.tenant, transfer.debit_account), (transfer.tenant, transfer.credit_account)]
     refusal, sides = admit(transfer, await ledger.resolve(keys))
     if refusal is not None or sides is None:
-        return _declined(refusal or errors.PaymentDeclined().to_status())
+        return _declined(refusal or errors.PaymentDeclined().to_status()), None
     debit, credit = sides
     resolved = replace(transfer, debit_account=debit.name, credit_account=credit.name)
     decision = (await screening.screen([(resolved, debit, credit)], validate_only=True))[0]
-    answer = await _decided(resolved, debit, credit, decision, ledger)
-    if decision.trace is not None and "compliance:read" in transfer.principal.scopes:
+    may_know = "compliance:read" in transfer.principal.scopes
+    answer, expected = await _decided(resolved, sides, decision if may_know else _as_told(decision), ledger)
+    if decision.trace is not None and may_know:
         answer.decision.CopyFrom(decision.trace)
-    return answer
+    return answer, expected
+
+
+def _as_told(decision: Outcome) -> Outcome:
+    """What callers may know who do not see what compliance does: limits, which they have anyway. Whoever learned before
+    paying that a payment would be looked at, or declined, could try until one would not be, and leave no trace."""
+    if decision.limit_refusal is not None:
+        return Outcome(decision=Decision.DECLINE, refusal=decision.limit_refusal)
+    return Outcome(decision=Decision.ALLOW)
 
 
 async def _decided(
-    transfer: Transfer, debit: Account, credit: Account, decision: Outcome, ledger: Ledger
-) -> transfer_service_pb2.TransferPreview:
+    transfer: Transfer, sides: tuple[Account, Account], decision: Outcome, ledger: Ledger
+) -> tuple[transfer_service_pb2.TransferPreview, Expected | None]:
     if decision.decision is Decision.DECLINE:
-        return _declined(decision.refusal or errors.PaymentDeclined().to_status())
+        return _declined(decision.refusal or errors.PaymentDeclined().to_status()), None
     posted = (await ledger.post([transfer], validate_only=True))[0]
     if posted.refusal is not None:
-        return _declined(posted.refusal)
+        return _declined(posted.refusal), None
     if decision.decision is Decision.REVIEW:
-        return _would_reach(State.IN_REVIEW)
+        return _would_reach(State.IN_REVIEW), posted.expected
     if transfer.is_authorization:
-        return _would_reach(State.AUTHORIZED)
+        return _would_reach(State.AUTHORIZED), posted.expected
     answer = _would_reach(State.COMPLETED)
-    answer.legs.extend(_legs(transfer, {debit.name: debit, credit.name: credit}, posted))
-    return answer
+    answer.legs.extend(_legs(transfer, {side.name: side for side in sides}, posted))
+    return answer, posted.expected
 
 
 def _legs(

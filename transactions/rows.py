@@ -10,7 +10,7 @@ from google.rpc import status_pb2
 from meshkit.cipher import Cipher
 from meshkit.identity import Principal
 from transactions.exchange import RATE_PLACES, rate_text
-from transactions.model import Exchange, Fee, State, Transfer, Verdict
+from transactions.model import Exchange, Expected, Fee, State, Transfer, Verdict
 
 CREDITOR_NAME, REMITTANCE = "transfers.creditor_name", "transfers.remittance"
 
@@ -19,7 +19,8 @@ COLUMNS = (
     " credit_account, currency, amount, creditor_name, end_to_end_id, remittance, verdict, refusal, journal, decision,"
     " case_name, stand_in, reversal_of, reversed_by, customers, create_time, update_time, effective_time,"
     " expire_time, captured, voided, capture_of, final_capture, reversed, fee, fee_schedule, fee_version, fee_account,"
-    " quote, credit_currency, credit_amount, rate, debit_position, credit_position"
+    " quote, credit_currency, credit_amount, rate, debit_position, credit_position, expected_version,"
+    " expected_available"
 )
 
 
@@ -30,7 +31,8 @@ def transfer_from(row: Sequence[Any], cipher: Cipher) -> Transfer:
         credit_account, currency, amount, creditor_name, end_to_end_id, remittance, verdict, refusal, journal, decision,
         case_name, stand_in, reversal_of, reversed_by, customers, create_time, update_time, effective_time,
         expire_time, captured, voided, capture_of, final_capture, reversed_, fee, fee_schedule, fee_version,
-        fee_account, quote, credit_currency, credit_amount, rate, debit_position, credit_position,
+        fee_account, quote, credit_currency, credit_amount, rate, debit_position, credit_position, expected_version,
+        expected_available,
     ) = row  # fmt: skip
     return Transfer(
         id=id_,
@@ -72,6 +74,7 @@ def transfer_from(row: Sequence[Any], cipher: Cipher) -> Transfer:
         )
         if rate is not None
         else None,
+        expected=Expected(expected_version, expected_available) if expected_version is not None else None,
     )
 
 
@@ -117,6 +120,15 @@ def priced_columns(transfers: Sequence[Transfer]) -> tuple[list[Any], ...]:
         [rate_text(one.rate) if one is not None else None for one in exchanges],
         [one.debit_position if one is not None else None for one in exchanges],
         [one.credit_position if one is not None else None for one in exchanges],
+    )
+
+
+def expected_columns(transfers: Sequence[Transfer]) -> tuple[list[Any], ...]:
+    """What new transfers of which some were previewed bring more, in the order of the insert statement."""
+    expected = [t.expected for t in transfers]
+    return (
+        [one.version if one is not None else None for one in expected],
+        [one.available if one is not None else None for one in expected],
     )
 
 

@@ -9,11 +9,11 @@ from google.rpc import status_pb2
 
 from florin.transactions.v1 import transfer_pb2, transfer_service_pb2_grpc
 from florin.transactions.v1 import transfer_service_pb2 as pb
-from meshkit import identity, interceptors
+from meshkit import clock, identity, interceptors
 from meshkit.errors import DomainError, RequestInvalid
 from meshkit.identity import Principal
 from meshkit.interceptors import Malformed
-from transactions import messages
+from transactions import messages, state_tokens
 from transactions.model import Transfer
 from transactions.operations import Transfers, check
 from transactions.orders import Declined
@@ -38,7 +38,11 @@ class TransferServicer(transfer_service_pb2_grpc.TransferServiceServicer):
         check(order)
         if request.validate_only:
             order = await self._transfers.orders.previewed(order)
-            shown = await preview(order, self._ledger, self._screening)
+            shown, expected = await preview(order, self._ledger, self._screening)
+            if expected is not None:
+                tokens = self._transfers.orders.state_tokens
+                shown.state_token, until = tokens.seal(order, state_tokens.fingerprint(request), expected)
+                shown.state_token_expire_time.CopyFrom(clock.timestamp(until))
             return pb.CreateTransferResponse(transfer=messages.previewed(order, call.who, shown), preview=shown)
         transfer = await self._transfers.orders.create(order, call.deadline)
         return pb.CreateTransferResponse(transfer=messages.transfer(transfer, call.who))

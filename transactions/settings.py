@@ -47,6 +47,9 @@ class Settings(ServiceSettings):
     exchange_rate_age_max_seconds: int = Field(
         3600, ge=1, description="Quotes are made of no exchange rate that its source gave longer ago."
     )
+    state_token_seconds: int = Field(
+        120, ge=1, le=3600, description="How long what was previewed can be made as it was shown, by its state token."
+    )
     streams_max: int = Field(16, ge=1, le=1000, description="Streams of transfers at once, of all callers.")
     streams_per_tenant_max: int = Field(12, ge=1, le=1000, description="Streams of transfers at once, of one tenant.")
     streams_per_subject_max: int = Field(4, ge=1, le=1000, description="Streams of transfers at once, of one caller.")

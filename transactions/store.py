@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,7 +16,14 @@ from meshkit.database import execute, fetch
 from meshkit.filters import Condition
 from transactions import events, listing
 from transactions.model import Transfer, Verdict
-from transactions.rows import COLUMNS, intent_columns, outcome_columns, priced_columns, transfer_from
+from transactions.rows import (
+    COLUMNS,
+    expected_columns,
+    intent_columns,
+    outcome_columns,
+    priced_columns,
+    transfer_from,
+)
 
 
 def _insert(more: str = "", more_types: str = "") -> str:
@@ -40,11 +48,17 @@ def _insert(more: str = "", more_types: str = "") -> str:
 
 
 _INSERT = _insert()
-_INSERT_PRICED = _insert(
+_PRICED = (
     ", fee, fee_schedule, fee_version, fee_account, quote, credit_currency, credit_amount, rate, debit_position,"
-    " credit_position",
+    " credit_position"
+)
+_PRICED_TYPES = (
     ", %s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::numeric[],"
-    " %s::text[], %s::text[]",
+    " %s::text[], %s::text[]"
+)
+_INSERT_PRICED = _insert(_PRICED, _PRICED_TYPES)
+_INSERT_EXPECTING = _insert(
+    _PRICED + ", expected_version, expected_available", _PRICED_TYPES + ", %s::bigint[], %s::bigint[]"
 )
 _OUTCOME = (
     "UPDATE transfers AS t SET version = t.version + 1, state = o.state, debit_account = o.debit_account,"
@@ -77,10 +91,12 @@ async def insert_intents(
     Not their ids: two requests may have chosen the same, and one of them is recorded.
     """
     ordered = sorted(transfers, key=lambda transfer: (transfer.tenant, transfer.request_key))
-    # Where nothing is priced, nothing is paid for the columns.
-    is_priced = any(transfer.fee is not None or transfer.exchange is not None for transfer in ordered)
-    more = priced_columns(ordered) if is_priced else ()
-    statement = _INSERT_PRICED if is_priced else _INSERT
+    # Where nothing is priced or expected, nothing is paid for the columns.
+    statement, more = _INSERT, tuple[list[Any], ...]()
+    if any(transfer.expected is not None for transfer in ordered):
+        statement, more = _INSERT_EXPECTING, (*priced_columns(ordered), *expected_columns(ordered))
+    elif any(transfer.fee is not None or transfer.exchange is not None for transfer in ordered):
+        statement, more = _INSERT_PRICED, priced_columns(ordered)
     rows = await fetch(conn, statement, (lease_seconds, *intent_columns(ordered, cipher), *more))
     inserted = {(row[0], row[1]) for row in rows}
     await outbox.append(conn, [events.of(t) for t in ordered if (t.tenant, t.request_key) in inserted])

@@ -105,6 +105,17 @@ def test_debits_that_were_blocked_meanwhile_stop_an_approved_payment(
     wait_until(lambda: figures(mesh, tenant, pair[0]) == (100_00, 0, 100_00), 20)
 
 
+def test_a_preview_does_not_tip_off(mesh: Mesh, tenant: str, pair: tuple[str, str]) -> None:
+    """That a person will look at a payment is told before it is made to who sees decisions, and to nobody else."""
+    request = mesh.transfer(*pair, 30_00, remittance="for review", validate_only=True)
+    plain = mesh.call(CREATE, request, tenant=tenant).preview
+    told = mesh.call(CREATE, request, "operator", tenant=tenant).preview
+    assert (plain.state, told.state) == (transfer_pb2.TRANSFER_STATE_COMPLETED, IN_REVIEW)
+    assert len(plain.legs) == 2 and not plain.HasField("decision") and told.decision.checks
+    request.validate_only, request.state_token = False, plain.state_token
+    assert mesh.call(CREATE, request, tenant=tenant).transfer.state == IN_REVIEW
+
+
 def test_an_approved_payment_uses_its_hold(mesh: Mesh, tenant: str, pair: tuple[str, str]) -> None:
     """Held while it waits, so that it cannot be spent twice, and moved when an officer approves; the trace says why."""
     made = reviewed(mesh, tenant, pair)

@@ -6,12 +6,13 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from accounts import orders, posting
-from accounts.book import Cancel, Release
+from accounts.book import Cancel, Release, Seen
 from accounts.model import AccountType
 from accounts.posting import Item
 from accounts.settings import Settings
@@ -254,8 +255,33 @@ async def test_a_preview_says_what_would_happen_and_does_nothing(ledger: Ledger,
     steps = [ledger.post(("a", -8), ("b", 8)), ledger.post(("a", -8), ("b", 8))]
     preview = await posting.preview_steps(ledger.db, steps)
     assert preview[0].journal.balances_after[0].minor_units == 2
+    state = preview[0].journal.debit_state
+    assert (state.version, state.available_minor_units) == (1, 10)
     assert reason(preview[1].refusal) == "INSUFFICIENT_FUNDS"
     assert (await ledger.balance("a")).posted == 10
     if write:
         outcomes = await ledger.apply(*reversed(steps))
+        assert not outcomes[0].journal.HasField("debit_state")
         assert [outcome.HasField("journal") for outcome in outcomes] == [True, False]
+
+
+async def test_of_many_that_expect_the_same_of_an_account_at_once_one_is_posted(
+    ledger: Ledger, settings: Settings
+) -> None:
+    """Two replicas, each step with what a preview saw: the lock decides, and a refusal is the answer ever after."""
+    await ledger.open("a", 100, type=AccountType.CUSTOMER)
+    await ledger.open("b")
+    (preview,) = await posting.preview_steps(ledger.db, [ledger.post(("a", -1), ("b", 1))])
+    seen = preview.journal.debit_state
+    steps = []
+    for _ in range(20):
+        step = ledger.post(("a", -1), ("b", 1))
+        steps.append(replace(step, seen=Seen(seen.version, seen.available_minor_units)))
+    async with AsyncExitStack() as stack:
+        both = await replicas(stack, settings, 2)
+        outcomes = await asyncio.gather(*(both[number % 2].submit(Item(step)) for number, step in enumerate(steps)))
+    assert sum(outcome.HasField("journal") for outcome in outcomes) == 1
+    assert {reason(outcome.refusal) for outcome in outcomes if outcome.HasField("refusal")} == {"STATE_CHANGED"}
+    assert await ledger.apply(*steps) == list(outcomes)
+    assert (await ledger.balance("a")).posted == 99
+    await ledger.check_books()

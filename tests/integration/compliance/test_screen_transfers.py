@@ -125,7 +125,10 @@ async def test_validate_only_stores_nothing(service: Service) -> None:
     assert await service.events(outcomes[0].decision) == []
     checks = [(check.check.partition(":")[0], check.outcome) for check in outcomes[1].trace.checks]
     assert checks == [("kyc", ALLOW), ("limit", DECLINE)]
-    assert not (await service.screen(service.step(50)))[0].HasField("trace")
+    assert [one.limit_refusal.metadata["requested"] for one in outcomes if one.HasField("limit_refusal")] == ["51"]
+    for step in (service.step(50), service.step(51)):
+        (decided,) = await service.screen(step)
+        assert not decided.HasField("trace") and not decided.HasField("limit_refusal")
 
 
 async def test_use_is_counted_by_the_tenants_day_and_currency(service: Service) -> None:

@@ -17,7 +17,7 @@ from meshkit.errors import DomainError, Unavailable
 from meshkit.idempotency import NAMESPACE
 from transactions import legs
 from transactions.errors import PaymentDeclined
-from transactions.model import AccountType, Transfer
+from transactions.model import AccountType, Expected, Transfer
 from transactions.ports import Account, Decision, Outcome
 
 POSTED_AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -42,6 +42,13 @@ class HoldNotActive(DomainError):
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.FAILED_PRECONDITION
     reason: ClassVar[int] = errors_pb2.REASON_HOLD_NOT_ACTIVE
+
+
+class StateChanged(DomainError):
+    """The ledger's refusal of a step that expects another account."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.ABORTED
+    reason: ClassVar[int] = errors_pb2.REASON_STATE_CHANGED
 
 
 @dataclass
@@ -79,6 +86,8 @@ class FakeLedger:
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
         self.balances: Counter[str] = Counter()
+        self.versions: Counter[str] = Counter()
+        """Account → how many entries it has."""
         self.outcomes: dict[str, Outcome] = {}
         self.journals: Counter[str] = Counter()
         """Origin → how many journals were posted for it."""
@@ -106,6 +115,10 @@ class FakeLedger:
     def available(self, account: str) -> int:
         held = sum(amount for where, amount, state in self.holds.values() if where == account and state == "active")
         return self.balances[account] - held
+
+    def state(self, account: str) -> Expected:
+        """What a step could expect of an account."""
+        return Expected(self.versions[account], self.available(account))
 
     def active_holds(self) -> int:
         return sum(1 for _, _, state in self.holds.values() if state == "active")
@@ -163,10 +176,13 @@ class FakeLedger:
         requested = -sum(leg.amount for leg in moves if self._name(leg.account) == debit and leg.amount < 0)
         hold = self.holds.get(hold_key)
         spare = hold[1] if hold is not None and hold[2] == "active" else 0
+        before = self.state(debit)
         if transfer.capture_of and (hold is None or hold[2] != "active"):
             outcome = Outcome(refusal=HoldNotActive("ended").to_status())
         elif self.frozen & {self._name(leg.account) for leg in moves}:
             outcome = Outcome(refusal=AccountFrozen("frozen").to_status())
+        elif not hold_key and transfer.expected not in (None, before):
+            outcome = Outcome(refusal=StateChanged("changed", metadata={"changed": "BALANCE"}).to_status())
         elif self._has_a_rule(debit) and self.available(debit) + spare < requested:
             outcome = Outcome(refusal=InsufficientFunds("not enough").to_status())
         else:
@@ -182,9 +198,11 @@ class FakeLedger:
                 create_time=POSTED_AT,
                 effective_time=transfer.effective_time or POSTED_AT,
                 balances_after=tuple(balances),
+                expected=before if validate_only else None,
             )
             if not validate_only:
                 self.balances = after
+                self.versions.update(self._name(leg.account) for leg in moves)
                 self.journals[transfer.name] += 1
                 if hold is not None:
                     rest = hold[1] - requested if transfer.capture_of and not transfer.final_capture else 0
@@ -202,7 +220,9 @@ class FakeLedger:
             return standing
         account = self._name(transfer.debit_account)
         amount = transfer.amount + transfer.fee_amount
-        if self._has_a_rule(account) and self.available(account) < amount:
+        if transfer.expected not in (None, self.state(account)):
+            outcome = Outcome(refusal=StateChanged("changed", metadata={"changed": "AVAILABLE"}).to_status())
+        elif self._has_a_rule(account) and self.available(account) < amount:
             outcome = Outcome(refusal=InsufficientFunds("not enough").to_status())
         else:
             self.holds[key] = (account, amount, "active")

@@ -25,9 +25,11 @@ from accounts.book import (
     Posted,
     Refused,
     Release,
+    Seen,
     Step,
     Stored,
 )
+from accounts.ledger_errors import StateChanged
 from accounts.model import AccountState, AccountType, HoldState, JournalKind
 from meshkit.idempotency import NAMESPACE
 from meshkit.money import INT64_MAX
@@ -526,3 +528,57 @@ def test_an_internal_account_pays_only_where_it_is_named_as_a_position() -> None
     assert isinstance(outcome.refusal, errors.AccountTypeWrong)
     (outcome,) = ledger.apply(book(*accounts), [replace(exchange(FUNDER), key=key(2))], NOW)
     assert isinstance(outcome, Posted)
+
+
+def expecting(step: Post, version: int, available: int | None) -> Post:
+    """The journal, with what it expects of the account that it debits first."""
+    return replace(step, seen=Seen(version, available))
+
+
+@pytest.mark.parametrize(
+    ("version", "available", "changed"),
+    [(7, 100, ""), (7, None, ""), (6, 100, "BALANCE"), (8, 100, "BALANCE"), (7, 99, "AVAILABLE"), (0, 0, "BALANCE")],
+)
+def test_a_step_that_expects_another_account_is_refused_for_good(
+    version: int, available: int | None, changed: str
+) -> None:
+    """Sequence, then what is available, a journal's and a hold's; the refusal says which, and stays."""
+    for step in (
+        expecting(post(1, ("a", -10), ("b", 10)), version, available),
+        replace(place(1, "a", 10), seen=Seen(version, available)),
+    ):
+        made = book(account("a", 110, held=10, sequence=7), account("b"))
+        (outcome,) = ledger.apply(made, [step], NOW)
+        if not changed:
+            assert not isinstance(outcome, Refused)
+            continue
+        assert isinstance(outcome, Refused) and isinstance(outcome.refusal, StateChanged)
+        assert outcome.refusal.metadata["changed"] == changed
+        assert outcome.refusal.metadata["available_minor_units"] == "100"
+        assert made.accounts[TENANT, "a"] == account("a", 110, held=10, sequence=7)
+        made.accounts[TENANT, "a"].sequence, made.accounts[TENANT, "a"].held = version, 110 - (available or 0)
+        assert ledger.apply(made, [step], NOW) == [outcome]
+
+
+def test_of_two_steps_that_expect_the_same_of_an_account_one_is_done() -> None:
+    """Also within one batch, where the first is not written yet; credits of others count, holds do too."""
+    first = expecting(post(1, ("a", -10), ("b", 10)), 0, 100)
+    second = expecting(post(2, ("a", -10), ("b", 10)), 0, 100)
+    made = book(account("a", 100), account("b", 50))
+    outcomes = ledger.apply(made, [first, second], NOW)
+    assert [type(outcome) for outcome in outcomes] == [Posted, Refused]
+    held = book(account("a", 100), account("b"))
+    outcomes = ledger.apply(held, [place(3, "a", 1), first, Release(TENANT, key(3)), second], NOW)
+    assert [type(outcome) for outcome in outcomes] == [Held, Refused, Held, Posted]
+    credited = book(account("a", 100), account("b", 50))
+    assert isinstance(ledger.apply(credited, [post(4, ("b", -1), ("a", 1)), first], NOW)[1], Refused)
+
+
+def test_what_a_step_expects_goes_after_the_states_and_before_the_funds() -> None:
+    """Where an account is frozen that is told, and where it changed nothing is said of funds."""
+    step = expecting(post(1, ("a", -1000), ("b", 1000)), 1, 100)
+    frozen = book(account("a", 100), account("b", state=AccountState.FROZEN))
+    (outcome,) = ledger.apply(frozen, [step], NOW)
+    assert isinstance(outcome, Refused) and isinstance(outcome.refusal, errors.AccountFrozen)
+    (outcome,) = ledger.apply(book(account("a", 100), account("b")), [step], NOW)
+    assert isinstance(outcome, Refused) and isinstance(outcome.refusal, StateChanged)

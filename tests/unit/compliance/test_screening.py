@@ -161,6 +161,15 @@ def test_the_generic_answer_goes_before_the_limit() -> None:
     assert [check.outcome for check in decision.checks] == [Outcome.ALLOW, Outcome.DECLINE, Outcome.DECLINE]
 
 
+@pytest.mark.parametrize("other", list(Outcome))
+def test_that_a_limit_is_exceeded_is_known_whatever_else_is_decided(other: Outcome) -> None:
+    """A preview tells of limits and of nothing else, so it must not look as if the payment could be made."""
+    limits, rules = [limit(LimitKind.PER_DAY, 99)], [rule("true", other)]
+    told = screening.decide(payment(100), known(limits=limits, rules=rules)).decision.limit_refusal
+    assert told is not None and (told.reason, told.metadata["left"]) == (errors_pb2.REASON_LIMIT_EXCEEDED, "99")
+    assert screening.decide(payment(99), known(limits=limits, rules=rules)).decision.limit_refusal is None
+
+
 def test_a_rule_that_cannot_be_evaluated_asks_a_person() -> None:
     """It may have meant this very payment."""
     what = known(rules=[rule("1 / (payment.hour - 12) > 3", Outcome.DECLINE)])
