@@ -245,14 +245,18 @@ class Passes:
         async def read_captures(conn: AsyncConnection) -> list[Transfer]:
             return await store.live_captures(conn, self._db.cipher, keys)
 
-        async def read_present(conn: AsyncConnection) -> list[Transfer]:
-            return await store.present(conn, self._db.cipher, keys)
+        async def read_present(conn: AsyncConnection) -> tuple[list[Transfer], list[Transfer]]:
+            # Together: a database that lost what was not on disk knows neither that a capture ended nor that it took
+            # anything. In this order: one that ends meanwhile is seen in what it took.
+            return await read_captures(conn), await store.present(conn, self._db.cipher, keys)
 
         captures = await self._db.run(tenants, read_captures, read_only=True)
-        advanced = await self.advance(captures) if captures else []
-        open_ = {(capture.tenant, capture.capture_of) for capture in advanced if not capture.is_final}
+        if captures:
+            await self.advance(captures)
+        live, found = await self._db.run(tenants, read_present, read_only=True)
+        open_ = {(capture.tenant, capture.capture_of) for capture in live}
         progress.stuck = progress.stuck or bool(open_)
-        present = {t.place: t for t in await self._db.run(tenants, read_present, read_only=True)}
+        present = {t.place: t for t in found}
         for transfer, outcome in zip(transfers, released, strict=True):
             now = present[transfer.place]
             if now.state is not State.AUTHORIZED or now.place in open_:
