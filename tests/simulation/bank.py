@@ -29,12 +29,13 @@ from tests.simulation import ledger_tables
 from tests.simulation.comparison import Comparison
 from tests.simulation.ledger_tables import Ledger
 from tests.simulation.loop import at_once
-from tests.simulation.oracle import Oracle, Wrong
+from tests.simulation.oracle import FEES, Oracle, Price, Wrong
 from tests.simulation.screening_tables import Compliance
 from tests.simulation.transfer_tables import Tables
 from tests.simulation.world import Fate, Process, World
-from transactions import consumers
+from transactions import consumers, fees
 from transactions.clients import LedgerClient, ScreeningClient
+from transactions.fees import FeeSchedule, Kind, Rounding
 from transactions.model import Transfer
 from transactions.operations import Transfers
 from transactions.passes import Passes
@@ -92,12 +93,15 @@ class _NoMatches:
         return {}
 
 
-class _NoFees:
-    """Nothing costs anything."""
+class _Prices:
+    """What transfers cost, which each replica knows at once."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
 
     async def priced(self, transfers: Sequence[Transfer]) -> list[Transfer]:
         """As Tariffs.priced."""
-        return list(transfers)
+        return [fees.priced(t, self._tables.fees.get((t.tenant, fees.kind_of(t), t.currency), ())) for t in transfers]
 
 
 class _Gated:
@@ -145,7 +149,7 @@ class Replica:
         ledger, screening = LedgerClient(wire, 4.0), ScreeningClient(wire, 4.0)
         waiters = Waiters()
         self._passes = Passes(db, ledger, screening, bank.settings, on_change=waiters.changed)
-        tariffs: Any = _NoFees()
+        tariffs: Any = _Prices(bank.tables)
         self.transfers = Transfers(db, self._passes, ledger, waiters, tariffs, bank.settings)
         self._recovery = Recovery(db, self._passes, bank.settings)
         self._world.spawn(self.process, self.transfers.orders.run())
@@ -172,15 +176,16 @@ class Bank:
             recovery_lease_ms=int(LEASE_SECONDS * 1000),
         )
         self.oracle = Oracle(
-            {f"accounts/{name}": posted for name, posted in FUNDS.items()},
+            {**{f"accounts/{name}": posted for name, posted in FUNDS.items()}, FEES: 0},
             {f"accounts/{name}": customer for name, customer in OWNERS.items()},
-            {f"accounts/{name}": limit for name, limit in OVERDRAFTS.items()},
+            {**{f"accounts/{name}": limit for name, limit in OVERDRAFTS.items()}, FEES: 0},
             REVIEW_ABOVE,
             waits_for_compliance=posture == "closed",
         )
         for name, customer in OWNERS.items():
             self.ledger.add(name, customer, posted=FUNDS[name], overdraft_limit=OVERDRAFTS[name])
             self.compliance.verify(customer, self.world.now())
+        self.ledger.add("fees")
         expression = f"payment.amount_minor_units > {REVIEW_ABOVE}"
         now = self.world.now()
         self.compliance.rules.append(Rule("demo", "large", 1, expression, Outcome.REVIEW, True, "", now, "operator"))
@@ -197,6 +202,9 @@ class Bank:
         self.published: dict[Any, bytes] = {}
         self._told = 0
         self._names: dict[str, str] = {}
+        self._named: set[tuple[str, str]] = set()
+        self.is_agreed = False
+        """Whether all was compared since something was done."""
         self.replicas = [Replica(self, "transactions"), Replica(self, "transactions-2")]
 
     async def _screen(self, db: Any, payments: Sequence[Any]) -> Sequence[Any]:
@@ -220,12 +228,14 @@ class Bank:
     def serve(self, name: str, request: Any) -> Any:
         """What a service does with a request, and whether that is right."""
         service = self._screening_service if name == "ScreenTransfers" else self._ledger_service
+        self.is_agreed = False
         try:
             response = contextvars.copy_context().run(_served, getattr(service, name), request, self.world.loop.time())
         except DomainError as refusal:
             raise RecordedRefusal(refusal.to_status()) from None
         try:
-            Comparison(self.oracle, self.world.now(), self.name_of).compare(name, request, response)
+            comparison = Comparison(self.oracle, self.world.now(), self.name_of, self.record_of)
+            comparison.compare(name, request, response)
         except Wrong as wrong:  # noted, since it is raised into the product, which may take it for a failure and go on
             self.world.errors.append(str(wrong))
             raise
@@ -235,14 +245,20 @@ class Bank:
         """The transfer whose step has a key. Intents come first: a step of none that is recorded is wrong."""
         if key not in self._names:
             for row in self.tables.rows.values():
-                for step in ("hold", "post"):
-                    self._names[row.transfer.step_key(step)] = row.transfer.name
+                if row.transfer.place not in self._named:
+                    self._named.add(row.transfer.place)
+                    self._names.update({row.transfer.step_key(step): row.transfer.name for step in ("hold", "post")})
         if key not in self._names:
             raise Wrong(f"the step {key} belongs to no transfer that is recorded")
         return self._names[key]
 
+    def record_of(self, name: str) -> Transfer:
+        """What is recorded of a transfer."""
+        return self.tables.rows["demo", name.removeprefix("transfers/")].transfer
+
     def expire_holds(self) -> None:
         """As the worker of accounts does."""
+        self.is_agreed = False
         now = self.world.now()
         due = at_once(ledger_tables.expired_holds(self.ledger, now, 100))
         db: Any = self._steps
@@ -285,6 +301,43 @@ class Bank:
         self.ledger.freeze(account, frozen=frozen)
         (self.oracle.frozen.add if frozen else self.oracle.frozen.discard)(f"accounts/{account}")
 
+    def block(self, account: str, side: str, *, blocked: bool) -> None:
+        """As BlockAccount and UnblockAccount do; the side is "DEBITS" or "CREDITS"."""
+        self.ledger.block(account, side, blocked=blocked)
+        there = self.oracle.blocked[side]
+        (there.add if blocked else there.discard)(f"accounts/{account}")
+
+    def set_minimum(self, account: str, minimum: int) -> None:
+        """As UpdateAccount does, which refuses what does not stand there, and one beside an overdraft limit."""
+        self.is_agreed = False
+        name, there = f"accounts/{account}", self.ledger.accounts["demo", account]
+        if not OVERDRAFTS[account] and there.posted - there.held >= minimum:
+            there.minimum_balance = self.oracle.minimums[name] = minimum
+
+    def set_price(self, kind: Kind, fixed: int, millionths: int, most: int | None) -> None:
+        """As SetFeeSchedule does; it begins a moment later, so that what is made now costs what it did."""
+        since = self.world.now() + timedelta(microseconds=1)
+        versions = self.tables.fees.setdefault(("demo", kind, "EUR"), [])
+        versions.append(
+            FeeSchedule(
+                tenant="demo",
+                kind=kind,
+                currency="EUR",
+                version=len(versions) + 1,
+                fixed=fixed,
+                millionths=millionths,
+                rounding=Rounding.HALF_EVEN,
+                minimum=0,
+                maximum=most,
+                account=FEES,
+                enabled=True,
+                start_time=since,
+                create_time=since,
+                created_by="operator",
+            )
+        )
+        self.oracle.prices.append(Price(kind.value, since, fixed, millionths, most))
+
     def relay(self, pick: int, *, noted: bool = True) -> None:
         """Publishes the first event of a transfer that waits; where that is not noted, it is published again."""
         first: dict[str, int] = {}
@@ -313,6 +366,7 @@ class Bank:
             self._gather_cases()
 
     async def _hear(self, event: Event) -> None:
+        self.is_agreed = False
         handle = compliance_consumers.on_transactions(None)  # type: ignore[arg-type]
         key = (event.tenant, "transactions", event.aggregate)
         sorted_ = inbox.sort([_incoming(event)], {key: self.compliance.seen.get(key, 0)}, lambda _event: False)

@@ -13,7 +13,7 @@ from meshkit.errors import DomainError, RecordedRefusal, reason_name, reason_of
 from tests.simulation.bank import TELLER, Bank, Replica, call_of
 from tests.simulation.oracle import Wrong
 from transactions import messages
-from transactions.model import FINAL, State, Transfer
+from transactions.model import FINAL, Expected, State, Transfer
 from transactions.orders import Declined
 
 METHOD = "/florin.transactions.v1.TransferService/"
@@ -29,6 +29,8 @@ class Asked:
     request: Any
     name: str
     """The transfer that it makes or is about."""
+    expected: Expected | None = None
+    """What its state token holds."""
 
 
 @dataclass
@@ -42,9 +44,17 @@ class Callers:
     told: dict[str, tuple[State, str]] = field(default_factory=dict)
     """Transfer → the final state, and the reason, that somebody was told."""
 
-    def pay(self, replica: Replica, debit: str, credit: str, amount: int, *, valid_for: float = 0.0) -> None:
-        """CreateTransfer; with `valid_for`, in seconds, of an authorization."""
-        self._send(replica, self._new(debit, credit, amount, valid_for))
+    def pay(
+        self, replica: Replica, debit: str, credit: str, amount: int, *, valid_for: float = 0.0, promised: bool = False
+    ) -> None:
+        """CreateTransfer; with `valid_for`, in seconds, of an authorization; `promised` where the payer holds a state
+        token of the account as it is now."""
+        asked = self._new(debit, credit, amount, valid_for)
+        if promised:
+            there = self.bank.ledger.accounts["demo", debit]
+            asked.expected = Expected(there.sequence, there.available)
+            self.bank.oracle.promised[asked.name] = self.bank.oracle.seen(f"accounts/{debit}")
+        self._send(replica, asked)
 
     def pay_many(self, replica: Replica, payments: list[tuple[str, str, int]]) -> None:
         """BatchCreateTransfers."""
@@ -77,9 +87,11 @@ class Callers:
             replica, Asked("CancelTransfer", pb.CancelTransferRequest(name=name, request_id=self._request_id()), name)
         )
 
-    def reverse(self, replica: Replica, name: str, amount: int) -> None:
+    def reverse(self, replica: Replica, name: str, amount: int, *, return_fee: bool = False) -> None:
         """ReverseTransfer; an amount of 0 is all of it."""
-        request = pb.ReverseTransferRequest(name=name, reason="wrong", request_id=self._request_id())
+        request = pb.ReverseTransferRequest(
+            name=name, reason="wrong", request_id=self._request_id(), return_fee=return_fee
+        )
         if amount:
             request.amount.CopyFrom(_money(amount))
         self._send(replica, Asked("ReverseTransfer", request, name))
@@ -109,7 +121,8 @@ class Callers:
 
     def _order(self, asked: Asked) -> Transfer:
         request = asked.request
-        return messages.order(request, TELLER, request.request_id.encode(), request.request_id)
+        order = messages.order(request, TELLER, request.request_id.encode(), request.request_id)
+        return order if asked.expected is None else order.changed(expected=asked.expected)
 
     def _send(self, replica: Replica, asked: Asked, *, known: bool = False) -> None:
         if not known:
@@ -128,7 +141,9 @@ class Callers:
             case "ReverseTransfer":
                 order = messages.reversal(asked.request, call, id_)
                 self._expect(order.name)
-                work = transfers.reverse(id_, order, call)
+                if asked.request.return_fee:
+                    self.bank.oracle.returning.add(order.name)
+                work = transfers.reverse(id_, order, call, return_fee=asked.request.return_fee)
             case "VoidTransfer":
                 work = transfers.authorizations.void(call, id_)
             case _:

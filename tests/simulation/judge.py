@@ -21,9 +21,12 @@ _LONG_SECONDS = CASE_TIME.total_seconds()
 
 def at_any_moment(bank: Bank) -> None:
     """The services hold what the oracle holds, and nothing went wrong that only a log tells. Raises Wrong."""
-    problems = [*map(repr, bank.world.loop.failures), *bank.world.errors, *_ledger(bank), *_limits(bank)]
+    problems = [*map(repr, bank.world.loop.failures), *bank.world.errors]
+    if not bank.is_agreed:
+        problems += [*_ledger(bank), *_limits(bank)]
     if problems:
         raise Wrong("; ".join(problems))
+    bank.is_agreed = True
 
 
 def _ledger(bank: Bank) -> Iterator[str]:
@@ -38,7 +41,7 @@ def _ledger(bank: Bank) -> Iterator[str]:
             yield f"{account} should have {oracle.balances[name]} and hold {oracle.held(name)}"
         if account.posted != entries[account.id]:
             yield f"the entries of {account} come to {entries[account.id]}"
-        if account.posted - account.held + OVERDRAFTS[account.id] < 0:
+        if account.owners and account.posted - account.held + OVERDRAFTS[account.id] < oracle.minimums[name]:
             yield f"{account} is overdrawn"
     for origin, count in bank.ledger.journals.items():
         if count > 1:
@@ -58,6 +61,8 @@ def settle(bank: Bank) -> None:
     bank.compliance_away = False
     for name in FUNDS:
         bank.freeze(name, frozen=False)
+        for side in bank.oracle.blocked:
+            bank.block(name, side, blocked=False)
     for round_ in range(_ROUNDS):
         _carry_on(bank)
         at_any_moment(bank)
@@ -118,6 +123,8 @@ def _transfer(bank: Bank, transfer: Transfer, by_name: dict[str, Transfer]) -> I
         yield f"{name} is {transfer.state} and moved {oracle.moved.get(name)}"
     if name in oracle.moved and oracle.moved[name] != transfer.amount:
         yield f"{name} is of {transfer.amount} and moved {oracle.moved[name]}"
+    if name in oracle.moved and oracle.paid[name] != transfer.fee_amount:
+        yield f"{name} is recorded with a fee of {transfer.fee_amount}, and {oracle.paid[name]} was paid"
     kept = oracle.kept.get(name)
     if kept is not None and kept.state == "ACTIVE":
         yield f"{name} is {transfer.state} and {kept} is still held"

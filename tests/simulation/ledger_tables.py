@@ -30,24 +30,31 @@ class Ledger:
     """How many journals each origin has."""
     outbox: list[Event] = field(default_factory=list)
 
-    def add(self, account: str, customer: str, *, posted: int = 0, overdraft_limit: int = 0) -> None:
-        """Opens an account with money in it."""
+    def add(self, account: str, customer: str = "", *, posted: int = 0, overdraft_limit: int = 0) -> None:
+        """Opens an account with money in it; without a customer, one for fees."""
         self.accounts["demo", account] = BookAccount(
             tenant="demo",
             id=account,
-            type=AccountType.CUSTOMER,
+            type=AccountType.CUSTOMER if customer else AccountType.FEE,
             state=AccountState.ACTIVE,
             currency="EUR",
             posted=posted,
             held=0,
             overdraft_limit=overdraft_limit,
             sequence=0,
-            owners=(customer,),
+            owners=(customer,) if customer else (),
         )
 
     def freeze(self, account: str, *, frozen: bool) -> None:
         """As FreezeAccount and UnfreezeAccount do."""
         self.accounts["demo", account].state = AccountState.FROZEN if frozen else AccountState.ACTIVE
+
+    def block(self, account: str, side: str, *, blocked: bool) -> None:
+        """As BlockAccount and UnblockAccount do."""
+        if side == "DEBITS":
+            self.accounts["demo", account].debits_blocked = blocked
+        else:
+            self.accounts["demo", account].credits_blocked = blocked
 
 
 async def resolve_identifiers(conn: Ledger, wanted: Collection[Any]) -> dict[Pair, str]:

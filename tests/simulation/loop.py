@@ -22,6 +22,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._selector = _NoSelector()
         self._seconds = 0.0
+        self._begun: list[asyncio.Task[Any]] = []
         self.failures: list[BaseException] = []
         """What tasks died of, or callbacks, with nobody to tell."""
         self.set_exception_handler(self._note)
@@ -30,11 +31,33 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Seconds since the loop was made, as `time.monotonic()` is for the code in it."""
         return self._seconds
 
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        """As any loop, without looking whether it is closed or debugged: a schedule comes here a thousand times."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+        """As any loop, and remembers it: asyncio itself looks through the tasks of all loops there were."""
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, **options)
+        self._begun.append(task)
+        return task
+
+    def alive(self) -> list[asyncio.Task[Any]]:
+        """The tasks that have not ended, in the order in which they began."""
+        self._begun = [task for task in self._begun if not task.done()]
+        return self._begun
+
     def run_ready(self) -> None:
-        """Runs until everything waits: for a gate, for another task, or for time to pass."""
+        """Runs until everything waits: for a gate, for another task, or for time to pass. No timer is due before."""
+        ready = self._ready
+        if not ready:
+            return
         with self._running():
-            while self._ready:
-                self._run_once()
+            while ready:
+                handle = ready.popleft()
+                if not handle.cancelled():
+                    handle._run()
 
     def pass_time(self, seconds: float) -> None:
         """Lets time pass, and everything happen that was to happen meanwhile, each at its time."""

@@ -1,4 +1,4 @@
-"""What is true of a bank, in the simplest words: what was moved, what is kept back, what of a limit is used.
+"""What is true of a bank, simply: what was moved, what it cost, what is kept back, what of a limit is used.
 
 It knows no batch, no saga, no retry and no event's version, and shares no code with the product. It is told of each
 step in the order in which the services did them, and says what each has to come to.
@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from fractions import Fraction
+
+FEES = "accounts/fees"
 
 
 class Wrong(AssertionError):
@@ -29,6 +32,49 @@ class Kept:
         return self.state == "ACTIVE" and (self.until is None or now < self.until)
 
 
+@dataclass(frozen=True)
+class Price:
+    """What transfers of a kind cost that are made from a moment on."""
+
+    kind: str
+    since: datetime
+    fixed: int
+    millionths: int
+    most: int | None
+
+    def of(self, amount: int) -> int:
+        """The fee for an amount; half a unit becomes the even one."""
+        fee = self.fixed + round(Fraction(amount * self.millionths, 1_000_000))
+        return fee if self.most is None else min(fee, self.most)
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a step has to do: who pays whom how much, and what for it."""
+
+    debit: str
+    credit: str
+    amount: int
+    fee: int
+    """Paid by the debited to the bank; given back to the credited by a reversal."""
+    of: str = ""
+    """The transfer for which it was kept back."""
+    keep: bool = False
+    is_reversal: bool = False
+
+    def legs(self) -> list[tuple[str, int]]:
+        """Account and what is added to it."""
+        legs = [(self.debit, -self.amount), (self.credit, self.amount)]
+        if self.fee and self.is_reversal:
+            return [*legs, (FEES, -self.fee), (self.credit, self.fee)]
+        return [*legs, (self.debit, -self.fee), (FEES, self.fee)] if self.fee else legs
+
+    @property
+    def taken(self) -> int:
+        """What the debited account loses."""
+        return self.amount if self.is_reversal else self.amount + self.fee
+
+
 @dataclass
 class Reserved:
     """What a payment takes of its payer's limit."""
@@ -47,10 +93,23 @@ class Oracle:
     overdrafts: dict[str, int]
     review_above: int
     frozen: set[str] = field(default_factory=set)
+    blocked: dict[str, set[str]] = field(default_factory=lambda: {"DEBITS": set(), "CREDITS": set()})
+    minimums: Counter[str] = field(default_factory=Counter)
+    prices: list[Price] = field(default_factory=list)
+    entries: Counter[str] = field(default_factory=Counter)
+    """Account → how often something was added to it."""
+    promised: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Transfer → the entries of the payer's account and what was available on it, without which it is not made."""
+    returning: set[str] = field(default_factory=set)
+    """Reversals that give the fee back."""
     per_payment: int | None = None
     per_day: int | None = None
     moved: dict[str, int] = field(default_factory=dict)
     """Transfer → what it moved."""
+    paid: dict[str, int] = field(default_factory=dict)
+    """Transfer → the fee that was paid for it, or given back by it."""
+    captured: Counter[str] = field(default_factory=Counter)
+    """Authorization → what its captures moved."""
     refused: dict[tuple[str, str], str] = field(default_factory=dict)
     """(transfer, "post" or "hold") → why this was refused for good."""
     kept: dict[str, Kept] = field(default_factory=dict)
@@ -72,7 +131,25 @@ class Oracle:
 
     def available(self, account: str) -> int:
         """What can be paid from an account."""
-        return self.balances[account] - self.held(account) + self.overdrafts[account]
+        return self.balances[account] - self.held(account) + self.overdrafts[account] - self.minimums[account]
+
+    def price(self, kind: str, made: datetime) -> Price | None:
+        """What a transfer of a kind costs that was made at a moment."""
+        begun = [price for price in self.prices if price.kind == kind and price.since <= made]
+        return begun[-1] if begun else None
+
+    def fee(self, kind: str, amount: int, made: datetime) -> int:
+        """The fee of a transfer; of an authorization, were all of it captured."""
+        price = self.price(kind, made)
+        return price.of(amount) if price is not None else 0
+
+    def fee_of_capture(self, of: str, whole: int, amount: int, made: datetime) -> int:
+        """What captures of an authorization cost by now, less what they cost before."""
+        price, before = self.price("AUTHORIZATION", made), self.captured[of]
+        if price is None:
+            return 0
+        most = price.of(whole)
+        return min(price.of(before + amount), most) - (min(price.of(before), most) if before else 0)
 
     def used(self) -> dict[tuple[str, date], tuple[int, int]]:
         """(customer, day) → what is used of limits, and by how many payments."""
@@ -84,29 +161,30 @@ class Oracle:
                 payments[one.customer, one.day] += 1
         return {key: (amounts[key], payments[key]) for key in payments}
 
-    def post(
-        self, transfer: str, debit: str, credit: str, amount: int, now: datetime, *, of: str = "", keep: bool = False
-    ) -> str:
-        """Moves money, out of what is kept back for `of` where that is given; gives the reason of a refusal."""
+    def post(self, transfer: str, move: Move, now: datetime) -> str:
+        """Moves money, out of what is kept back where it is; gives the reason of a refusal."""
         if transfer in self.moved:
             return ""
         if (transfer, "post") in self.refused:
             return self.refused[transfer, "post"]
-        reason = self._reason_not_to(debit, credit, amount, now, of, keep)
+        reason = self._reason_not_to(transfer, move, now)
         if reason:
             self.refused[transfer, "post"] = reason
             return reason
         if transfer in self.never:
             raise Wrong(f"{transfer} moved money after somebody was told that it would not")
-        if of:
-            kept = self.kept[of]
-            if keep and amount < kept.amount:
-                kept.amount -= amount
+        if move.of:
+            kept = self.kept[move.of]
+            if move.keep and move.taken < kept.amount:
+                kept.amount -= move.taken
             else:
                 kept.state = "CONSUMED"
-        self.balances[debit] -= amount
-        self.balances[credit] += amount
-        self.moved[transfer] = amount
+            if move.of != transfer:
+                self.captured[move.of] += move.amount
+        for account, amount in move.legs():
+            self.balances[account] += amount
+            self.entries[account] += 1
+        self.moved[transfer], self.paid[transfer] = move.amount, move.fee
         return ""
 
     def allow(self, transfer: str) -> None:
@@ -116,20 +194,35 @@ class Oracle:
         if self.waits_for_compliance and not allowed:
             raise Wrong(f"{transfer} moved money, and compliance decided {decision}")
 
-    def _reason_not_to(self, debit: str, credit: str, amount: int, now: datetime, of: str, keep: bool) -> str:
-        if debit in self.frozen or credit in self.frozen:
+    def _reason_not_to(self, transfer: str, move: Move, now: datetime) -> str:
+        if move.debit in self.frozen or move.credit in self.frozen:
             return "ACCOUNT_FROZEN"
-        spare = 0
-        if of:
-            kept = self.kept.get(of)
+        if not move.of and self._changed(transfer, move.debit):
+            return "STATE_CHANGED"
+        spare = promised = 0
+        if move.of:
+            kept = self.kept.get(move.of)
             if kept is None:
                 return "HOLD_NOT_FOUND"
             if not kept.stands(now):
                 return "HOLD_NOT_ACTIVE"
-            if keep and amount > kept.amount:
+            if move.keep and move.taken > kept.amount:
                 return "HOLD_EXCEEDED"
-            spare = amount if keep else kept.amount
-        return "INSUFFICIENT_FUNDS" if amount > self.available(debit) + spare else ""
+            spare = move.taken if move.keep else kept.amount
+            promised = kept.amount if move.of != transfer else 0
+        if move.debit in self.blocked["DEBITS"] and move.taken > promised:
+            return "ACCOUNT_DEBITS_BLOCKED"
+        if move.credit in self.blocked["CREDITS"]:
+            return "ACCOUNT_CREDITS_BLOCKED"
+        return "INSUFFICIENT_FUNDS" if move.taken > self.available(move.debit) + spare else ""
+
+    def _changed(self, transfer: str, account: str) -> bool:
+        """Whether the payer was promised a payment from another account than there is now."""
+        return self.promised.get(transfer, self.seen(account)) != self.seen(account)
+
+    def seen(self, account: str) -> tuple[int, int]:
+        """What a preview tells of an account."""
+        return self.entries[account], self.available(account)
 
     def hold(self, transfer: str, account: str, amount: int, until: datetime | None) -> str:
         """Keeps an amount back; gives the reason of a refusal."""
@@ -137,8 +230,14 @@ class Oracle:
             return ""
         if (transfer, "hold") in self.refused:
             return self.refused[transfer, "hold"]
-        reason = "ACCOUNT_FROZEN" if account in self.frozen else ""
-        if not reason and amount > self.available(account):
+        reason = ""
+        if account in self.frozen:
+            reason = "ACCOUNT_FROZEN"
+        elif self._changed(transfer, account):
+            reason = "STATE_CHANGED"
+        elif account in self.blocked["DEBITS"]:
+            reason = "ACCOUNT_DEBITS_BLOCKED"
+        elif amount > self.available(account):
             reason = "INSUFFICIENT_FUNDS"
         if reason:
             self.refused[transfer, "hold"] = reason

@@ -15,7 +15,18 @@ from compliance import screening_operations
 from meshkit import batching, clock, identity
 from tests.simulation import ledger_tables, screening_tables, transfer_tables
 from tests.simulation.bank import present
-from transactions import answers, authorizations, clients, consumers, operations, orders, originals, passes, recovery
+from transactions import (
+    answers,
+    authorizations,
+    clients,
+    consumers,
+    fee_operations,
+    operations,
+    orders,
+    originals,
+    passes,
+    recovery,
+)
 
 
 async def _call(method: Any, request: Any, **_options: Any) -> Any:
@@ -50,6 +61,7 @@ def simulated() -> Iterator[None]:
         (recovery, {"store": transfer_tables, "time": ticking, "_log": _Errors()}),
         (passes, {"store": transfer_tables, "_log": _Errors()}),
         (originals, {"store": transfer_tables}),
+        (fee_operations, {"fee_store": transfer_tables}),
         (consumers, {"store": transfer_tables}),
         (answers, {"_log": _Errors()}),
         (batching, {"time": ticking, "_log": _Errors()}),

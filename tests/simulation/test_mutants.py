@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from unittest import mock
@@ -10,15 +11,15 @@ from unittest import mock
 import pytest
 
 from accounts import ledger
-from accounts.book import Hold
+from accounts.book import BookAccount, Hold
 from accounts.model import HoldState
 from compliance import consumers
 from compliance.model import End
-from tests.simulation import judge
+from tests.simulation import transfer_tables
 from tests.simulation.machine import Money
 from tests.simulation.oracle import Wrong
 from tests.simulation.schedules import play
-from transactions import clients, errors, originals, saga
+from transactions import clients, errors, fees, originals, saga
 from transactions.model import Transfer
 from transactions.passes import Passes, Progress
 from transactions.ports import Outcome
@@ -98,6 +99,54 @@ def cancelling_without_the_ledger() -> Any:
     return mock.patch.object(clients.LedgerClient, "cancel", cancel)
 
 
+def forgetting_what_was_expected() -> Any:
+    """A process that takes a transfer from the table does not know what was previewed."""
+    take_due = transfer_tables.take_due
+
+    async def take(*given: Any, **options: Any) -> list[Transfer]:
+        return [transfer.changed(expected=None) for transfer in await take_due(*given, **options)]
+
+    return mock.patch.object(transfer_tables, "take_due", take)
+
+
+def expecting_nothing_of_holds() -> Any:
+    """What was previewed is compared where it is posted, and not where it is held."""
+    hold_step = clients._hold_step
+
+    def careless(transfer: Transfer) -> Any:
+        return hold_step(transfer.changed(expected=None))
+
+    return mock.patch.object(clients, "_hold_step", careless)
+
+
+def charging_each_capture_by_itself() -> Any:
+    """Captures together cost more than one of their sum."""
+
+    def alone(schedule: fees.FeeSchedule, _authorization: Transfer, amount: int) -> Any:
+        return schedule.fee(schedule.fee_of(amount))
+
+    return mock.patch.object(fees, "of_capture", alone)
+
+
+def charging_by_the_price_of_today() -> Any:
+    """A transfer costs what it does when it is recorded, not when it was made."""
+    return mock.patch.object(fees, "in_force", lambda versions, _moment: versions[-1] if versions else None)
+
+
+def ignoring_what_has_to_stay() -> Any:
+    """A minimum balance is for show."""
+    available = property(lambda account: account.posted - account.held + account.overdraft_limit)
+    return mock.patch.object(BookAccount, "available", available)
+
+
+def promising_to_oneself() -> Any:
+    """What was held for a payment's own review is taken though debits are blocked."""
+    check = ledger._check_blocks
+    return mock.patch.object(
+        ledger, "_check_blocks", lambda step, accounts, hold: check(replace(step, origin=""), accounts, hold)
+    )
+
+
 def counting_what_was_not_captured() -> Any:
     """A limit counts all of an authorization, however little was captured."""
     return mock.patch.object(consumers, "End", lambda state, _amount=None: End(state))
@@ -124,6 +173,11 @@ def telling_a_time_of_the_clock() -> Any:
         (paying_what_was_rejected, "moved money"),
         (cancelling_without_the_ledger, "should have|moved money"),
         (counting_what_was_not_captured, "of the limits of"),
+        (forgetting_what_was_expected, "should be STATE_CHANGED"),
+        (expecting_nothing_of_holds, "should be STATE_CHANGED"),
+        (charging_by_the_price_of_today, "has the legs|should hold"),
+        (ignoring_what_has_to_stay, "should be INSUFFICIENT_FUNDS|STATE_CHANGED"),
+        (promising_to_oneself, "should be ACCOUNT_DEBITS_BLOCKED"),
     ],
 )
 def test_a_rule_that_is_broken_is_found(mutation: Mutation, shown: str) -> None:
@@ -139,6 +193,15 @@ def _capture_beside_a_void(money: Money) -> None:
     money.void(at=1, pick=0, far=8)
 
 
+def _two_captures_of_what_has_its_price(money: Money) -> None:
+    """Two captures are charged for what their sum costs."""
+    money.set_price(kind=fees.Kind.AUTHORIZATION, fixed=7, millionths=0, most=None)
+    money.pass_time(0.6)
+    money.authorize(at=0, accounts=["a", "b"], amount=150, valid_for=60.0, far=8)
+    money.capture(at=0, pick=0, amount=60, final=False, far=8)
+    money.capture(at=0, pick=0, amount=60, final=True, far=8)
+
+
 def _completion_lost_with_the_database(money: Money) -> None:
     """A completion is told, and lost before it was on disk."""
     money.pay(at=0, accounts=["a", "b"], amount=1, far=8)
@@ -146,10 +209,25 @@ def _completion_lost_with_the_database(money: Money) -> None:
     money.kill_database(kept=0)
 
 
+def test_an_end_that_saw_a_capture_be_lost_with_the_database_raises_no_alarm() -> None:
+    """The capture had ended when it was looked for, and had not any more when its authorization was."""
+    _play_through(_capture_lost_while_its_authorization_ends)
+
+
+def _capture_lost_while_its_authorization_ends(money: Money) -> None:
+    money.authorize(at=1, accounts=["a", "c"], amount=150, valid_for=2.0, far=6)
+    money.capture(at=0, pick=5, amount=60, final=True, far=2)
+    money.void(at=1, pick=2, far=3)
+    money.kill(number=0)
+    money.cancel(at=1, pick=11, far=8)
+    money.kill_database(kept=0)
+
+
 @pytest.mark.parametrize(
     ("mutation", "schedule", "shown"),
     [
         (ending_beside_a_capture, _capture_beside_a_void, "is VOIDED and got the answer PART_CAPTURED"),
+        (charging_each_capture_by_itself, _two_captures_of_what_has_its_price, "has the legs"),
         (telling_a_time_of_the_clock, _completion_lost_with_the_database, "was told in other words"),
     ],
 )
@@ -167,7 +245,6 @@ def _play_through(schedule: Callable[[Money], None]) -> None:
     try:
         schedule(money)
         money.all_agree()
-        judge.settle(money.bank)
-        judge.in_the_end(money.bank, money.callers)
+        money.end()
     finally:
-        money.bank.close()
+        money.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from meshkit.identity import Call
 from meshkit.outbox import Event
 from tests.simulation.loop import at_once
 from transactions import events
+from transactions.fees import FeeSchedule, Kind
 from transactions.model import FINAL, State, Transfer, Verdict
 
 Place = tuple[str, str]
@@ -43,6 +44,8 @@ class Tables:
     outbox: list[tuple[Event, bool]] = field(default_factory=list)
     """Events and whether they were published."""
     requests: dict[tuple[str, str, str, str], tuple[bytes, str]] = field(default_factory=dict)
+    fees: dict[tuple[str, Kind, str], list[FeeSchedule]] = field(default_factory=dict)
+    """All versions of each schedule; nothing here changes them."""
     verdicts_seen: dict[str, int] = field(default_factory=dict)
     """The inbox: the last version of each case."""
     _unsafe: list[tuple[dict[Place, Row], list[tuple[Event, bool]], dict[Any, Any], dict[str, int]]] = field(
@@ -59,7 +62,7 @@ class Tables:
         before = self._copy()
         try:
             result = at_once(work(self))
-            _check(self.rows)
+            _check(self.rows, before[0])
         except BaseException:
             self._restore(before)
             raise
@@ -90,15 +93,18 @@ class Tables:
         self.outbox += [(events.of(transfer), False) for transfer in transfers]
 
 
-def _check(rows: dict[Place, Row]) -> None:
-    """The constraints of the schema. Raises AssertionError."""
+def _check(rows: dict[Place, Row], before: dict[Place, Row]) -> None:
+    """The constraints of the schema, on what is not as it was before. Raises AssertionError."""
+    changed = [row for place, row in rows.items() if before.get(place) is not row]
+    if not changed:
+        return
     keys = [(t.tenant, t.request_key) for t in _transfers(rows)]
     assert len(keys) == len(set(keys)), "inv_5_one_request_one_transfer"
     reversals = [t.reversal_of for t in _transfers(rows) if t.reversal_of and t.state is not State.DECLINED]
     assert len(reversals) == len(set(reversals)), "inv_6_one_live_reversal"
     captures = [t.capture_of for t in _transfers(rows) if t.capture_of and t.state in _LIVE]
     assert len(captures) == len(set(captures)), "inv_6_one_live_capture"
-    for row in rows.values():
+    for row in changed:
         t = row.transfer
         assert (t.state in (State.COMPLETED, State.REVERSED)) == bool(t.journal), "inv_6_completed_has_a_journal"
         assert (t.state is State.DECLINED) == (t.refusal is not None), "inv_6_declined_has_a_refusal"
@@ -135,7 +141,7 @@ async def insert_intents(
     inserted = []
     for new in sorted(transfers, key=lambda transfer: (transfer.tenant, transfer.request_key)):
         if not _conflicts(conn, new):
-            conn.change(replace(new, traceparent=""), clock.now() + timedelta(seconds=lease_seconds))
+            conn.change(new.changed(traceparent=""), clock.now() + timedelta(seconds=lease_seconds))
             inserted.append(new)
     conn.tell(inserted)
     return {(t.tenant, t.request_key) for t in inserted}
@@ -154,8 +160,7 @@ async def record_outcomes(conn: Tables, transfers: Sequence[Transfer]) -> set[Pl
             continue
         there = row.transfer
         # The columns of the statement; what else the caller believes of the row is not written.
-        changed = replace(
-            there,
+        changed = there.changed(
             version=new.version,
             state=new.state,
             debit_account=new.debit_account,
@@ -194,7 +199,7 @@ async def record_verdict(conn: Tables, verdicts: Sequence[tuple[str, str, Verdic
         approved = verdict is Verdict.APPROVED
         voided = row.transfer.voided or (authorized and not approved)
         due = row.due if authorized and approved else clock.now()
-        conn.change(replace(row.transfer, verdict=verdict, voided=voided), due)
+        conn.change(row.transfer.changed(verdict=verdict, voided=voided), due)
 
 
 async def take_due(
@@ -227,7 +232,7 @@ async def get(conn: Tables, cipher: Any, tenant: str, id_: str, *, lock: bool = 
 async def void(conn: Tables, tenant: str, id_: str) -> None:
     row = conn.rows.get((tenant, id_))
     if row is not None and row.transfer.state in _OPEN:
-        conn.change(replace(row.transfer, voided=True), clock.now())
+        conn.change(row.transfer.changed(voided=True), clock.now())
 
 
 async def live_captures(conn: Tables, cipher: Any, keys: Sequence[Place]) -> list[Transfer]:
@@ -248,6 +253,12 @@ async def live_reversal(conn: Tables, cipher: Any, tenant: str, id_: str) -> Tra
 
 async def present(conn: Tables, cipher: Any, keys: Sequence[Place], *, lock: bool = False) -> list[Transfer]:
     return [conn.rows[key].transfer for key in dict.fromkeys(keys) if key in conn.rows]
+
+
+async def read_version(conn: Tables, tenant: str, kind: Kind, currency: str, version: int = 0) -> FeeSchedule | None:
+    """See transactions/fee_store.py."""
+    versions = conn.fees.get((tenant, kind, currency), [])
+    return next((one for one in reversed(versions) if version in (0, one.version)), None)
 
 
 async def claim(db: Any, call: Call, name: str) -> None:

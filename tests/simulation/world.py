@@ -77,18 +77,12 @@ class World:
     def spawn(self, process: Process, work: Coroutine[Any, Any, None]) -> None:
         """Begins something in a process."""
 
-        def begin() -> None:
-            _process.set(process)
-            task = self.loop.create_task(work)
-            self.tasks.add(task)
-            task.add_done_callback(self._ended)
-
-        asyncio.events._set_running_loop(self.loop)
-        try:
-            # A context of its own: what it starts belongs to the same process.
-            contextvars.copy_context().run(begin)
-        finally:
-            asyncio.events._set_running_loop(None)
+        # A context of its own: what it starts belongs to the same process.
+        context = contextvars.copy_context()
+        context.run(_process.set, process)
+        task = self.loop.create_task(work, context=context)
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
         self.loop.run_ready()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
@@ -130,7 +124,7 @@ class World:
         for gate in [gate for gate in self.gates if gate.process is process]:
             self.gates.remove(gate)
             gate.opened.set_exception(Killed())
-        for task in asyncio.all_tasks(self.loop):
+        for task in self.loop.alive():
             if task.get_context().get(_process) is process:
                 task.cancel()
         self.loop.run_ready()
