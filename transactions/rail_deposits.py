@@ -21,9 +21,10 @@ from meshkit.errors import (
     DeadlineTooShort,
     DomainError,
     Overloaded,
+    RequestIdReused,
     Unavailable,
 )
-from transactions import deposit_store, errors, rail_model, rail_store
+from transactions import deposit_store, errors, rail_model, rail_store, store
 from transactions.model import AccountType, State, Transfer
 from transactions.orders import Declined, Orders
 from transactions.ports import Ledger
@@ -45,7 +46,8 @@ _LEASE_SECONDS = 15.0
 _STEP_SECONDS = 10.0
 _AGAIN_SECONDS, _AGAIN_SECONDS_MAX = 0.5, 60.0
 """After a look at which a deposit got no further: doubled each time; a review may take days."""
-_UNDECIDED = (Unavailable, Overloaded, DeadlineTooShort, DeadlineExceeded, Contention)
+_UNDECIDED = (Unavailable, Overloaded, DeadlineTooShort, DeadlineExceeded, Contention, RequestIdReused)
+"""After which a step's transfer may still move money; the last says that another worker asked for it otherwise."""
 _log = logs.get(__name__)
 
 
@@ -88,16 +90,6 @@ def rejected_file(tenant: str, digest: str, name: str, refusal: str) -> RailExce
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """What is to be asked for next for a deposit."""
-
-    transfer: Transfer
-    account: str
-    """Who gets the money, "accounts/…"."""
-    customers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Refused:
     """Why no transfer is asked for: it could not be credited."""
 
@@ -121,10 +113,11 @@ class Deposits:
             return await deposit_store.take_due(conn, self._db.cipher, limit=_TAKE, lease_seconds=_LEASE_SECONDS)
 
         taken = await self._db.run(ALL_TENANTS, due)
-        asked: list[tuple[Deposit, _Step]] = []
+        recorded = await self._recorded(taken)
+        asked: list[tuple[Deposit, Transfer]] = []
         for deposit in taken:
             try:
-                step = await self._step(deposit)
+                step = recorded.get(deposit.transfer) or await self._step(deposit)
             except RailAccountMissing as error:
                 _log.error("a deposit cannot be booked", deposit=deposit.name, cause=error.message)
                 await self._record(deposit, None, error.to_status())
@@ -140,7 +133,20 @@ class Deposits:
         await self._ask(asked)
         return len(taken)
 
-    async def _ask(self, asked: Sequence[tuple[Deposit, _Step]]) -> None:
+    async def _recorded(self, deposits: Sequence[Deposit]) -> dict[str, Transfer]:
+        """The transfers of the present steps that were asked for before. They stand as they are, whatever accounts
+        would be asked for now: there is one of a step."""
+        if not deposits:
+            return {}
+        asked = [(one.tenant, rail_model.bank_key(one.tenant, one.request_id), one.transfer) for one in deposits]
+
+        async def read(conn: AsyncConnection) -> list[Transfer]:
+            return await store.find_by_request(conn, self._db.cipher, asked)
+
+        found = await self._db.run({one.tenant for one in deposits}, read, read_only=True)
+        return {one.id: one for one in found if rail_model.is_banks(one)}
+
+    async def _ask(self, asked: Sequence[tuple[Deposit, Transfer]]) -> None:
         """Asks for the transfers of deposits, and writes what they came to. Where something breaks that is no refusal,
         for halves of them, so that the deposit at fault holds up no others; it is asked for again after its lease."""
         if not asked:
@@ -157,11 +163,10 @@ class Deposits:
             await self._ask(asked[:middle])
             await self._ask(asked[middle:])
 
-    async def _ask_all(self, asked: Sequence[tuple[Deposit, _Step]]) -> None:
+    async def _ask_all(self, asked: Sequence[tuple[Deposit, Transfer]]) -> None:
         deadline = time.monotonic() + _STEP_SECONDS
-        transfers = [step.transfer for _, step in asked]
-        answers = await self._orders.create_batch(transfers, deadline, bulk=True)
-        for (deposit, step), answer in zip(asked, answers, strict=True):
+        answers = await self._orders.create_batch([transfer for _, transfer in asked], deadline, bulk=True)
+        for (deposit, _), answer in zip(asked, answers, strict=True):
             transfer = answer.transfer if isinstance(answer, Declined) else answer
             if isinstance(transfer, _UNDECIDED):
                 await self._record(deposit, None, None)
@@ -170,15 +175,15 @@ class Deposits:
             elif transfer.state is State.DECLINED:
                 await self._record(deposit, None, transfer.refusal, declined=True)
             else:
-                await self._record(deposit, step if transfer.is_final else None, None)
+                await self._record(deposit, transfer if transfer.is_final else None, None)
 
-    async def _step(self, deposit: Deposit) -> _Step | _Refused:
+    async def _step(self, deposit: Deposit) -> Transfer | _Refused:
         """The transfer that a deposit needs in its state. Raises RailAccountMissing, Unavailable."""
         tenant, currency = deposit.tenant, deposit.currency
         settlement = await self._accounts.settlement(tenant, currency)
         suspense = await self._accounts.suspense(tenant, currency)
         if deposit.state is DepositState.SUSPENDING:
-            return self._transfer(deposit, settlement.name, suspense.name, ())
+            return rail_model.transfer_of_deposit(deposit, settlement.name, suspense.name, (), clock.now())
         if deposit.state is DepositState.ASSIGNING:
             reference, debit = deposit.target, suspense.name
         else:
@@ -194,15 +199,10 @@ class Deposits:
         if account.type is not AccountType.CUSTOMER:
             why = "deposits are credited to customer accounts"
             return _Refused(errors.AccountTypeWrong(account.name, account.type, why).to_status())
-        return self._transfer(deposit, debit, account.name, account.customers)
-
-    @staticmethod
-    def _transfer(deposit: Deposit, debit: str, credit: str, customers: tuple[str, ...]) -> _Step:
-        transfer = rail_model.transfer_of_deposit(deposit, debit, credit, customers, clock.now())
-        return _Step(transfer, credit, customers)
+        return rail_model.transfer_of_deposit(deposit, debit, account.name, account.customers, clock.now())
 
     async def _record(
-        self, taken: Deposit, done: _Step | None, refusal: status_pb2.Status | None, *, declined: bool = False
+        self, taken: Deposit, done: Transfer | None, refusal: status_pb2.Status | None, *, declined: bool = False
     ) -> None:
         """Writes what a step came to: that it moved the money, that it was declined for good, or nothing yet."""
 
@@ -221,11 +221,11 @@ class Deposits:
 
         await self._db.run(taken.tenant, work)
 
-    async def _moved(self, conn: AsyncConnection, deposit: Deposit, done: _Step) -> None:
+    async def _moved(self, conn: AsyncConnection, deposit: Deposit, done: Transfer) -> None:
         moment = clock.now()
         if deposit.state is DepositState.SUSPENDING:
             suspended = deposit.into(
-                DepositState.SUSPENDED, moment, suspense_transfer=done.transfer.id, step=deposit.step + 1
+                DepositState.SUSPENDED, moment, suspense_transfer=done.id, step=deposit.step + 1
             )
             await deposit_store.save(conn, suspended)
             await rail_store.open_exceptions(conn, [_suspended(suspended)])
@@ -235,8 +235,8 @@ class Deposits:
         credited = deposit.into(
             DepositState.CREDITED,
             moment,
-            credit_transfer=done.transfer.id,
-            credit_account=done.account,
+            credit_transfer=done.id,
+            credit_account=done.credit_account,
             customers=done.customers,
             refusal=None,
         )

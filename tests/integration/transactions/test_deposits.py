@@ -21,7 +21,7 @@ from tests.integration.transactions.railing import OUTSIDE, RailOf, prepared
 from tests.unit.transactions.making import TELLER
 from transactions import rail_deposits, rail_resolutions, rail_worker
 from transactions.errors import AccountNotFound, AccountTypeWrong, CurrencyMismatch
-from transactions.model import State, Verdict
+from transactions.model import AccountType, State, Verdict
 from transactions.rail_errors import (
     DepositNotFound,
     FourEyes,
@@ -122,6 +122,26 @@ async def test_a_deposit_in_review_waits_and_is_credited_when_a_person_allows_it
     await rail.replica.passes.advance([await rail.replica.row(transfer)])
     await came_to(rail, DepositState.CREDITED)
     assert rail.balance("eva") == 100_000
+
+
+async def test_a_deposit_in_review_stays_one_transfer_when_the_settlement_account_is_another(rail: RailOf) -> None:
+    """What a step asked for stands: it is looked for by what is recorded, not by what would be asked for now."""
+    rail.credit(amount="1000.00")
+    await rail.turn()
+    (deposit,) = await rail.deposits()
+    transfer = await rail.replica.transfers.get(TELLER, deposit.transfer)
+    assert transfer.state is State.IN_REVIEW
+    rail.replica.ledger.open("new-eur", type_=AccountType.SETTLEMENT)
+    changed = {"rail_settlement_account": "accounts/new-{currency}"}
+    rail.replica.settings = rail.replica.settings.model_copy(update=changed)
+    rail = rail.restarted()
+    await rail.replica.query("UPDATE deposits SET due_time = now() RETURNING 1")
+    await rail.turn()
+    await rail.replica.verdict(transfer, Verdict.APPROVED)
+    await rail.replica.passes.advance([await rail.replica.row(transfer)])
+    await came_to(rail, DepositState.CREDITED)
+    balances = {name: rail.balance(name) for name in ("eva", "rail-eur", "new-eur", "rail-suspense-eur")}
+    assert balances == {"eva": 100_000, "rail-eur": -100_000, "new-eur": 0, "rail-suspense-eur": 0}
 
 
 async def test_a_deposit_is_not_dropped_while_the_banks_accounts_are_missing(rail: RailOf) -> None:
