@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -36,7 +36,7 @@ _FOLLOW = 200
 _KINDS = {
     Reaction.UNKNOWN: (
         ExceptionKind.ANSWER_UNKNOWN,
-        "the rail answers a payment that was not sent to it in that message",
+        "the rail answers a payment that was not sent to it in that message, with that amount",
     ),
     Reaction.CONTRADICTS: (ExceptionKind.ANSWER_CONTRADICTS, "the rail's answer contradicts its earlier final one"),
     Reaction.AMBIGUOUS: (
@@ -121,7 +121,7 @@ async def apply(db: Database, orders: Orders, tenant: str, answers: Sequence[Ans
             for answer in answers
             if (id_ := ids[answer.payment_id]) in withdrawals
             and withdrawals[id_].state is WithdrawalState.BOOKED
-            and rail_model.reaction(withdrawals[id_], answer.message_id, answer.verdict) is not Reaction.UNKNOWN
+            and rail_model.reaction(withdrawals[id_], answer) is not Reaction.UNKNOWN
         ]
         if sent:
             # It is answered, so it was sent, also where whoever sent it died before that was noted.
@@ -143,25 +143,36 @@ async def apply(db: Database, orders: Orders, tenant: str, answers: Sequence[Ans
 
 
 async def expanded(db: Database, tenant: str, answers: Sequence[Answer]) -> list[Answer]:
-    """Answers with those about messages as a whole put down as one for each payment that is not answered by itself; of
-    two about one payment the last counts."""
-    by_payment: dict[str, Answer] = {}
+    """Answers, each once, with those about messages as a whole put down as one for each payment that is not answered by
+    itself."""
+    # Ours are written in one way alone, so that one payment is not answered twice at once.
+    found = [
+        replace(one, payment_id=rail_model.payment_id(rail_model.withdrawal_id(one.payment_id)) or one.payment_id)
+        for one in answers
+        if one.payment_id
+    ]
+    named = {one.payment_id for one in found}
+    for answer in (one for one in answers if not one.payment_id):
+        read = functools.partial(withdrawal_store.ids_of_message, tenant=tenant, message=answer.message_id)
+        payments = [rail_model.payment_id(id_) for id_ in await db.run(tenant, read, read_only=True)]
+        if not payments:
+            found.append(answer)  # of none of ours: a person has to look
+        found += [replace(answer, payment_id=payment) for payment in payments if payment not in named]
+    return list(dict.fromkeys(found))
+
+
+def lots(answers: Sequence[Answer], size: int) -> Iterator[list[Answer]]:
+    """Answers in lots of at most `size`, none of which has a payment twice: each counts after those before it."""
+    lot: list[Answer] = []
     named: set[str] = set()
     for answer in answers:
-        if answer.payment_id:
-            # Ours are written in one way alone, so that one payment is not answered twice at once.
-            known = rail_model.payment_id(rail_model.withdrawal_id(answer.payment_id)) or answer.payment_id
-            by_payment[known] = replace(answer, payment_id=known)
-            named.add(known)
-            continue
-        read = functools.partial(withdrawal_store.ids_of_message, tenant=tenant, message=answer.message_id)
-        ids = await db.run(tenant, read, read_only=True)
-        if not ids:
-            by_payment[f"message {answer.message_id}"] = answer  # of none of ours: a person has to look
-        for payment in map(rail_model.payment_id, ids):
-            if payment not in named:
-                by_payment[payment] = replace(answer, payment_id=payment)
-    return list(by_payment.values())
+        if len(lot) == size or answer.payment_id in named:
+            yield lot
+            lot, named = [], set()
+        lot.append(answer)
+        named |= {answer.payment_id} - {""}
+    if lot:
+        yield lot
 
 
 async def _note_message(
@@ -193,7 +204,7 @@ async def _answered(
     moment = clock.now()
     reaction = Reaction.UNKNOWN
     if withdrawal is not None:
-        reaction = rail_model.reaction(withdrawal, answer.message_id, answer.verdict)
+        reaction = rail_model.reaction(withdrawal, answer)
     if reaction in _KINDS:
         kind, detail = _KINDS[reaction]
         resource = withdrawal.name if withdrawal is not None and reaction is not Reaction.UNKNOWN else ""
@@ -232,7 +243,8 @@ async def _give_back(conn: AsyncConnection, orders: Orders, withdrawal: Withdraw
     key = rail_model.bank_key(withdrawal.tenant, f"{withdrawal.name}/return")
     moment = clock.now()
     reversal = Transfer(
-        id=str(key),
+        # Nothing that follows from the withdrawal: its payer knows that, and may choose the ids of transfers.
+        id=str(idempotency.uuid7()),
         principal=rail_model.bank(withdrawal.tenant),
         request_key=key,
         request_id=f"{withdrawal.name}/return",

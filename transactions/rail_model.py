@@ -16,7 +16,7 @@ from google.rpc import status_pb2
 from meshkit.idempotency import NAMESPACE
 from meshkit.identity import Principal
 from transactions.model import Transfer, request_key
-from transactions.rails.port import Entry, Verdict
+from transactions.rails.port import Answer, Entry, Verdict
 
 WITHDRAWAL_METHOD = "/florin.transactions.v1.RailService/CreateWithdrawal"
 _BANK_METHOD = "/florin.transactions.v1.RailService/-"
@@ -172,9 +172,12 @@ _OPEN = {
 }
 
 
-def reaction(withdrawal: Withdrawal, message: str, verdict: Verdict) -> Reaction:
-    """What an answer about `message`, empty where it names none, does to a withdrawal. The first final one counts."""
-    if not withdrawal.message or (message and message != withdrawal.message):
+def reaction(withdrawal: Withdrawal, answer: Answer) -> Reaction:
+    """What an answer about a withdrawal does to it. The first final one counts."""
+    verdict = answer.verdict
+    if not withdrawal.message or answer.message_id not in ("", withdrawal.message):
+        return Reaction.UNKNOWN
+    if answer.amount not in (None, (withdrawal.currency, withdrawal.amount)):
         return Reaction.UNKNOWN
     if withdrawal.state in (WithdrawalState.BOOKED, WithdrawalState.SENT):
         return _OPEN[verdict]

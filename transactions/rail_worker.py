@@ -192,8 +192,7 @@ class RailWorker:
 
     async def _record_content(self, tenant: str, content: Content) -> None:
         answers = await rail_answers.expanded(self._db, tenant, content.answers)
-        for start in range(0, len(answers), _LOT):
-            lot = answers[start : start + _LOT]
+        for lot in rail_answers.lots(answers, _LOT):
             await rail_answers.apply(self._db, self._orders, tenant, lot, message_id=content.message_id)
         for start in range(0, len(content.entries), _LOT):
             await rail_deposits.take(self._db, tenant, content.message_id, content.entries[start : start + _LOT])

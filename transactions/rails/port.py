@@ -56,6 +56,8 @@ class Answer:
     status: str
     """As the rail has it, for example "ACSC"."""
     reason: str
+    amount: tuple[str, int] | None = None
+    """Currency and minor units of the payment that it answers; None where it does not repeat them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,11 @@ _ID_MAX, _IBAN_MAX, _NAME_MAX, _REMITTANCE_MAX = 35, 34, 140, 140
 _AMOUNT = re.compile(r"\d{1,18}(\.\d{1,17})?")
 _NOT_PROVIDED = "NOTPROVIDED"
 
-_SETTLED = frozenset({"ACSC", "ACCC", "ACCP"})
-"""AcceptedSettlementCompleted, AcceptedCreditSettlementCompleted, and the positive confirmation of instant schemes."""
+_SETTLED = frozenset({"ACSC", "ACCC"})
+"""AcceptedSettlementCompleted, on the debtor's account and on the creditor's. ACCP, AcceptedCustomerProfile, is a check
+that went well: it is final in instant schemes alone, in which no payment of ours is sent."""
+_REJECTED = "RJCT"
+_AMOUNT_SENT = ("OrgnlTxRef", "IntrBkSttlmAmt")
 _DUPLICATES = frozenset({"AM05", "DUPL", "DU01", "DU02", "DU03", "DU04", "DU05"})
 """ExternalStatusReason1Code: the payment, or the message, was received before."""
 
@@ -114,11 +117,13 @@ class _Element:
 def _report(report: _Element) -> Content:
     answers: list[Answer] = []
     groups = list(report.all("OrgnlGrpInfAndSts"))
+    whys: dict[str, list[str]] = {}
     for group in groups:
         status = group.id("GrpSts")
+        whys.setdefault(group.id("OrgnlMsgId"), []).extend(_reasons(group))
         # PART says that the payments say it themselves; without a status they do as well.
         if status not in ("", "PART"):
-            answers.append(_answer(group, group.needed_id("OrgnlMsgId"), "", status))
+            answers.append(_answer(status, _reasons(group), group.needed_id("OrgnlMsgId"), ""))
     only = groups[0].id("OrgnlMsgId") if len(groups) == 1 else ""
     for transaction in report.all("TxInfAndSts"):
         status = transaction.id("TxSts")
@@ -130,18 +135,28 @@ def _report(report: _Element) -> Content:
                 "OrgnlTxId and OrgnlInstrId are missing, so that nobody knows which payment it is of"
             )
         message = transaction.id("OrgnlGrpInf", "OrgnlMsgId") or only
-        answers.append(_answer(transaction, message, payment, status))
+        # Where a message is rejected as a copy, its payments need not repeat why.
+        reasons = _reasons(transaction) + (whys.get(message, []) if status == _REJECTED else [])
+        amount = transaction.amount(*_AMOUNT_SENT) if transaction.find(*_AMOUNT_SENT) is not None else None
+        answers.append(_answer(status, reasons, message, payment, amount))
     return Content(PACS_002, report.needed_id("GrpHdr", "MsgId"), answers=tuple(answers))
 
 
-def _answer(element: _Element, message: str, payment: str, status: str) -> Answer:
-    reason = element.id("StsRsnInf", "Rsn", "Cd") or element.id("StsRsnInf", "Rsn", "Prtry")
+def _reasons(element: _Element) -> list[str]:
+    found = (why.id("Rsn", "Cd") or why.id("Rsn", "Prtry") for why in element.all("StsRsnInf"))
+    return [reason for reason in found if reason]
+
+
+def _answer(
+    status: str, reasons: Sequence[str], message: str, payment: str, amount: tuple[str, int] | None = None
+) -> Answer:
+    duplicate = next((reason for reason in reasons if reason in _DUPLICATES), "")
     verdict = Verdict.PENDING
     if status in _SETTLED:
         verdict = Verdict.SETTLED
-    elif status == "RJCT":
-        verdict = Verdict.DUPLICATE if reason in _DUPLICATES else Verdict.REJECTED
-    return Answer(message, payment, verdict, status, reason)
+    elif status == _REJECTED:
+        verdict = Verdict.DUPLICATE if duplicate else Verdict.REJECTED
+    return Answer(message, payment, verdict, status, duplicate or next(iter(reasons), ""), amount)
 
 
 def _notification(notification: _Element) -> Content:

@@ -19,8 +19,8 @@ from meshkit.identity import Call
 from tests.integration.transactions.conftest import Replica, call_of
 from tests.integration.transactions.deaths import Killed, dying
 from tests.integration.transactions.railing import INSIDE, RailOf, prepared
-from tests.unit.transactions.making import ANNA, NOW, TELLER
-from transactions import fee_store, messages, rail_answers, rail_worker
+from tests.unit.transactions.making import ANNA, NOW, TELLER, transfer
+from transactions import fee_store, messages, rail_answers, rail_model, rail_worker
 from transactions.errors import IdentifierInvalid
 from transactions.fees import FeeSchedule, Kind, Rounding
 from transactions.model import AccountType, Transfer, Verdict
@@ -251,6 +251,57 @@ async def test_an_answer_after_the_end_is_for_a_person(rail: RailOf) -> None:
     assert rail.balance("a") == 999_000
 
 
+async def test_a_payer_who_takes_the_id_of_a_return_holds_up_nobodys(rail: RailOf) -> None:
+    """A caller may choose a transfer's id, and knows the withdrawal's: what follows from that alone is not used."""
+    first, second = await rail.withdraw(1000), await rail.withdraw(2000)
+    guessed = str(rail_model.bank_key("demo", f"{first.name}/return"))
+    await rail.replica.create(transfer(id=guessed))
+    await in_state(rail, second, WithdrawalState.SENT)
+    rail.put("group.xml", _group((await rail.row(first)).message, "RJCT"))
+    await in_state(rail, first, WithdrawalState.RETURNED)
+    await in_state(rail, second, WithdrawalState.RETURNED)
+
+
+@pytest.mark.parametrize(
+    ("said", "kinds"),
+    [
+        (("ACSC", "ACSP"), []),
+        (("ACSP", "ACSC"), []),
+        (("ACSC", "RJCT"), [ExceptionKind.ANSWER_CONTRADICTS]),
+    ],
+)
+async def test_answers_of_one_file_count_as_if_they_came_one_after_the_other(
+    rail: RailOf, said: tuple[str, str], kinds: list[ExceptionKind]
+) -> None:
+    """The first final one of a payment, whatever stands beside it; one that contradicts it is for a person."""
+    made = await rail.withdraw(1000)
+    await in_state(rail, made, WithdrawalState.SENT)
+    rail.put("both.xml", _report("".join(_own(made, status) for status in said)))
+    await in_state(rail, made, WithdrawalState.SETTLED)
+    assert [one.kind for one in await rail.exceptions()] == kinds
+    assert rail.balance("a") == 999_000
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        '<OrgnlTxRef><IntrBkSttlmAmt Ccy="EUR">9.99</IntrBkSttlmAmt></OrgnlTxRef>',
+        '<OrgnlTxRef><IntrBkSttlmAmt Ccy="USD">10.00</IntrBkSttlmAmt></OrgnlTxRef>',
+    ],
+)
+async def test_an_answer_about_another_amount_is_for_a_person(rail: RailOf, original: str) -> None:
+    """It is of no payment that was sent; one that repeats what was sent settles it."""
+    made = await rail.withdraw(1000)
+    await in_state(rail, made, WithdrawalState.SENT)
+    rail.put("other.xml", _report(_own(made, "ACSC", original)))
+    await rail.turn()
+    assert (await rail.row(made)).state is WithdrawalState.SENT
+    assert [one.kind for one in await rail.exceptions()] == [ExceptionKind.ANSWER_UNKNOWN]
+    same = '<OrgnlTxRef><IntrBkSttlmAmt Ccy="EUR">10.00</IntrBkSttlmAmt></OrgnlTxRef>'
+    rail.put("same.xml", _report(_own(made, "ACSC", same)))
+    await in_state(rail, made, WithdrawalState.SETTLED)
+
+
 async def test_an_answer_to_a_message_as_a_whole_counts_for_what_is_not_named(rail: RailOf) -> None:
     """The group is rejected but for one payment, which is settled."""
     first, second = await rail.withdraw(1000), await rail.withdraw(2000)
@@ -421,6 +472,17 @@ def _with_fingerprint(call: Call) -> Call:
 def _reversal(withdrawal: Withdrawal) -> Transfer:
     request = transfer_service_pb2.ReverseTransferRequest(name=f"transfers/{withdrawal.id}", reason="by hand")
     return messages.reversal(request, call_of(TELLER, "hand"), withdrawal.id)
+
+
+def _own(withdrawal: Withdrawal, status: str, more: str = "") -> str:
+    return (
+        f"<TxInfAndSts><OrgnlTxId>{payment_id(withdrawal.id)}</OrgnlTxId><TxSts>{status}</TxSts>{more}</TxInfAndSts>"
+    )
+
+
+def _report(inner: str) -> bytes:
+    head = f'<Document xmlns="{counterparty.PACS_002}"><FIToFIPmtStsRpt><GrpHdr><MsgId>R</MsgId></GrpHdr>'
+    return f"{head}{inner}</FIToFIPmtStsRpt></Document>".encode()
 
 
 def _group(message: str, status: str, paid: Withdrawal | None = None) -> bytes:

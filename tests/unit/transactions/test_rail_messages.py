@@ -123,7 +123,7 @@ def group(status: str, reason: str = "") -> str:
     [
         ("ACSC", "", Verdict.SETTLED),
         ("ACCC", "", Verdict.SETTLED),
-        ("ACCP", "", Verdict.SETTLED),
+        ("ACCP", "", Verdict.PENDING),
         ("RJCT", "AC04", Verdict.REJECTED),
         ("RJCT", "", Verdict.REJECTED),
         ("RJCT", "AM05", Verdict.DUPLICATE),
@@ -144,6 +144,23 @@ def test_a_status_means_what_the_standard_says_and_nothing_is_guessed(
     own = f"<TxInfAndSts><OrgnlInstrId>P</OrgnlInstrId><TxSts>{status}</TxSts>{why}</TxInfAndSts>"
     (one,) = reading.read(report(own)).answers
     assert (one.message_id, one.payment_id, one.verdict, one.reason) == ("", "P", verdict, reason)
+
+
+def test_a_duplicate_is_one_wherever_the_report_says_so() -> None:
+    """As any of several reasons, or beside the message alone, whose payments need not repeat it; not of another one."""
+    why = "<StsRsnInf><Rsn><Prtry>X</Prtry></Rsn></StsRsnInf><StsRsnInf><Rsn><Cd>AM05</Cd></Rsn></StsRsnInf>"
+    of = "<OrgnlGrpInf><OrgnlMsgId>M-2</OrgnlMsgId></OrgnlGrpInf>"
+    own = "<TxInfAndSts>{}<OrgnlTxId>P</OrgnlTxId><TxSts>RJCT</TxSts>{}</TxInfAndSts>"
+    (several,) = reading.read(report(own.format("", why))).answers
+    (_, beside) = reading.read(report(group("RJCT", "AM05") + own.format("", ""))).answers
+    (_, other) = reading.read(report(group("RJCT", "AM05") + own.format(of, ""))).answers
+    (_, paid) = reading.read(report(group("RJCT", "AM05") + own.format("", "").replace("RJCT", "ACSC"))).answers
+    assert [(one.verdict, one.reason) for one in (several, beside, other, paid)] == [
+        (Verdict.DUPLICATE, "AM05"),
+        (Verdict.DUPLICATE, "AM05"),
+        (Verdict.REJECTED, ""),
+        (Verdict.SETTLED, ""),
+    ]
 
 
 def test_a_status_for_a_part_leaves_it_to_the_payments() -> None:

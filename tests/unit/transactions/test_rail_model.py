@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.transactions.making import NOW, TELLER, transfer
 from transactions import rail_model, saga
 from transactions.rail_model import Deposit, DepositState, Parties, Reaction, Withdrawal, WithdrawalState
-from transactions.rails.port import Credit, Entry, Verdict
+from transactions.rails.port import Answer, Credit, Entry, Verdict
 from transactions.saga import Action
 
 WITHDRAWAL = Withdrawal(
@@ -35,11 +35,15 @@ OPEN = (WithdrawalState.BOOKED, WithdrawalState.SENT)
 BACK = (WithdrawalState.REJECTED, WithdrawalState.RETURNED, WithdrawalState.SUSPENDED)
 
 
+def answer(verdict: Verdict, message: str = "", amount: tuple[str, int] | None = None) -> Answer:
+    return Answer(message, "p", verdict, "", "", amount)
+
+
 @pytest.mark.parametrize("state", WithdrawalState)
 @pytest.mark.parametrize("verdict", Verdict)
 def test_only_the_first_final_answer_moves_money(state: WithdrawalState, verdict: Verdict) -> None:
     """What is open is settled or given back; what has its end is never given back or paid for again."""
-    found = rail_model.reaction(replace(WITHDRAWAL, state=state), "m", verdict)
+    found = rail_model.reaction(replace(WITHDRAWAL, state=state), answer(verdict, "m"))
     moves = {Verdict.SETTLED: Reaction.SETTLE, Verdict.REJECTED: Reaction.GIVE_BACK}.get(verdict)
     assert (found is moves) == (state in OPEN and moves is not None)
     assert found in (Reaction.SETTLE, Reaction.GIVE_BACK) or found is not moves
@@ -61,13 +65,16 @@ def test_what_is_not_final_or_comes_late_is_noted_or_told(
     state: WithdrawalState, verdict: Verdict, reaction: Reaction
 ) -> None:
     """A rejection as a copy gives nothing back, and what contradicts an end is for a person."""
-    assert rail_model.reaction(replace(WITHDRAWAL, state=state), "", verdict) is reaction
+    assert rail_model.reaction(replace(WITHDRAWAL, state=state), answer(verdict)) is reaction
 
 
 def test_an_answer_about_another_message_or_nothing_that_was_sent_is_unknown() -> None:
-    """The payment is ours, the message is not that which it was sent in."""
-    assert rail_model.reaction(WITHDRAWAL, "other", Verdict.SETTLED) is Reaction.UNKNOWN
-    assert rail_model.reaction(replace(WITHDRAWAL, message=""), "", Verdict.SETTLED) is Reaction.UNKNOWN
+    """The payment is ours; the message is not that which it was sent in, or the amount is another."""
+    assert rail_model.reaction(WITHDRAWAL, answer(Verdict.SETTLED, "other")) is Reaction.UNKNOWN
+    assert rail_model.reaction(replace(WITHDRAWAL, message=""), answer(Verdict.SETTLED)) is Reaction.UNKNOWN
+    for amount in (("EUR", 2), ("USD", 1)):
+        assert rail_model.reaction(WITHDRAWAL, answer(Verdict.SETTLED, "m", amount)) is Reaction.UNKNOWN
+    assert rail_model.reaction(WITHDRAWAL, answer(Verdict.SETTLED, "m", ("EUR", 1))) is not Reaction.UNKNOWN
 
 
 @given(st.uuids())
