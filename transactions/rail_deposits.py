@@ -224,9 +224,7 @@ class Deposits:
     async def _moved(self, conn: AsyncConnection, deposit: Deposit, done: Transfer) -> None:
         moment = clock.now()
         if deposit.state is DepositState.SUSPENDING:
-            suspended = deposit.into(
-                DepositState.SUSPENDED, moment, suspense_transfer=done.id, step=deposit.step + 1
-            )
+            suspended = deposit.into(DepositState.SUSPENDED, moment, suspense_transfer=done.id, step=deposit.step + 1)
             await deposit_store.save(conn, suspended)
             await rail_store.open_exceptions(conn, [_suspended(suspended)])
             return

@@ -160,21 +160,30 @@ def _answer(
 
 
 def _notification(notification: _Element) -> Content:
-    entries: list[Entry] = []
+    entries: dict[str, Entry] = {}
     notices: list[Notice] = []
-    for entry in notification.all("Ntfctn", "Ntry"):
-        # What is not booked is announced, and is told of again when it is.
-        if (entry.id("Sts", "Cd") or entry.id("Sts")) != "BOOK":
-            continue
-        side, is_reversal = entry.id("CdtDbtInd"), entry.text("RvslInd") in ("true", "1")
-        if side == "CRDT":
-            entries.append(Entry(_reference(entry), tuple(_credits(entry, is_reversal=is_reversal))))
-        elif side == "DBIT" and is_reversal:
-            notices.append(Notice(_reference(entry), "an earlier credit was taken back"))
-        elif side != "DBIT":
-            raise entry.refused("CdtDbtInd is neither CRDT nor DBIT")
+    parts = list(notification.all("Ntfctn"))
+    for part in parts:
+        if part.find("CpyDplctInd") is not None:
+            raise part.refused("CpyDplctInd says that it is a copy of another, whose entries could be booked twice")
+        for entry in part.all("Ntry"):
+            # What is not booked is announced, and is told of again when it is.
+            if (entry.id("Sts", "Cd") or entry.id("Sts")) != "BOOK":
+                continue
+            side, is_reversal = entry.id("CdtDbtInd"), entry.text("RvslInd") in ("true", "1")
+            # A reference is one of its notification alone.
+            where = f"{part.needed_id('Id')}/" if len(parts) > 1 else ""
+            if side == "CRDT":
+                reference = where + _reference(entry)
+                if reference in entries:
+                    raise entry.refused(f"the reference {reference} stands at two entries")
+                entries[reference] = Entry(reference, tuple(_credits(entry, is_reversal=is_reversal)))
+            elif side == "DBIT" and is_reversal:
+                notices.append(Notice(where + _reference(entry), "an earlier credit was taken back"))
+            elif side != "DBIT":
+                raise entry.refused("CdtDbtInd is neither CRDT nor DBIT")
     message = notification.needed_id("GrpHdr", "MsgId")
-    return Content(CAMT_054, message, entries=tuple(entries), notices=tuple(notices))
+    return Content(CAMT_054, message, entries=tuple(entries.values()), notices=tuple(notices))
 
 
 def _reference(entry: _Element) -> str:
@@ -188,32 +197,48 @@ def _credits(entry: _Element, *, is_reversal: bool) -> list[Credit]:
     """The credits of an entry: one for each of its details, which have to come to its amount."""
     currency, total = entry.amount("Amt")
     details = list(entry.all("NtryDtls", "TxDtls"))
+    concern = "the entry takes a debit back" if is_reversal else ""
     if len(details) <= 1:
-        return [_credit(entry, details[0] if details else None, currency, total, is_reversal=is_reversal)]
+        detail = details[0] if details else None
+        if detail is not None and not _is_all_of(detail, currency, total):
+            concern = concern or "the detail is not all of its entry"
+        return [_credit(detail or entry, currency, total, concern)]
     found = []
     for detail in details:
         own_currency, amount = detail.amount("Amt")
         if own_currency != currency or detail.id("CdtDbtInd") == "DBIT":
             raise detail.refused("a detail is in another currency than its entry, or a debit")
-        found.append(_credit(entry, detail, currency, amount, is_reversal=is_reversal))
+        found.append(_credit(detail, currency, amount, concern))
     if sum(credit.amount for credit in found) != total:
         raise entry.refused("the details of the entry do not come to its amount")
     return found
 
 
-def _credit(entry: _Element, detail: _Element | None, currency: str, amount: int, *, is_reversal: bool) -> Credit:
-    where = detail or entry
+def _is_all_of(detail: _Element, currency: str, total: int) -> bool:
+    """Whether an entry's only detail is of all of it; an amount in another currency is what was ordered elsewhere."""
+    if detail.id("CdtDbtInd") == "DBIT":
+        return False
+    if detail.find("Amt") is None:
+        return True
+    own_currency, amount = detail.amount("Amt")
+    return own_currency != currency or amount == total
+
+
+def _credit(where: _Element, currency: str, amount: int, concern: str) -> Credit:
     remittance = " ".join(line for element in where.all("RmtInf", "Ustrd") if (line := element.text())) or where.text(
         "RmtInf", "Strd", "CdtrRefInf", "Ref"
     )
     end_to_end_id = where.text("Refs", "EndToEndId")[:_ID_MAX]
+    debtor_name = where.text("RltdPties", "Dbtr", "Pty", "Nm") or where.text("RltdPties", "Dbtr", "Nm")
+    if not debtor_name:
+        concern = concern or "the message does not say who paid"  # by whose name it would be screened
     return Credit(
         currency=currency,
         amount=amount,
         creditor_iban=where.text("RltdPties", "CdtrAcct", "Id", "IBAN").replace(" ", "").upper()[:_IBAN_MAX],
-        debtor_name=(where.text("RltdPties", "Dbtr", "Pty", "Nm") or where.text("RltdPties", "Dbtr", "Nm"))[:_NAME_MAX],
+        debtor_name=debtor_name[:_NAME_MAX],
         debtor_iban=where.text("RltdPties", "DbtrAcct", "Id", "IBAN")[:_IBAN_MAX],
         end_to_end_id="" if end_to_end_id == _NOT_PROVIDED else end_to_end_id,
         remittance=remittance[:_REMITTANCE_MAX],
-        concern="the entry takes a debit back" if is_reversal else "",
+        concern=concern,
     )

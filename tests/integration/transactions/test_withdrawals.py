@@ -475,9 +475,7 @@ def _reversal(withdrawal: Withdrawal) -> Transfer:
 
 
 def _own(withdrawal: Withdrawal, status: str, more: str = "") -> str:
-    return (
-        f"<TxInfAndSts><OrgnlTxId>{payment_id(withdrawal.id)}</OrgnlTxId><TxSts>{status}</TxSts>{more}</TxInfAndSts>"
-    )
+    return f"<TxInfAndSts><OrgnlTxId>{payment_id(withdrawal.id)}</OrgnlTxId><TxSts>{status}</TxSts>{more}</TxInfAndSts>"
 
 
 def _report(inner: str) -> bytes:

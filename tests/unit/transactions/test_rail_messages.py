@@ -89,7 +89,7 @@ def test_a_credit_is_read_as_it_was_sent(amount: int, creditor: str, name: str, 
     assert (content.kind, content.message_id, content.entries[0].reference) == (reading.CAMT_054, "M", "R")
     assert (credit.amount, credit.currency, credit.creditor_iban) == (amount, "EUR", creditor)
     assert (credit.debtor_name, credit.remittance) == (name.strip(), remittance.strip())
-    assert (credit.end_to_end_id, credit.concern) == ("E-1", "")
+    assert (credit.end_to_end_id, bool(credit.concern)) == ("E-1", not name.strip())
 
 
 @given(st.lists(PAYMENTS, min_size=1, max_size=4))
@@ -172,6 +172,10 @@ def test_a_status_for_a_part_leaves_it_to_the_payments() -> None:
     ]
 
 
+BOOKED = '<NtryRef>R-1</NtryRef><Amt Ccy="EUR">1</Amt><CdtDbtInd>CRDT</CdtDbtInd><Sts><Cd>BOOK</Cd></Sts>'
+NAMED = "<RltdPties><Dbtr><Pty><Nm>Otto</Nm></Pty></Dbtr></RltdPties>"
+
+
 def entry(changes: dict[str, str] | None = None, details: str = "", **more: str) -> bytes:
     """A notification of one entry, with parts of it replaced."""
     amount = '<Amt Ccy="EUR">12.50</Amt>'
@@ -201,6 +205,34 @@ def test_what_is_no_booked_credit_is_no_deposit() -> None:
     assert credit.concern
 
 
+def test_entries_of_several_notifications_are_different_ones() -> None:
+    """A reference is one of its notification: the same in another one is another entry."""
+    one, other = (f"<Ntfctn><Id>{id_}</Id><Ntry>{BOOKED}</Ntry></Ntfctn>" for id_ in "AB")
+    head = entry().partition(b"<Ntfctn>")[0]
+    data = head + (one + other).encode() + b"</BkToCstmrDbtCdtNtfctn></Document>"
+    assert [found.reference for found in reading.read(data).entries] == ["A/R-1", "B/R-1"]
+
+
+@pytest.mark.parametrize(
+    ("details", "concern"),
+    [
+        (NAMED, ""),
+        (NAMED + '<Amt Ccy="EUR">12.50</Amt>', ""),
+        (NAMED + '<Amt Ccy="USD">14.00</Amt>', ""),
+        (NAMED + '<Amt Ccy="EUR">12.49</Amt>', "is not all of its entry"),
+        (NAMED + "<CdtDbtInd>DBIT</CdtDbtInd>", "is not all of its entry"),
+        ("", "does not say who paid"),
+        (NAMED.replace("Otto", " "), "does not say who paid"),
+    ],
+)
+def test_what_is_not_plainly_somebodys_payment_is_for_a_person(details: str, concern: str) -> None:
+    """A detail that is a part of its entry, or of a payer without a name, by which it would be screened."""
+    ((credit,),) = [one.credits for one in reading.read(entry(details=f"<TxDtls>{details}</TxDtls>")).entries]
+    assert (credit.amount, credit.currency) == (1250, "EUR")
+    assert concern in credit.concern
+    assert bool(concern) == bool(credit.concern)
+
+
 def test_an_entry_without_details_is_for_nobody_that_is_known() -> None:
     """It is taken all the same, and has no IBAN; so does the older form of a status."""
     ((credit,),) = [one.credits for one in reading.read(entry(status="<Sts>BOOK</Sts>")).entries]
@@ -220,6 +252,8 @@ def test_an_entry_without_details_is_for_nobody_that_is_known() -> None:
         (entry(amount='<Amt Ccy="QQQ">1</Amt>'), "currency that is not known"),
         (entry(amount="<Amt>1</Amt>"), "currency that is not known"),
         (entry(side=""), "neither CRDT nor DBIT"),
+        (entry().replace(b"<Ntry>", b"<CpyDplctInd>DUPL</CpyDplctInd><Ntry>"), "a copy of another"),
+        (entry(twice="</Ntry><Ntry>" + BOOKED), "the reference R-1 stands at two entries"),
         (entry(details='<TxDtls><Amt Ccy="EUR">12.49</Amt></TxDtls>' * 2), "do not come to its amount"),
         (entry(details='<TxDtls><Amt Ccy="USD">6.25</Amt></TxDtls>' * 2), "in another currency"),
         (entry(details="<TxDtls/><TxDtls/>"), "Amt is missing"),
