@@ -86,7 +86,9 @@ def _violations(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> list
     }
     asked = [(tenant, one) for (tenant, _), ids in candidates.items() for one in ids]
     found = connection.execute(
-        "SELECT tenant, id FROM transfers JOIN unnest(%s::text[], %s::text[]) AS k(tenant, id) USING (tenant, id)"
+        # By the keys, which nobody can choose; the bank's own transfers have them for ids.
+        "SELECT tenant, request_key::text FROM transfers"
+        " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, request_key) USING (tenant, request_key)"
         " WHERE state IN ('COMPLETED', 'REVERSED')",
         ([tenant for tenant, _ in asked], [one for _, one in asked]),
     )

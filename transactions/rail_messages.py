@@ -65,8 +65,8 @@ def wanted(request: pb.CreateWithdrawalRequest, call: Call) -> tuple[Withdrawal,
     return withdrawal, transfer
 
 
-def withdrawal(model: Withdrawal) -> rail_pb2.Withdrawal:
-    """The withdrawal as who may see it does."""
+def withdrawal(model: Withdrawal, principal: Principal) -> rail_pb2.Withdrawal:
+    """The withdrawal as a caller sees it: which deposit has what could not be given back is staff's."""
     return rail_pb2.Withdrawal(
         name=model.name,
         state=WITHDRAWAL_STATES[model.state],
@@ -81,7 +81,8 @@ def withdrawal(model: Withdrawal) -> rail_pb2.Withdrawal:
         rail_status=model.rail_status,
         rail_reason=model.rail_reason,
         reversal=f"transfers/{model.reversal}" if model.reversal else "",
-        deposit=f"deposits/{model.deposit}" if model.deposit else "",
+        # The ids of its transfers follow from its own, and a customer may choose those of transfers.
+        deposit=f"deposits/{model.deposit}" if model.deposit and principal.is_staff else "",
         refusal=_refusal(model.refusal),
         create_time=clock.timestamp(model.create_time),
         update_time=clock.timestamp(model.update_time),

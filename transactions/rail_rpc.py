@@ -34,25 +34,27 @@ class RailServicer(pb_grpc.RailServiceServicer):
         """See the contract."""
         call = identity.current()
         made = await self._rails.create_withdrawal(call, *rail_messages.wanted(request, call))
-        return pb.CreateWithdrawalResponse(withdrawal=rail_messages.withdrawal(made))
+        return pb.CreateWithdrawalResponse(withdrawal=rail_messages.withdrawal(made, call.who))
 
     async def GetWithdrawal(self, request: pb.GetWithdrawalRequest, context: Any) -> pb.GetWithdrawalResponse:
         """See the contract."""
         who = identity.current().who
         found = await self._rails.get_withdrawal(who, request.name.removeprefix("withdrawals/"))
-        return pb.GetWithdrawalResponse(withdrawal=rail_messages.withdrawal(found))
+        return pb.GetWithdrawalResponse(withdrawal=rail_messages.withdrawal(found, who))
 
     async def ListWithdrawals(self, request: pb.ListWithdrawalsRequest, context: Any) -> pb.ListWithdrawalsResponse:
         """See the contract."""
         sent_before = request.sent_before.ToDatetime(tzinfo=UTC) if request.HasField("sent_before") else None
+        who = identity.current().who
         page, token = await self._rails.list_withdrawals(
-            identity.current().who,
+            who,
             state=rail_messages.WITHDRAWALS_IN.get(request.state),
             sent_before=sent_before,
             page_size=request.page_size,
             page_token=request.page_token,
         )
-        return pb.ListWithdrawalsResponse(withdrawals=map(rail_messages.withdrawal, page), next_page_token=token)
+        withdrawals = [rail_messages.withdrawal(withdrawal, who) for withdrawal in page]
+        return pb.ListWithdrawalsResponse(withdrawals=withdrawals, next_page_token=token)
 
     async def GetDeposit(self, request: pb.GetDepositRequest, context: Any) -> pb.GetDepositResponse:
         """See the contract."""

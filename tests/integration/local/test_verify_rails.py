@@ -54,7 +54,7 @@ def moved(urls: Urls, request_id: str) -> str:
     """A transfer of the bank's own that moved money."""
     id_ = transfer(urls, "COMPLETED", "journals/j")
     wanted = verify_rails.transfer_id("demo", request_id)
-    execute(urls, "transactions", "UPDATE transfers SET id = %s WHERE id = %s", wanted, id_)
+    execute(urls, "transactions", "UPDATE transfers SET id = %s, request_key = %s WHERE id = %s", wanted, wanted, id_)
     return wanted
 
 
@@ -132,6 +132,15 @@ def test_a_deposit_that_was_credited_twice_is_found(urls: Urls) -> None:
     execute(urls, "transactions", "TRUNCATE deposits, transfers, outbox")
     deposit(urls, "CREDITED", 0, credit=first)
     assert len(violations(urls, "INV-5")) == 1
+
+
+def test_a_transfer_of_somebody_who_chose_the_id_of_a_step_is_none_of_the_deposit(urls: Urls) -> None:
+    """Ids may be chosen by who makes a transfer, request keys may not: nobody can have a deposit look wrong."""
+    deposit(urls, "CREDITED", 0, credit=moved(urls, "deposits/d/0"))
+    chosen = verify_rails.transfer_id("demo", "deposits/d/suspense/1")
+    made = transfer(urls, "COMPLETED", "journals/k")
+    execute(urls, "transactions", "UPDATE transfers SET id = %s WHERE id = %s", chosen, made)
+    assert violations(urls, "INV-5") == []
 
 
 def violations(urls: Urls, name: str) -> list[str]:

@@ -20,7 +20,7 @@ from tests.integration.transactions.conftest import Replica, call_of
 from tests.integration.transactions.deaths import Killed, dying
 from tests.integration.transactions.railing import INSIDE, RailOf, prepared
 from tests.unit.transactions.making import ANNA, NOW, TELLER, transfer
-from transactions import fee_store, messages, rail_answers, rail_model, rail_worker
+from transactions import fee_store, messages, rail_answers, rail_messages, rail_model, rail_worker
 from transactions.errors import IdentifierInvalid
 from transactions.fees import FeeSchedule, Kind, Rounding
 from transactions.model import AccountType, Transfer, Verdict
@@ -126,7 +126,8 @@ async def test_money_that_cannot_be_given_back_is_suspended_and_told_of(rail: Ra
         return await rail.exceptions()
 
     (exception,) = await rail.turns(opened)
-    assert exception.resource == f"deposits/{suspended.deposit}"
+    assert exception.resource == f"deposits/{suspended.deposit}" == rail_messages.withdrawal(suspended, TELLER).deposit
+    assert rail_messages.withdrawal(suspended, ANNA).deposit == ""
     assert (rail.balance("rail-eur"), rail.balance("rail-suspense-eur")) == (0, 1013)
 
 
