@@ -64,26 +64,40 @@ class FolderRail:
             left.unlink(missing_ok=True)  # of a process that died; one that lives finds the file in its place
 
     def incoming(self, skip: frozenset[str]) -> Iterator[Incoming]:
-        """See the protocol. A file is taken out of `in` first: what is put there later under its name is another."""
+        """See the protocol. Tenants take turns."""
         if not self._folder.is_dir():
             return
-        for tenant in sorted(path.name for path in self._folder.iterdir() if path.is_dir()):
-            if not _TENANT.fullmatch(tenant):
-                continue
+        tenants = sorted(path.name for path in self._folder.iterdir() if path.is_dir())
+        waiting = [self._incoming_of(tenant, skip) for tenant in tenants if _TENANT.fullmatch(tenant)]
+        while waiting:
+            for tenants_own in list(waiting):
+                found = next(tenants_own, None)
+                if found is None:
+                    waiting.remove(tenants_own)
+                else:
+                    yield found
+
+    def _incoming_of(self, tenant: str, skip: frozenset[str]) -> Iterator[Incoming]:
+        """A file is taken out of `in` first: what is put there later under its name is another."""
+        try:
             folder = self._made(tenant)
             _claim(folder)
-            for path in sorted((folder / "claimed").iterdir()):
-                if str(path) in skip:
-                    continue
-                try:
-                    found = self._read(tenant, path)
-                except FileNotFoundError:
-                    continue  # another replica was faster
-                except Exception as error:  # noqa: BLE001 - a fault of ours at one file holds up no others
-                    _log.error("a file of the rail cannot be read", tenant=tenant, file=path.name, exc_info=error)
-                    continue
-                if found is not None:
-                    yield found
+            claimed = sorted((folder / "claimed").iterdir())
+        except OSError as error:  # of this tenant's folder: the others' go on
+            _log.error("a tenant's folder of the rail cannot be read", tenant=tenant, exc_info=error)
+            return
+        for path in claimed:
+            if str(path) in skip:
+                continue
+            try:
+                found = self._read(tenant, path)
+            except FileNotFoundError:
+                continue  # another replica was faster
+            except Exception as error:  # noqa: BLE001 - a fault of ours at one file holds up no others
+                _log.error("a file of the rail cannot be read", tenant=tenant, file=path.name, exc_info=error)
+                continue
+            if found is not None:
+                yield found
 
     def file_away(self, incoming: Incoming) -> None:
         """See the protocol."""
@@ -116,10 +130,13 @@ class FolderRail:
         return Incoming(tenant, path.name, digest, str(path), content, refusal)
 
     def _made(self, tenant: str) -> Path:
-        """A tenant's folder with those in it."""
+        """A tenant's folder with those in it. Raises NotADirectoryError where one is a link, which might lead into
+        another tenant's, and OSError."""
         folder = self._folder / tenant
         for name in _FOLDERS:
             (folder / name).mkdir(parents=True, exist_ok=True, mode=0o770)
+            if (folder / name).is_symlink():
+                raise NotADirectoryError(f"{folder / name} is a link")
         return folder
 
 

@@ -118,6 +118,29 @@ def test_what_cannot_be_read_holds_up_no_other(rail: FolderRail, tmp_path: Path)
         assert [one.name[-5:] for one in came_in(rail)] == ["2.xml"]
 
 
+def test_tenants_take_turns_and_one_whose_folder_is_none_holds_up_no_other(rail: FolderRail, tmp_path: Path) -> None:
+    """Many files of one do not come before all of another; who made a file of their inbox is left out."""
+    for name in ("1.xml", "2.xml"):
+        put(tmp_path / "anna", name)
+        put(tmp_path / "demo", name)
+    (tmp_path / "aaa").mkdir()
+    (tmp_path / "aaa" / "in").write_text("no folder")
+    assert [one.tenant for one in came_in(rail)] == ["anna", "demo", "anna", "demo"]
+
+
+@pytest.mark.parametrize("name", ["in", "claimed", "out"])
+def test_no_folder_of_a_tenant_leads_into_anothers(rail: FolderRail, tmp_path: Path, name: str) -> None:
+    """Who may write into one tenant's folder takes nothing of another's by a link, and puts nothing there."""
+    theirs = put(tmp_path / "demo")
+    other = tmp_path / "anna"
+    other.mkdir()
+    (other / name).symlink_to(theirs.parent)
+    with pytest.raises(NotADirectoryError):
+        rail.send("anna", "M", b"x")
+    assert [one.tenant for one in came_in(rail)] == ["demo"]
+    assert names(theirs.parent) == []
+
+
 def test_a_broken_file_waits_for_its_writer_and_is_refused_when_it_grew_old(rail: FolderRail, tmp_path: Path) -> None:
     """By the time of its last change, also where the folder's clock is ahead."""
     path = put(tmp_path / "demo")
