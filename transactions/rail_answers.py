@@ -29,7 +29,7 @@ from transactions.rail_model import (
     Withdrawal,
     WithdrawalState,
 )
-from transactions.rails.port import Answer
+from transactions.rails.port import Answer, Verdict
 
 _FOLLOW = 200
 """Withdrawals that one transaction follows."""
@@ -144,7 +144,7 @@ async def apply(db: Database, orders: Orders, tenant: str, answers: Sequence[Ans
 
 async def expanded(db: Database, tenant: str, answers: Sequence[Answer]) -> list[Answer]:
     """Answers, each once, with those about messages as a whole put down as one for each payment that is not answered by
-    itself."""
+    itself. Where a message may lie there twice, its rejection as a whole may be the copy's."""
     # Ours are written in one way alone, so that one payment is not answered twice at once.
     found = [
         replace(one, payment_id=rail_model.payment_id(rail_model.withdrawal_id(one.payment_id)) or one.payment_id)
@@ -152,9 +152,13 @@ async def expanded(db: Database, tenant: str, answers: Sequence[Answer]) -> list
         if one.payment_id
     ]
     named = {one.payment_id for one in found}
-    for answer in (one for one in answers if not one.payment_id):
+    for whole in (one for one in answers if not one.payment_id):
+        answer = whole
         read = functools.partial(withdrawal_store.ids_of_message, tenant=tenant, message=answer.message_id)
         payments = [rail_model.payment_id(id_) for id_ in await db.run(tenant, read, read_only=True)]
+        twice = functools.partial(withdrawal_store.may_lie_there_twice, tenant=tenant, message=answer.message_id)
+        if answer.verdict is Verdict.REJECTED and await db.run(tenant, twice, read_only=True):
+            answer = replace(answer, verdict=Verdict.DUPLICATE)  # whatever the code says: it may be of the copy
         if not payments:
             found.append(answer)  # of none of ours: a person has to look
         found += [replace(answer, payment_id=payment) for payment in payments if payment not in named]

@@ -94,6 +94,14 @@ async def ids_of_message(conn: AsyncConnection, tenant: str, message: str) -> li
     return [row[0] for row in rows]
 
 
+async def may_lie_there_twice(conn: AsyncConnection, tenant: str, message: str) -> bool:
+    """Whether a message was perhaps handed over more than once."""
+    rows = await fetch(
+        conn, "SELECT 1 FROM rail_messages WHERE tenant = %s AND id = %s AND attempts > 1", (tenant, message)
+    )
+    return bool(rows)
+
+
 async def followable(
     conn: AsyncConnection, cipher: Cipher, *, state: WithdrawalState, limit: int, id_: str | None = None
 ) -> list[tuple[Withdrawal, State, status_pb2.Status | None, tuple[str, ...], str]]:

@@ -314,6 +314,22 @@ async def test_an_answer_to_a_message_as_a_whole_counts_for_what_is_not_named(ra
     assert rail.balance("a") == 999_000
 
 
+async def test_a_message_that_may_lie_there_twice_is_not_given_back_as_a_whole(rail: RailOf) -> None:
+    """Whatever the reason's code, it may be the copy that is rejected; a payment's own answer still counts."""
+    made = await _booked_later(rail)
+    with dying(rail_answers, "note_sent", "after-writing", after=False), pytest.raises(Killed):
+        await rail.turn()
+        await rail.turn()
+    await _leases_end(rail)
+    sent = await in_state(rail, made, WithdrawalState.SENT)
+    rail.put("group.xml", _group(sent.message, "RJCT"))
+    await rail.turn()
+    assert (await rail.row(made)).state is WithdrawalState.SENT
+    assert [one.kind for one in await rail.exceptions()] == [ExceptionKind.ANSWER_AMBIGUOUS]
+    answer(rail, made, "RJCT", "AC04")
+    await in_state(rail, made, WithdrawalState.RETURNED)
+
+
 async def test_what_is_unanswered_is_found_by_its_age(rail: RailOf) -> None:
     """Nobody guesses: it stays SENT, and is listed as sent before a time."""
     made = await rail.withdraw(1017)
