@@ -191,8 +191,12 @@ class ServiceSettings(BaseSettings):
 
 def _is_local(url: URL) -> bool:
     """Whether a database is reached without leaving the machine: by a socket's folder, or over loopback."""
-    host = url.host or str(url.query.get("host", ""))
-    return host.startswith("/") or not host or _is_this_machine(host)
+    # What the query names goes before the URL's own host, and of several hosts each may be the one.
+    named = [text for name in ("host", "hostaddr") for text in url.normalized_query.get(name, ())]
+    hosts = [host for text in (url.host or "", *named) for host in text.split(",")]
+    return "service" not in url.query and all(
+        not host or host.startswith("/") or _is_this_machine(host) for host in hosts
+    )
 
 
 def _is_this_machine(host: str) -> bool:

@@ -102,6 +102,7 @@ def test_every_mistake_is_listed_at_once(
         ("DATABASE_URL", "postgresql+psycopg://role:word@db/accounts", "no password"),
         ("DATABASE_URL", "postgresql+psycopg://role@db:port/accounts", "write it as"),
         ("DATABASE_URL", "postgresql+psycopg://role@db/accounts", "sslmode=verify-full"),
+        ("DATABASE_URL", "postgresql+psycopg://role@localhost/accounts?host=db", "sslmode=verify-full"),
         ("OWNER_DATABASE_URL", "postgresql+psycopg://role@10.0.0.5:5432/accounts", "sslmode=verify-full"),
         ("JWKS_URL", "file:///etc/passwd", "https://"),
         ("JWKS_URL", "https:keys", "https://host/path"),
@@ -174,6 +175,10 @@ def test_a_key_that_cannot_sign_stops_the_start(
     ("name", "value", "words"),
     [
         ("DATABASE_URL", "postgresql+psycopg://role@db/accounts?sslmode=verify-full", "its database must be"),
+        ("DATABASE_URL", "postgresql+psycopg://role@localhost/a?host=db&sslmode=verify-full", "its database must be"),
+        ("DATABASE_URL", "postgresql+psycopg:///a?host=/run,db&sslmode=verify-full", "its database must be"),
+        ("DATABASE_URL", "postgresql+psycopg:///a?hostaddr=10.0.0.5&sslmode=verify-full", "its database must be"),
+        ("DATABASE_URL", "postgresql+psycopg:///a?service=bank&sslmode=verify-full", "its database must be"),
         ("JWKS_URL", "https://issuer.example/jwks.json", "its tokens must be"),
     ],
 )
