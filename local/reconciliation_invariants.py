@@ -114,12 +114,13 @@ EVENTS = (
     "SELECT m.tenant || '/itemMatches/' || m.match || ' has version ' || m.version || ' and events up to '"
     " || coalesce(max(o.version), 0) FROM item_matches AS m LEFT JOIN outbox AS o"
     " ON o.tenant = m.tenant AND o.aggregate = 'itemMatches/' || m.match"
-    " WHERE m.update_time > now() - interval '1 day'"
+    " WHERE m.update_time > now() + %(ahead)s - interval '1 day'"
     " GROUP BY m.tenant, m.match, m.version HAVING m.version <> coalesce(max(o.version), 0)"
     " UNION ALL SELECT s.tenant || '/bankStatements/' || s.statement || ' is in state ' || s.state || ' and has events'"
     " || ' up to ' || coalesce(max(o.version), 0) FROM bank_statements AS s LEFT JOIN outbox AS o"
     " ON o.tenant = s.tenant AND o.aggregate = 'bankStatements/' || s.statement"
-    " WHERE s.create_time > now() - interval '1 day'"
+    " WHERE s.create_time > now() + %(ahead)s - interval '1 day'"
     " GROUP BY s.tenant, s.statement, s.state HAVING s.state <> coalesce(max(o.version), 0)"
 )
-"""INV-7: matches and statements whose last event is not that of their last change."""
+"""INV-7: matches and statements whose last event is not that of their last change; of the last day, which ends `ahead`
+of the database's clock."""

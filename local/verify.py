@@ -105,9 +105,9 @@ def verify_databases(
         findings["INV-5"].add(*verify_schedules.runs(connections["transactions"]))
         findings["INV-5"].add(*verify_rails.deposits(connections["transactions"]))
         findings["INV-6"].add(*verify_rails.withdrawals(connections["transactions"]))
-        findings["INV-7"].add(0, verify_schedules.events(connections["transactions"]))
-        findings["INV-7"].add(0, verify_rails.events(connections["transactions"]))
-        findings["INV-7"].add(0, [str(row[0]) for row in connections["accounts"].execute(EVENTS)])
+        findings["INV-7"].add(0, verify_schedules.events(connections["transactions"], ahead))
+        findings["INV-7"].add(0, verify_rails.events(connections["transactions"], ahead))
+        findings["INV-7"].add(0, [str(row[0]) for row in connections["accounts"].execute(EVENTS, {"ahead": ahead})])
         findings["INV-9"].add(*verify_history.check(connections["accounts"], keys))
         _across(connections, findings, ahead)
     finally:
@@ -190,7 +190,7 @@ def _across(connections: dict[str, Connection], findings: dict[str, Finding], ah
     checks: tuple[tuple[str, Callable[[dict[str, Connection]], tuple[int, set[str]]]], ...] = (
         ("INV-6", functools.partial(_journals_of_transfers, ahead=ahead)),
         ("INV-6", _legs_of_transfers),
-        ("INV-7", _events_of_transfers),
+        ("INV-7", functools.partial(_events_of_transfers, ahead=ahead)),
         ("INV-8", _reservations_of_transfers),
         ("INV-9", lambda open_ones: verify_history.unsealed(open_ones["accounts"])),
     )
@@ -294,13 +294,14 @@ def _legs_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str
     return checked, suspects
 
 
-def _events_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str]]:
+def _events_of_transfers(connections: dict[str, Connection], ahead: timedelta) -> tuple[int, set[str]]:
     rows = connections["transactions"].execute(
         "SELECT t.tenant || '/transfers/' || t.id || ' has version ' || t.version || ' and events up to '"
         " || coalesce(max(o.version), 0) FROM transfers AS t LEFT JOIN outbox AS o"
         " ON o.tenant = t.tenant AND o.aggregate = 'transfers/' || t.id"
-        " WHERE t.update_time > now() - interval '1 day'"
-        " GROUP BY t.tenant, t.id, t.version HAVING t.version <> coalesce(max(o.version), 0)"
+        " WHERE t.update_time > now() + %s - interval '1 day'"
+        " GROUP BY t.tenant, t.id, t.version HAVING t.version <> coalesce(max(o.version), 0)",
+        (ahead,),
     )
     return 0, {row[0] for row in rows}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -49,21 +50,23 @@ def deposits(connection: Connection) -> tuple[int, list[str]]:
     return checked, violations
 
 
-def events(connection: Connection) -> list[str]:
-    """What of withdrawals, deposits and exceptions has another last event than that of its version."""
+def events(connection: Connection, ahead: timedelta = timedelta()) -> list[str]:
+    """What of withdrawals, deposits and exceptions has another last event than that of its version; of the last day,
+    which ends `ahead` of the database's clock."""
     rows = connection.execute(
         " UNION ALL ".join(
             f"SELECT r.tenant || '/{name}/' || r.id || ' has version ' || r.version || ' and events up to '"  # noqa: S608
             f" || coalesce(max(o.version), 0) FROM {table} AS r LEFT JOIN outbox AS o"
             f" ON o.tenant = r.tenant AND o.aggregate = '{name}/' || r.id"
-            " WHERE r.update_time > now() - interval '1 day'"
+            " WHERE r.update_time > now() + %(ahead)s - interval '1 day'"
             " GROUP BY r.tenant, r.id, r.version HAVING r.version <> coalesce(max(o.version), 0)"
             for name, table in (
                 ("withdrawals", "withdrawals"),
                 ("deposits", "deposits"),
                 ("railExceptions", "rail_exceptions"),
             )
-        )
+        ),
+        {"ahead": ahead},
     )
     return [row[0] for row in rows]
 

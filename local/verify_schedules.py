@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -34,19 +35,21 @@ def runs(connection: Connection) -> tuple[int, list[str]]:
     return checked, violations
 
 
-def events(connection: Connection) -> list[str]:
-    """Schedules whose last event is not that of their version, and final runs that were not told of."""
+def events(connection: Connection, ahead: timedelta) -> list[str]:
+    """Schedules whose last event is not that of their version, and final runs that were not told of; of the last day,
+    which ends `ahead` of the database's clock."""
     rows = connection.execute(
         "SELECT s.tenant || '/schedules/' || s.id || ' has version ' || s.version || ' and events up to '"
         " || coalesce(max(o.version), 0) FROM schedules AS s LEFT JOIN outbox AS o"
         " ON o.tenant = s.tenant AND o.aggregate = 'schedules/' || s.id"
-        " WHERE s.update_time > now() - interval '1 day'"
+        " WHERE s.update_time > now() + %(ahead)s - interval '1 day'"
         " GROUP BY s.tenant, s.id, s.version HAVING s.version <> coalesce(max(o.version), 0)"
         " UNION ALL SELECT r.tenant || '/schedules/' || r.schedule || '/runs/' || r.number || ' is ' || r.state"
         " || ' and has ' || count(o.version) || ' events' FROM schedule_runs AS r LEFT JOIN outbox AS o"
         " ON o.tenant = r.tenant AND o.aggregate = 'schedules/' || r.schedule || '/runs/' || r.number"
-        " WHERE r.update_time > now() - interval '1 day' GROUP BY r.tenant, r.schedule, r.number, r.state"
-        " HAVING count(o.version) <> (r.state IN ('COMPLETED', 'DECLINED', 'SKIPPED'))::integer"
+        " WHERE r.update_time > now() + %(ahead)s - interval '1 day' GROUP BY r.tenant, r.schedule, r.number, r.state"
+        " HAVING count(o.version) <> (r.state IN ('COMPLETED', 'DECLINED', 'SKIPPED'))::integer",
+        {"ahead": ahead},
     )
     return [row[0] for row in rows]
 

@@ -7,7 +7,7 @@ import json
 import threading
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -121,9 +121,9 @@ def reservation(urls: Urls, id_: str, state: int) -> None:
     )
 
 
-def found(urls: Urls) -> dict[str, Finding]:
+def found(urls: Urls, ahead: timedelta = timedelta()) -> dict[str, Finding]:
     """Every invariant by its name."""
-    return {finding.name: finding for finding in verify.verify_databases(urls)}
+    return {finding.name: finding for finding in verify.verify_databases(urls, ahead=ahead)}
 
 
 @pytest.fixture(autouse=True)
@@ -364,6 +364,23 @@ def test_a_change_without_its_event_is_found(urls: Urls) -> None:
     """Version 3, and two events."""
     id_ = transfer(urls, "DECLINED", version=3, told=2)
     assert found(urls)["INV-7"].violations == [f"demo/transfers/{id_} has version 3 and events up to 2"]
+
+
+def test_events_that_a_sandbox_keeps_no_longer_are_not_missed(urls: Urls) -> None:
+    """Kept by the machine's time, a week, for changes whose time is a month ahead: those of the bank's last day are
+    looked for, and no others."""
+    month = timedelta(days=31)
+    for name, ago in (("old", timedelta(days=2)), ("new", timedelta())):
+        id_, schedule = transfer(urls, "DECLINED", told=0), run(urls, "DECLINED", (), told=False).split("/")[1]
+        for statement, row in (
+            ("UPDATE transfers SET id = %s, update_time = now() + %s WHERE id = %s", id_),
+            ("UPDATE schedule_runs SET schedule = %s, update_time = now() + %s WHERE schedule = %s", schedule),
+        ):
+            execute(urls, "transactions", statement, name, month - ago, row)
+    assert set(found(urls, month)["INV-7"].violations) == {
+        "demo/transfers/new has version 1 and events up to 0",
+        "demo/schedules/new/runs/1 is DECLINED and has 0 events",
+    }
 
 
 def test_an_event_of_another_id_and_a_gap_are_found(urls: Urls) -> None:
