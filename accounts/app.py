@@ -13,7 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accounts import (
     consumers,
     ledger_store,
+    manual,
     moments_store,
+    orders,
     overdraft_operations,
     posting,
     signing,
@@ -172,6 +174,8 @@ def _ledger(settings: Settings, db: Database, watches: Watches) -> Batcher[Item,
         batch_max=settings.ledger_batch_max,
         queue_max=settings.ledger_queue_max,
         concurrency=1,
+        weigh=orders.weight,
+        weight_max=manual.LEGS_MAX,
     )
 
 

@@ -15,7 +15,7 @@ BACK_DATING_MAX = timedelta(days=3660)
 FORWARD_DATING_MAX = timedelta(days=31)
 """How far ahead it may: a month, for value dates. What is further ahead has not happened."""
 LEGS_MAX = 10_000
-"""Of all journals of one batch: some seconds of one transaction, in which others wait for its accounts."""
+"""Of one transaction, be it one atomic batch or what many callers asked for: others wait for its accounts meanwhile."""
 
 
 def check_effective_time(effective_time: datetime, now: datetime) -> None:

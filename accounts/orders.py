@@ -29,6 +29,11 @@ class Item:
     why: str = ""
 
 
+def weight(item: Item) -> int:
+    """How large a step is for the transaction that it goes into: a payment has a few, a journal of the bank's many."""
+    return len(item.step.legs) if isinstance(item.step, Post) else 1
+
+
 def funding_step(
     call: Call, *, account: str, settlement_account: str, currency: str, amount: int, reference: str
 ) -> Post:

@@ -54,6 +54,8 @@ class Batcher[I, O]:
     A batch that fails whole is split, so that the item at fault fails alone: an item's data may be what the database
     refuses or what our own code stumbles over. A refusal (DomainError) is everybody's: the items are not at fault.
 
+    Where items differ in size, `weigh` tells an item's, and a batch of more than one has `weight_max` at most.
+
     Items that come with many others wait in a lane of their own, and batches are taken from both lanes by turns:
     neither holds up the other, nor fills its queue.
     """
@@ -67,6 +69,8 @@ class Batcher[I, O]:
         queue_max: int = 20_000,
         concurrency: int = 1,
         beside_min: int = FEW_ITEMS_MAX,
+        weigh: Callable[[I], int] | None = None,
+        weight_max: int = 0,
     ) -> None:
         self._name = name
         self._process = process
@@ -74,6 +78,8 @@ class Batcher[I, O]:
         self._queue_max = queue_max
         self._concurrency = concurrency
         self._beside_min = beside_min
+        self._weigh = weigh
+        self._weight_max = weight_max
         self._lanes: tuple[deque[_Waiting[I, O]], deque[_Waiting[I, O]]] = (deque(), deque())
         """For calls with few items, and for those with many."""
         self._turn = 0
@@ -186,6 +192,7 @@ class Batcher[I, O]:
     def _take(self, lane: deque[_Waiting[I, O]]) -> list[_Waiting[I, O]]:
         now = time.monotonic()
         batch: list[_Waiting[I, O]] = []
+        weight = 0
         while lane and len(batch) < self._batch_max:
             waiting = lane.popleft()
             if waiting.answer.done():
@@ -193,6 +200,11 @@ class Batcher[I, O]:
             if waiting.deadline is not None and waiting.deadline <= now:
                 _fail(waiting, DeadlineTooShort())
                 continue
+            if self._weigh is not None:
+                weight += self._weigh(waiting.item)
+                if weight > self._weight_max and batch:
+                    lane.appendleft(waiting)
+                    break
             batch.append(waiting)
         left = sum(map(len, self._lanes))
         if not left:

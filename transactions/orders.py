@@ -58,10 +58,12 @@ class Orders:
         self.singles = 0
         """How many payments came so far, by calls and on streams, that are not of the bulk: whoever has many looks
         whether others pay meanwhile."""
-        batches = {"batch_max": settings.batch_max, "concurrency": settings.passes_in_flight}
-        self._intents: Batcher[Order, Transfer] = Batcher("intents", self._record_orders, **batches)
+        most, at_once = settings.batch_max, settings.passes_in_flight
+        self._intents: Batcher[Order, Transfer] = Batcher(
+            "intents", self._record_orders, batch_max=most, concurrency=at_once
+        )
         self._under_way: Batcher[Transfer, Transfer] = Batcher(
-            "passes", self._pass_on, beside_min=_PASS_BESIDE_MIN, **batches
+            "passes", self._pass_on, batch_max=most, concurrency=at_once, beside_min=_PASS_BESIDE_MIN
         )
 
     async def run(self) -> None:

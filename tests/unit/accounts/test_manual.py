@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accounts import errors, journal_errors, ledger, manual, orders, outcomes
+from accounts import app, errors, journal_errors, ledger, manual, orders, outcomes, posting
 from accounts.book import Actor, Book, Leg, Outcome, Post, Posted, Refused, Stored
 from accounts.model import AccountState, AccountType, JournalKind
+from accounts.orders import Item
 from accounts.together import apply_together
+from florin.accounts.v1 import ledger_service_pb2
 from meshkit.identity import Call, Principal
 from tests.unit.accounts.test_ledger import (
     FUNDER,
@@ -247,3 +252,28 @@ def test_a_request_is_the_same_step_alone_and_in_a_batch() -> None:
     assert len({first.key, *(other.key for other in others)}) == 4
     assert first.actor == STAFF
     assert made("x", scopes=frozenset({"journals:customers", "ledger:fund"})).actor == Actor(None, True, True)
+
+
+async def test_large_journals_of_many_callers_share_no_transaction_that_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten thousand legs in each, whoever asks for them; a batch of payments never comes to as many."""
+    sizes: list[int] = []
+
+    async def apply_steps(_db: object, items: Sequence[Item]) -> list[ledger_service_pb2.StepOutcome]:
+        sizes.append(sum(len(item.step.legs) for item in items if isinstance(item.step, Post)))
+        return [ledger_service_pb2.StepOutcome()] * len(items)
+
+    monkeypatch.setattr(posting, "apply_steps", apply_steps)
+    limits: Any = SimpleNamespace(ledger_batch_max=1000, ledger_queue_max=20_000)
+    nobody: Any = SimpleNamespace(any=False)
+    batcher = app._ledger(limits, nobody, nobody)
+    wide, payment = entry(1, *[("x", -1)] * 50, *[("y", 1)] * 50), entry(2, *[("x", -1), ("y", 1)] * 3)
+    worker = asyncio.create_task(batcher.run())
+    try:
+        await asyncio.gather(*(batcher.submit_all([Item(wide)] * 50) for _ in range(5)))
+        await batcher.submit_all([Item(payment)] * 1000)
+    finally:
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+    assert sizes == [10_000, 10_000, 5_000, 6_000]

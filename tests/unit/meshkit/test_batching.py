@@ -210,6 +210,23 @@ async def test_bulk_and_single_calls_take_turns_and_fill_no_queue_but_their_own(
     assert sorted(done) == [3, 200, 200, 200, 200, 200]
 
 
+async def test_a_batch_weighs_so_much_at_most_and_one_that_weighs_more_goes_alone() -> None:
+    """In their order, none left behind; and one whose caller gave up weighs nothing."""
+    batches: list[list[int]] = []
+
+    async def process(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        return list(items)
+
+    batcher = Batcher("t", process, batch_max=3, weigh=lambda item: item, weight_max=10)
+    weights = [9, 1, 1, 25, 4, 7, 1, 1, 1, 1]
+    futures = batcher.enqueue(weights)
+    futures[5].cancel()
+    async with _running(batcher):
+        await asyncio.gather(*futures, return_exceptions=True)
+    assert batches == [[9, 1], [1], [25], [4, 1, 1], [1, 1]]
+
+
 async def test_under_load_batches_get_larger_before_they_get_more() -> None:
     """What comes while a batch is under way shares the next one, and does not begin beside it."""
     sizes: list[int] = []
