@@ -7,7 +7,6 @@ however often it is, by a request_id of the file and its place in it. Two replic
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from meshkit.errors import (
     Unavailable,
 )
 from meshkit.interceptors import fingerprint
+from meshkit.waiting import wait_at_most
 from transactions import file_events, file_store, messages, store
 from transactions.file_model import ITEM_METHOD, FileState, Item, ItemState, PaymentFile
 from transactions.model import RESTING, State, Transfer
@@ -86,8 +86,7 @@ class FileWorker:
                     # Others pay meanwhile: a file leaves them half of the time.
                     await _rest(min(time.monotonic() - started, _PAUSE_SECONDS_MAX))
                 continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), _POLL_SECONDS)
+            await wait_at_most(self._due, _POLL_SECONDS)
 
     async def _finished_lot(self) -> bool:
         """`work_once`, finished also when this is cancelled: what it needs is closed after `run` ends."""

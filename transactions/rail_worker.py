@@ -7,7 +7,6 @@ over, what came in is put away after all its effects are, and every effect may b
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -18,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import clock, idempotency, logs
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.errors import DomainError
+from meshkit.waiting import wait_at_most
 from transactions import rail_answers, rail_deposits, rail_model, rail_store, withdrawal_store
 from transactions.orders import Orders
 from transactions.rail_deposits import Deposits
@@ -79,8 +79,7 @@ class RailWorker:
                 await self._step("observe", self._observe)
                 observe_again = time.monotonic() + _OBSERVE_SECONDS
             if not busy:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._due.wait(), poll_seconds)
+                await wait_at_most(self._due, poll_seconds)
 
     async def work_once(self) -> bool:
         """One turn of everything; whether something was done. What fails in one part holds up no other."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 
 from prometheus_client import Gauge
@@ -12,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import logs, telemetry
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.errors import DomainError
+from meshkit.waiting import wait_at_most
 from transactions import store
 from transactions.model import Transfer
 from transactions.passes import Passes
@@ -69,8 +69,7 @@ class Recovery:
                 await self._observe()
                 observe_again = time.monotonic() + 5
             if len(taken) < _TAKE:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._due.wait(), self._settings.recovery_poll_ms / 1000)
+                await wait_at_most(self._due, self._settings.recovery_poll_ms / 1000)
 
     async def _take(self, ahead_seconds: float = 0.0) -> list[Transfer]:
         async def work(conn: AsyncConnection) -> list[Transfer]:

@@ -7,7 +7,6 @@ under a request_id that follows from the run and the attempt, so it may be taken
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import clock, logs, outbox
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.errors import DomainError, Unavailable
+from meshkit.waiting import wait_at_most
 from transactions import calendar_store, schedule_events, schedule_store
 from transactions.model import Transfer
 from transactions.orders import Declined, Orders
@@ -90,8 +90,7 @@ class Scheduler:
                 continue
             if -wait_seconds < behind < 0:
                 wait_seconds = -behind
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), wait_seconds)
+            await wait_at_most(self._changed, wait_seconds)
 
     async def work_once(self) -> bool:
         """Begins what is due, brings forward what is under way, spreads new calendars, some of each; whether there was
