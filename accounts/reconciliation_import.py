@@ -235,10 +235,10 @@ async def _add_entries(conn: AsyncConnection, cipher: Cipher, statement: BankSta
         items = [_item(cipher, statement, number + at, entry, repeated) for at, (entry, repeated) in enumerate(lot)]
         stated = await reconciliation_store.stated(conn, statement.tenant, statement.account, items)
         stated |= _stated_within(items)
-        items = [replace(item, manual=item.manual or at in stated) for at, item in enumerate(items)]
+        items = [replace(item, manual=True, duplicate=True) if at in stated else item for at, item in enumerate(items)]
         await reconciliation_store.add_items(conn, statement.tenant, statement.account, items)
         number += len(items)
-        duplicates += sum(item.manual for item in items)
+        duplicates += sum(item.duplicate for item in items)
     return duplicates
 
 
@@ -264,6 +264,7 @@ def _item(cipher: Cipher, statement: BankStatement, number: int, entry: BankEntr
         state=ItemState.OPEN,
         match=None,
         manual=repeated,
+        duplicate=repeated,
         batch_size=entry.batch_size,
         statement=statement.id,
         entry_reference=entry.entry_reference,

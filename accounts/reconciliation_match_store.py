@@ -54,7 +54,6 @@ _SAME_AMOUNT = (
     f"SELECT i.number, o.number{_GIVEN} CROSS JOIN LATERAL (SELECT k.number {_KEYS} AND k.key = ''"
     " AND k.side = %(other)s AND k.amount = -i.amount"
     " AND k.value_day BETWEEN i.value_day - %(days)s::integer AND i.value_day + %(days)s::integer"
-    " AND (k.side = 2 OR k.value_day <= %(until)s)"
     f" AND NOT {_REFERRED_TO.format(side='k.side', number='k.number')} ORDER BY k.value_day, k.number LIMIT 2) AS o"
     f"{_MAY_BE_TAKEN} AND (i.side = 2 OR i.value_day <= %(until)s)"
     f" AND NOT {_REFERRED_TO.format(side='i.side', number='i.number')}"
@@ -74,7 +73,11 @@ _REFERRED_ELSEWHERE = (
 )
 _BATCH_DAY = f"SELECT k.value_day {_KEYS} AND k.key > %(after)s AND k.key < '$' ORDER BY k.key LIMIT 1"
 _BATCHES_OF_DAY = (
-    f"SELECT b.number, i.amount, i.batch_size FROM (SELECT k.number, k.side {_KEYS} AND k.key = %(key)s"  # noqa: S608
+    "SELECT b.number, i.amount, i.batch_size,"  # noqa: S608
+    f" EXISTS (SELECT 1 {_KEYS} AND k.key = '' AND k.side = 1 AND k.amount = -i.amount"
+    " AND k.value_day BETWEEN %(day)s::date - %(days)s::integer AND %(day)s::date + %(days)s::integer"
+    f" AND NOT {_REFERRED_TO.format(side='k.side', number='k.number')})"
+    f" FROM (SELECT k.number, k.side {_KEYS} AND k.key = %(key)s"
     f" AND k.side = 2 LIMIT {10 * PARTS_MAX}) AS b CROSS JOIN LATERAL (SELECT i.amount, i.batch_size"
     " FROM reconciliation_items AS i WHERE i.tenant = %(tenant)s AND i.account = %(account)s AND i.side = 2"
     " AND i.number = b.number OFFSET 0) AS i"
@@ -109,8 +112,8 @@ async def same_reference(
 async def same_amount(
     conn: AsyncConnection, tenant: str, account: str, side: Side, numbers: Sequence[int], *, window: Window
 ) -> list[tuple[int, int]]:
-    """(item, item of the other side) with opposite amounts and value days within a window, as above; none that
-    the other side refers to."""
+    """(item, item of the other side) with opposite amounts and value days within a window's days, as above; none that
+    the other side refers to. Also those of ours after the window's end: they may be what one of the bank's is."""
     asked = {**_given(tenant, account, side, numbers), "days": window.days, "until": window.until}
     return [(row[0], row[1]) for row in await fetch(conn, _SAME_AMOUNT, asked)]
 
@@ -145,13 +148,17 @@ async def batch_day(conn: AsyncConnection, tenant: str, account: str, *, after: 
 
 async def batches_of_day(
     conn: AsyncConnection, tenant: str, account: str, day: date, *, days: int
-) -> tuple[dict[int, tuple[int, int]], dict[int, int]]:
+) -> tuple[dict[int, tuple[int, int]], dict[int, int], set[int]]:
     """The bank's batches of a day, with amount and size, and those of ours that may be in one, with their amounts; one
-    more than the rules go by at most."""
+    more than the rules go by at most. And which of the batches one of ours comes to alone."""
     asked = {"tenant": tenant, "account": account, "key": batch_key(day), "day": day, "days": days}
     batches = await fetch(conn, _BATCHES_OF_DAY, asked)
     parts = await fetch(conn, _PARTS_OF_DAY, asked) if batches else []
-    return {number: (amount, size) for number, amount, size in batches}, dict(parts)
+    return (
+        {number: (amount, size) for number, amount, size, _ in batches},
+        dict(parts),
+        {number for number, *_, alike in batches if alike},
+    )
 
 
 async def add_matches(conn: AsyncConnection, added: Sequence[Match]) -> None:

@@ -81,7 +81,7 @@ async def match_by_amount(conn: AsyncConnection, tenant: str, account: str, afte
     back = await reconciliation_match_store.same_amount(
         conn, tenant, account, Side.LEDGER, _ledger(edges), window=window
     )
-    await _record_pairs(conn, books, Rule.AMOUNT_AND_DATE, edges, back)
+    await _record_pairs(conn, books, Rule.AMOUNT_AND_DATE, edges, back, until=window.until)
     return lot[-1]
 
 
@@ -115,11 +115,14 @@ async def match_batches_of_a_day(
     books = await locked(conn, tenant, account)
     day = await reconciliation_match_store.batch_day(conn, tenant, account, after=after)
     if day is not None and day <= window.until:
-        batches, parts = await reconciliation_match_store.batches_of_day(conn, tenant, account, day, days=window.days)
+        batches, parts, alike = await reconciliation_match_store.batches_of_day(
+            conn, tenant, account, day, days=window.days
+        )
         # One more than the rules go by was asked for: with more there is no certainty.
         if len(batches) <= PARTS_MAX and len(parts) <= 2 * PARTS_MAX:
             found = reconciliation_rules.batches_of_a_day(batches, parts)
-            await _record(conn, books, Rule.BATCH_BY_DATE, sorted(found.items()))
+            certain = sorted((bank, ledger) for bank, ledger in found.items() if bank not in alike)
+            await _record(conn, books, Rule.BATCH_BY_DATE, certain)
     return day
 
 
@@ -152,15 +155,23 @@ async def _record_pairs(
     rule: Rule,
     edges: Sequence[tuple[int, int]],
     back: Sequence[tuple[int, int]],
+    *,
+    until: date = date.max,
 ) -> None:
     found = reconciliation_rules.pairs([*edges, *((bank, ledger) for ledger, bank in back)])
-    await _record(conn, books, rule, [(bank, (ledger,)) for bank, ledger in found])
+    await _record(conn, books, rule, [(bank, (ledger,)) for bank, ledger in found], until=until)
 
 
 async def _record(
-    conn: AsyncConnection, books: Books, rule: Rule, groups: Sequence[tuple[int, tuple[int, ...]]]
+    conn: AsyncConnection,
+    books: Books,
+    rule: Rule,
+    groups: Sequence[tuple[int, tuple[int, ...]]],
+    *,
+    until: date = date.max,
 ) -> None:
-    """Writes matches of one of the bank's and some of ours each, with their events."""
+    """Writes matches of one of the bank's and some of ours each, with their events, where all of them may be taken;
+    `until` is the last value day of ours that may."""
     if not groups:
         return
     places = [
@@ -170,6 +181,15 @@ async def _record(
         (item.side, item.number): item
         for item in await reconciliation_store.items(conn, books.tenant, books.account, places)
     }
+    # What is only there to make others uncertain is taken by nobody.
+    groups = [
+        (bank, ledger)
+        for bank, ledger in groups
+        if _may_be_taken(items[Side.BANK, bank])
+        and all(_may_be_taken(items[Side.LEDGER, one], until) for one in ledger)
+    ]
+    if not groups:
+        return
     now, made = clock.now(), []
     for bank, ledger in groups:
         amount = items[Side.BANK, bank].amount
@@ -195,6 +215,10 @@ async def _record(
     await reconciliation_store.set_items(conn, books.tenant, books.account, matched, ItemState.MATCHED)
     currency = await reconciliation_store.currency(conn, books.tenant, books.account)
     await outbox.append(conn, [reconciliation_events.item_match_changed(match, currency) for match in made])
+
+
+def _may_be_taken(item: Item, until: date = date.max) -> bool:
+    return item.state is ItemState.OPEN and not item.manual and item.value_day <= until
 
 
 def places_of(match: Match) -> list[tuple[Side, int]]:

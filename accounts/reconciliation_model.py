@@ -183,7 +183,7 @@ class Item:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What the rules find it by while they may take it: its amount alone, its references, its day as a batch."""
+        """What the rules find it by while nothing is decided: its amount alone, its references, its day as a batch."""
         day = (batch_key(self.value_day),) if self.batch_size is not None else ()
         return ("", *self.references, *day)
 

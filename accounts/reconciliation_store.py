@@ -230,7 +230,7 @@ async def stated(conn: AsyncConnection, tenant: str, account: str, items: Sequen
 
 
 async def add_items(conn: AsyncConnection, tenant: str, account: str, items: Sequence[Item]) -> None:
-    """Adds open items, and keys of those that the rules may take."""
+    """Adds open items with the keys that the rules find them by."""
     await execute(
         conn,
         _ADD_ITEMS,
@@ -267,8 +267,8 @@ async def set_items(
     *,
     manual: bool = False,
 ) -> None:
-    """Gives items, as they were, a state and each its match. The rules find those that are open again, unless they are
-    `manual`."""
+    """Gives items, as they were, a state and each its match. The rules find them as long as nothing is decided: what
+    they may not take, such as what is `manual`, can be what another item belongs to all the same."""
     items = [item for item, _ in changed]
     matches = [None if match is None else uuid.UUID(match) for _, match in changed]
     sides, numbers = _columns([(item.side, item.number) for item in items])
@@ -279,7 +279,7 @@ async def set_items(
     await execute(conn, _SET_ITEMS, (state.value, manual, *within, sides, numbers, matches))
     if state is not ItemState.MATCHED:
         await _add_unmatched(conn, tenant, account, items, resolved=state is ItemState.RESOLVED)
-    if state is ItemState.OPEN and not manual:
+    if state in (ItemState.OPEN, ItemState.PROPOSED):
         await _add_keys(conn, tenant, account, items)
 
 
@@ -299,8 +299,8 @@ async def _add_unmatched(
 
 
 async def _add_keys(conn: AsyncConnection, tenant: str, account: str, items: Sequence[Item]) -> None:
-    """Lets the rules find those of the items that they may take."""
-    await execute(conn, _ADD_KEYS, (tenant, account, *_key_columns([item for item in items if not item.manual])))
+    """Lets the rules find the items, but for what was stated before: it is no other entry."""
+    await execute(conn, _ADD_KEYS, (tenant, account, *_key_columns([item for item in items if not item.duplicate])))
 
 
 def _key_columns(items: Sequence[Item]) -> tuple[list[str], list[int], list[int], list[str], list[int]]:

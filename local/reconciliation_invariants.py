@@ -90,7 +90,7 @@ RECONCILIATION: tuple[tuple[str, str, str], ...] = (
             ' FROM reconciliation_keys AS k FULL JOIN (SELECT i.*, r.key COLLATE "C" AS key'
             " FROM reconciliation_items AS i CROSS JOIN LATERAL unnest(i.refs || ARRAY['']"
             " || CASE WHEN i.batch_size IS NULL THEN '{}' ELSE ARRAY['#' || i.value_day::text] END) AS r(key)"
-            " WHERE i.state = 1 AND NOT i.manual) AS i"
+            " WHERE i.state IN (1, 2) AND NOT i.duplicate) AS i"
             " ON (i.tenant, i.account, i.key, i.side, i.amount, i.value_day, i.number)"
             " = (k.tenant, k.account, k.key, k.side, k.amount, k.value_day, k.number)"
             " WHERE k.tenant IS NULL OR i.tenant IS NULL"

@@ -114,8 +114,8 @@ CREATE TABLE unmatched_items (
     CONSTRAINT unmatched_items_pk PRIMARY KEY (tenant, account, side, number)
 ) WITH (autovacuum_vacuum_scale_factor = 0.05)
 """
-# Of the items that are open and that the rules may take: a key for each reference, the empty one for the amount, and
-# "#YYYY-MM-DD" for a batch of the bank's.
+# Of the items that are open or proposed, but for what was stated before: a key for each reference, the empty one for
+# the amount, and "#YYYY-MM-DD" for a batch of the bank's.
 _KEYS = """
 CREATE TABLE reconciliation_keys (
     tenant text NOT NULL,

@@ -445,6 +445,45 @@ async def test_the_worker_matches_what_was_imported_and_what_came_since(desk: De
     assert (books.waiting_entries, books.matching) == (0, False)
 
 
+async def test_nobody_makes_a_match_certain_by_proposing_another(desk: Desk) -> None:
+    """What waits for a second person, or was undone by two, is no less what an entry may belong to: else who proposes
+    has the rules match the rest as they wish, alone."""
+    for name in ("one", "other"):
+        await desk.post(-30_00, f"transfers/{name}")
+    await desk.state(Booked(30_00))
+    ours = (await desk.open(side=model.RECONCILIATION_SIDE_LEDGER))[0]
+    made = (await desk.call("ResolveItem", pb.ResolveItemRequest(name=ours.name, note="lost"))).item_match
+    await desk.match()
+    assert await desk.rules() == []
+    approve = pb.ApproveItemMatchRequest(name=made.name)
+    await desk.call("ApproveItemMatch", approve, "two")
+    await desk.call("UndoItemMatch", pb.UndoItemMatchRequest(name=made.name, note="found"))
+    await desk.call("ApproveItemMatch", approve, "two")
+    await desk.match()
+    assert await desk.rules() == []
+    await consistent(desk)
+
+
+async def test_what_the_bank_has_not_told_of_yet_makes_a_match_uncertain(desk: Desk) -> None:
+    """It is not taken before the next statement, but it may be what an entry of this one is."""
+    await desk.post(-30_00, "transfers/early", TODAY - timedelta(days=4))
+    await desk.post(-30_00, "transfers/late", TODAY + timedelta(days=1))
+    await desk.state(Booked(30_00))
+    assert await desk.rules() == []
+    await desk.state(Booked(30_00, end_to_end_id="late"), day=TODAY + timedelta(days=1))
+    assert await desk.rules() == [model.MATCH_RULE_REFERENCE, model.MATCH_RULE_AMOUNT_AND_DATE]
+    await consistent(desk)
+
+
+async def test_a_batch_that_may_be_one_of_ours_is_not_taken_as_a_sum(desk: Desk) -> None:
+    """Of two that come to it alone nobody knows which, so it is not certain that it is neither."""
+    for cents in (24_00, 24_00, 11_00, 13_00):
+        await desk.post(-cents, "transfers/booked")
+    await desk.state(Booked(24_00, says_batch=True))
+    assert await desk.rules() == []
+    await consistent(desk)
+
+
 async def test_people_and_rules_at_once_take_an_item_once(desk: Desk) -> None:
     """Whoever comes first has it: the other is refused, or passes it over."""
     for number in range(20):
