@@ -77,11 +77,12 @@ _BATCHES_OF_DAY = (
     f" EXISTS (SELECT 1 {_KEYS} AND k.key = '' AND k.side = 1 AND k.amount = -i.amount"
     " AND k.value_day BETWEEN %(day)s::date - %(days)s::integer AND %(day)s::date + %(days)s::integer"
     f" AND NOT {_REFERRED_TO.format(side='k.side', number='k.number')})"
-    f" FROM (SELECT k.number, k.side {_KEYS} AND k.key = %(key)s"
-    f" AND k.side = 2 LIMIT {10 * PARTS_MAX}) AS b CROSS JOIN LATERAL (SELECT i.amount, i.batch_size"
+    f" FROM (SELECT k.*, count(*) OVER () AS found FROM (SELECT k.number, k.side {_KEYS} AND k.key = %(key)s"
+    f" AND k.side = 2 LIMIT {10 * PARTS_MAX + 1}) AS k) AS b CROSS JOIN LATERAL (SELECT i.amount, i.batch_size"
     " FROM reconciliation_items AS i WHERE i.tenant = %(tenant)s AND i.account = %(account)s AND i.side = 2"
     " AND i.number = b.number OFFSET 0) AS i"
-    f" WHERE NOT {_REFERRED_TO.format(side='b.side', number='b.number')} ORDER BY b.number LIMIT {PARTS_MAX + 1}"
+    f" WHERE b.found <= {10 * PARTS_MAX} AND NOT {_REFERRED_TO.format(side='b.side', number='b.number')}"
+    f" ORDER BY b.number LIMIT {PARTS_MAX + 1}"
 )
 # What might be one of a pair, though not the only one, is not taken for a part of a batch.
 _PARTS_OF_DAY = (
@@ -150,7 +151,8 @@ async def batches_of_day(
     conn: AsyncConnection, tenant: str, account: str, day: date, *, days: int
 ) -> tuple[dict[int, tuple[int, int]], dict[int, int], set[int]]:
     """The bank's batches of a day, with amount and size, and those of ours that may be in one, with their amounts; one
-    more than the rules go by at most. And which of the batches one of ours comes to alone."""
+    more than the rules go by at most. And which of the batches one of ours comes to alone. None of a day that has so
+    many that one which is not looked at might be the same sum."""
     asked = {"tenant": tenant, "account": account, "key": batch_key(day), "day": day, "days": days}
     batches = await fetch(conn, _BATCHES_OF_DAY, asked)
     parts = await fetch(conn, _PARTS_OF_DAY, asked) if batches else []

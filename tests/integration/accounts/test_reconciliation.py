@@ -484,6 +484,17 @@ async def test_a_batch_that_may_be_one_of_ours_is_not_taken_as_a_sum(desk: Desk)
     await consistent(desk)
 
 
+async def test_batches_of_a_day_with_more_than_are_looked_at_are_left_to_people(desk: Desk) -> None:
+    """13 is a part of 24 or of 500, which stands behind so many others that it is not seen."""
+    for cents in (11, 13, 487):
+        await desk.post(-cents, "transfers/part")
+    await desk.post(-50_00, "transfers/named")
+    others = [Booked(101 + number, batch=("named", "b")) for number in range(120)]
+    await desk.state(Booked(24, says_batch=True), Booked(5_00, says_batch=True), *others)
+    assert await desk.rules() == []
+    await consistent(desk)
+
+
 async def test_people_and_rules_at_once_take_an_item_once(desk: Desk) -> None:
     """Whoever comes first has it: the other is refused, or passes it over."""
     for number in range(20):
