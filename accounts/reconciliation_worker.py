@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts import reconciliation_matching, reconciliation_store
 from accounts.reconciliation_model import Books, Window
-from meshkit import logs
+from meshkit import logs, telemetry
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.errors import Contention, Overloaded
 
@@ -56,6 +56,10 @@ class Reconciler:
                 await self.reconcile(tenant, account)
             except (Contention, Overloaded) as refused:
                 _log.warning("a reconciliation waits for its row", account=account, refusal=type(refused).__name__)
+                whole = False
+            except Exception as error:  # noqa: BLE001 - whatever one account breaks, the others have to go on
+                telemetry.WORKER_FAILURES.labels("reconciler").inc()
+                _log.error("an account cannot be reconciled", tenant=tenant, account=account, exc_info=error)
                 whole = False
         return whole
 
