@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import edge as edge_support
 from tests.support import mesh as whole
 from tests.support import parts as real
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("florin", deadline=None)
+settings.load_profile("florin")
 
 ON_ONE_MESH = ("tests/e2e/", "tests/security/")
 

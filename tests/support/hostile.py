@@ -147,7 +147,7 @@ def _newest_version(request: Any, _: Mapping[str, str]) -> None:
 
 
 def _without_quote(request: Any, _: Mapping[str, str]) -> None:
-    request.quote = ""
+    request.quote = request.state_token = ""
 
 
 def _of_a_stream_without_quote(request: Any, names: Mapping[str, str]) -> None:
@@ -156,7 +156,7 @@ def _of_a_stream_without_quote(request: Any, names: Mapping[str, str]) -> None:
 
 def _without_quotes(request: Any, _: Mapping[str, str]) -> None:
     for one in request.requests:
-        one.quote = ""
+        one.quote = one.state_token = ""
 
 
 def _rates(request: Any, _: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
@@ -17,9 +17,12 @@ from accounts import ledger_store, posting
 from accounts.book import Actor, Book, Cancel, Expire, Leg, Place, Post, Release, Seen, Step
 from accounts.ledger_store import Wanted
 from accounts.model import AccountState, AccountType, JournalKind
+from accounts.settings import Settings
 from meshkit import clock
-from tests.integration.accounts.conftest import Ledger
+from meshkit.database import Database
+from tests.integration.accounts.conftest import Ledger, new_ledger
 from tests.simulation import ledger_tables
+from tests.support import parts as real_parts
 from tests.support.seeds import SEED
 
 BATCHES = 40
@@ -31,6 +34,20 @@ _CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("debit_block_reason = '', credit_block_reason = ''", {"debits_blocked": False, "credits_blocked": False}),
 ]
 """What is done to an account beside postings: in SQL, and to its twin."""
+
+
+@pytest.fixture(scope="module")
+async def own_db(parts: real_parts.Parts) -> AsyncIterator[Database]:
+    """A database without a service at work, which would end the holds of the past."""
+    settings = real_parts.settings_for(parts, Settings, real_parts.fresh_database(parts, "accounts"))
+    async with Database.open(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def ledger(own_db: Database) -> Ledger:
+    """A new tenant with a settlement account "bank"."""
+    return await new_ledger(own_db)
 
 
 class Twins:
@@ -49,6 +66,11 @@ class Twins:
             await self.ledger.open(name, 100, type=AccountType.CUSTOMER)
         self.tables.accounts.update((await self.book()).accounts)
         self.tables.entries += [(name, 100) for name in NAMES]
+        tenant, actor = self.ledger.tenant, Actor(None, may_fund=False)
+        legs = (Leg("accounts/a", "EUR", -1), Leg("accounts/b", "EUR", 1))
+        post = Post(tenant, self.keys[1], actor, JournalKind.TRANSFER, "transfers/first", legs)
+        real, twin = await self.do([post, Place(tenant, self.keys[0], actor, "transfers/held", "accounts/c", "EUR", 1)])
+        assert real == twin
 
     async def book(self) -> Book:
         """All that stands in the real one."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -63,9 +65,9 @@ def capturing(of: Transfer, amount: int = 0, *, request_id: str = "", **changes:
     )
 
 
-async def capture(replica: Replica, wanted: Transfer) -> Transfer:
-    """CaptureTransfer."""
-    call = call_of(wanted.principal, wanted.request_id, CAPTURE)
+async def capture(replica: Replica, wanted: Transfer, seconds: float = 5) -> Transfer:
+    """CaptureTransfer, with so many seconds for it."""
+    call = replace(call_of(wanted.principal, wanted.request_id, CAPTURE), deadline=time.monotonic() + seconds)
     return await replica.transfers.authorizations.capture(wanted, call)
 
 
@@ -124,7 +126,8 @@ async def test_a_capture_is_done_once_and_its_request_id_means_one_thing(replica
 async def test_captures_at_once_go_one_after_the_other_and_never_take_too_much(replica: Replica) -> None:
     """Thirty of 100 from 1000: ten move, the others are told what is left, or that it has ended."""
     made = await replica.create(order(1000))
-    results = await asyncio.gather(*(capture(replica, capturing(made, 100)) for _ in range(30)), return_exceptions=True)
+    captures = (capture(replica, capturing(made, 100), seconds=60) for _ in range(30))
+    results = await asyncio.gather(*captures, return_exceptions=True)
     kinds = Counter(type(result).__name__ for result in results)
     assert kinds["Transfer"] == 10
     assert set(kinds) <= {"Transfer", "AuthorizationEnded", "CaptureExceeded"}
