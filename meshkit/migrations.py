@@ -60,10 +60,14 @@ def _folder(package: str) -> Path:
 
 
 def upgrade(owner_url: URL, package: str, role: str) -> None:
-    """Brings a service's database to its newest schema. Safe to run at any time and by several at once."""
+    """Brings a service's database to its newest schema. Safe to run at any time and by several at once.
+
+    A schema that is newer than this code, as after a way back to an earlier version, stays as it is.
+    """
     # Imported here and in `scripts`: a quarter of a second of CPU and 10 MB that a service at work does not need.
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
+    from alembic.runtime.migration import MigrationContext
 
     directory = scripts(package)
     engine = sa.create_engine(owner_url, connect_args={"options": "-c lock_timeout=10000"})
@@ -75,7 +79,10 @@ def upgrade(owner_url: URL, package: str, role: str) -> None:
             while not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_LOCK}):
                 connection.commit()
                 time.sleep(_LOCK_AGAIN_SECONDS)
+            present = MigrationContext.configure(connection).get_current_revision()
             connection.commit()
+            if present is not None and present > head(package):
+                return
             environment = EnvironmentContext(
                 Config(), directory, fn=lambda revision, _context: directory._upgrade_revs("head", revision)
             )

@@ -1,4 +1,5 @@
-"""Migrations run by several at once: one goes first, the others find nothing left to do."""
+"""Migrations run by several at once, of which one goes first and the others find nothing left to do, and by a version
+that is older than the schema."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from pathlib import Path
 import psycopg
 
 from meshkit import migrations
-from tests.support.parts import Parts
+from tests.support.parts import Parts, fresh_database
 
 ROOT = Path(__file__).resolve().parents[3]
 _UPGRADE = (
@@ -46,3 +47,15 @@ def test_several_at_once_end_at_the_same_schema(parts: Parts) -> None:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [
             (migrations.head("accounts"),)
         ]
+
+
+def test_an_earlier_version_leaves_a_newer_schema_alone(parts: Parts) -> None:
+    """Its migration runs again when a release goes back, and must not fail on a revision that it does not know."""
+    database = fresh_database(parts, "notifications")
+    url = parts.url(database, f"{database}_owner")
+    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    migrations.upgrade(url, "notifications", f"{database}_runtime")
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
