@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from local import certs, issuer
 from local.processes import free_port
 from local.state import State
@@ -96,10 +99,8 @@ def running(binary: Path, folder: Path) -> Iterator[ApiServer]:
     certificate, key = state.certificate("kube-apiserver")
     accounts_certificate, accounts_key = state.certificate("service-accounts")
     public = folder / "service-accounts.pub"
-    done = subprocess.run(
-        ["openssl", "x509", "-in", str(accounts_certificate), "-noout", "-pubkey"], capture_output=True, check=True
-    )
-    public.write_bytes(done.stdout)
+    key_of_accounts = x509.load_pem_x509_certificate(accounts_certificate.read_bytes()).public_key()
+    public.write_bytes(key_of_accounts.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     store = [
         *(str(folder / "bin" / "etcd"), "--data-dir", str(folder / "etcd"), "--unsafe-no-fsync", "--log-level=error"),
         *(f"--listen-client-urls=http://127.0.0.1:{etcd}", f"--advertise-client-urls=http://127.0.0.1:{etcd}"),
