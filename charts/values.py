@@ -58,7 +58,7 @@ COUNT: Schema = {"type": "integer", "minimum": 1}
 AMOUNT_OF_PODS: Schema = {"type": ["integer", "string"], "pattern": "^[0-9]{1,3}%$", "minimum": 0}
 SECONDS: Schema = {"type": "integer", "minimum": 0, "maximum": 3600}
 PEERS: Schema = {"type": "array", "items": {"type": "object", "minProperties": 1}}
-PULL: Schema = {"enum": ["Always", "IfNotPresent", "Never"]}
+PULL: Schema = {"enum": ["", "Always", "IfNotPresent", "Never"]}
 RESOURCES: Schema = {
     "type": "object",
     "additionalProperties": False,

@@ -113,6 +113,7 @@ def test_a_place_that_a_policy_needs_must_be_told(charts: Charts) -> None:
         ((*base, *keys, "--set", "database.host=db.example"), "networkPolicy.database"),
         ((*base, *keys, "--set", "broker.url=tls://nats.example:4222"), "networkPolicy.broker"),
         ((*base, *keys, "--set", "settings.otlp_endpoint=collector:4317"), "networkPolicy.traces"),
+        ((*base, *keys, "--set", "metrics.serviceMonitor=true"), "networkPolicy.metrics"),
     ):
         assert re.search(rf"{named} is not set: .*say where", charts.refused("service", *arguments))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.support.charts import SERVICES, Charts, Objects, containers
+from tests.support.charts import SERVICES, SINGLE, Charts, Objects, containers
 
 
 def test_every_pod_is_restricted(objects: Objects) -> None:
@@ -121,6 +121,21 @@ def test_a_digest_goes_before_a_tag(charts: Charts) -> None:
     made = charts.render("florin", "--set", f"accounts.image.digest={digest},global.image.registry=registry.example")
     image = made.one("Deployment", "accounts")["spec"]["template"]["spec"]["containers"][0]["image"]
     assert image == f"registry.example/florin/accounts@{digest}"
+
+
+def test_images_are_pulled_as_the_umbrella_says(charts: Charts) -> None:
+    """For all of Florin's at once; a service may say otherwise."""
+    made = charts.render("florin", "--set", "global.image.pullPolicy=Always,accounts.image.pullPolicy=Never")
+    found = {
+        (label, one["image"].partition("/")[2].partition(":")[0]): one["imagePullPolicy"]
+        for label, pod in made.pods()
+        for one in containers(pod)
+        if one["image"].startswith("florin/")
+    }
+    assert {policy for (_, name), policy in found.items() if name == "accounts"} == {"Never"}
+    assert {policy for (_, name), policy in found.items() if name != "accounts"} == {"Always"}
+    plain = charts.render("service", "--set", "service=accounts", *SINGLE).one("Deployment", "accounts")
+    assert plain["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] == "IfNotPresent"
 
 
 def test_no_secret_is_rendered(objects: Objects) -> None:

@@ -73,9 +73,50 @@ def test_migrations_are_hooks_only_where_that_is_asked_for(charts: Charts, evalu
     assert "annotations" not in evaluation.one("Job", "accounts-migrate-*")["metadata"]
     for hook, name in (("helm", "helm.sh/hook"), ("argocd", "argocd.argoproj.io/hook")):
         made = charts.render("service", "--set", f"service=accounts,migrations.hook={hook}", *SINGLE)
-        job = made.one("Job", "accounts-migrate-*")
+        job = made.one("Job", "accounts-migrate")  # the next one replaces it, found by its name
         assert name in job["metadata"]["annotations"]
         assert job["spec"]["template"]["spec"]["serviceAccountName"] == "default"
+
+
+def test_a_canary_takes_nothing_from_the_release_beside_it(charts: Charts, tmp_path: Path) -> None:
+    """It has pods of its own; what finds all pods of the service, or is one for all, stays with the first release."""
+    whole = yaml.safe_load((ROOT / "charts" / "florin" / "values-production.yaml").read_text())
+    shared = tmp_path / "mesh.yaml"
+    shared.write_text(yaml.safe_dump({"global": whole["global"]}))
+    told = ("-f", str(shared), "--set", "service=accounts")
+    first = charts.render("service", *told)
+    canary = charts.render("service", *told, "--set", "fullnameOverride=accounts-canary", release="canary")
+    assert {one["kind"] for one in first.every} - {one["kind"] for one in canary.every} == {
+        "Service",
+        "Certificate",
+        "ServiceMonitor",
+        "PrometheusRule",
+        "ConfigMap",
+    }
+    assert {one["metadata"]["name"] for one in first.every} & {one["metadata"]["name"] for one in canary.every} == set()
+    pods = canary.one("Deployment", "accounts-canary")["spec"]["template"]
+    assert first.one("Service", "accounts")["spec"]["selector"].items() <= pods["metadata"]["labels"].items()
+    assert not first.one("Deployment", "accounts")["spec"]["selector"]["matchLabels"].items() <= (
+        pods["metadata"]["labels"].items()
+    )
+    files = {volume["name"]: volume["secret"] for volume in pods["spec"]["volumes"] if "secret" in volume}
+    assert files["tls"]["secretName"] == first.one("Certificate", "accounts")["spec"]["secretName"]
+
+
+def test_a_second_edge_has_callers_and_a_certificate_of_its_own(charts: Charts) -> None:
+    """For example one for those inside: neither gets the calls, the secret or the monitor of the other."""
+    more = ("certificates.issuerRef.name=florin", "metrics.serviceMonitor=true", "networkPolicy.metrics[0].podSelector=")
+    told = (*SINGLE, "--set", f"fullnameOverride=inner,{','.join(more)}{{}}")
+    inner = charts.render("edge", *told, release="inner")
+    labels = inner.one("Deployment", "inner")["spec"]["template"]["metadata"]["labels"]
+    other = charts.render("edge", *SINGLE).one("Deployment", "edge")["spec"]["template"]["metadata"]["labels"]
+    for selector in (
+        inner.one("Service", "inner")["spec"]["selector"],
+        inner.one("PodMonitor", "inner")["spec"]["selector"]["matchLabels"],
+    ):
+        assert selector.items() <= labels.items()
+        assert not selector.items() <= other.items()
+    assert inner.one("Certificate", "inner")["spec"]["secretName"] == "inner-tls"
 
 
 def test_certificates_name_identities(production: Objects) -> None:

@@ -10,6 +10,10 @@
 
 {{- define "edge.name" -}}{{ .Values.fullnameOverride | default "edge" }}{{- end -}}
 
+{{- define "edge.tlsSecret" -}}
+{{- .Values.tls.existingSecret | default (printf "%s-tls" (include "edge.name" .)) -}}
+{{- end -}}
+
 {{- define "edge.serviceAccount" -}}
 {{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "edge.name" .) "default") -}}
 {{- end -}}
@@ -96,7 +100,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Where a pod gets its files from. */}}
 {{- define "edge.files" -}}
 {{- $tokens := include "edge.section" (list . "tokens") | fromYaml -}}
-tls: {{ .Values.tls.existingSecret | default "edge-tls" }}
+tls: {{ include "edge.tlsSecret" . }}
 {{- with .Values.tls.publicSecret }}
 public-tls: {{ . }}
 {{- end }}
@@ -111,6 +115,7 @@ issuer-ca: {{ . }}
 {{- define "edge.validate" -}}
 {{- $tokens := include "edge.section" (list . "tokens") | fromYaml -}}
 {{- $policy := include "edge.section" (list . "networkPolicy") | fromYaml -}}
+{{- $metrics := include "edge.section" (list . "metrics") | fromYaml -}}
 {{- if not $tokens.issuer -}}
 {{- fail "edge: tokens.issuer is not set: write the `iss` that tokens have, for example https://login.bank.example (in the umbrella: global.tokens.issuer)." -}}
 {{- end -}}
@@ -125,6 +130,9 @@ issuer-ca: {{ . }}
 {{- end -}}
 {{- if and .Values.networkPolicy.enabled $tokens.jwksUrl (not $policy.issuer) -}}
 {{- fail "edge: networkPolicy.issuer is not set: a policy knows no names, so say where the host of tokens.jwksUrl is, for example [{ipBlock: {cidr: 192.0.2.10/32}}]." -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled $metrics.serviceMonitor (not $policy.metrics) -}}
+{{- fail "edge: networkPolicy.metrics is not set: say where the Prometheus is that metrics.serviceMonitor is for." -}}
 {{- end -}}
 {{- if and .Values.networkPolicy.enabled .Values.traces.endpoint (not $policy.traces) -}}
 {{- fail (printf "edge: networkPolicy.traces is not set: say where %s is." .Values.traces.endpoint) -}}

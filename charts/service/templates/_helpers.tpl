@@ -12,6 +12,11 @@
 {{- .Values.fullnameOverride | default .Values.service -}}
 {{- end -}}
 
+{{/* Whether this is the release that the service is called by, or one more with pods for it, which gives nothing. */}}
+{{- define "service.isFirst" -}}
+{{- if eq (include "service.name" .) .Values.service }}true{{ end -}}
+{{- end -}}
+
 {{- define "service.serviceAccount" -}}
 {{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "service.name" .) "default") -}}
 {{- end -}}
@@ -63,8 +68,8 @@ notifications: {callers: [edge], calls: []}
 {{- define "service.database" -}}
 {{- $database := include "service.section" (list . "database") | fromYaml -}}
 {{- $cluster := .Values.database.cluster.enabled -}}
-{{- $own := printf "%s-db" (include "service.name" .) -}}
 {{- $service := .Values.service -}}
+{{- $own := printf "%s-db" $service -}}
 host: {{ $cluster | ternary (printf "%s-rw" $own) ($database.host | default "postgres") }}
 bundled: {{ and (not $cluster) (eq ($database.host | default "postgres") "postgres") }}
 cluster: {{ $cluster | ternary $own "" | quote }}
@@ -178,7 +183,7 @@ webhook-ca: {{ $top.Values.webhooks.caSecret }}
 {{- $top := index . 0 -}}
 {{- $image := include "service.section" (list $top "image") | fromYaml -}}
 image: {{ include "service.image" $top }}
-imagePullPolicy: {{ $image.pullPolicy }}
+imagePullPolicy: {{ $image.pullPolicy | default "IfNotPresent" }}
 {{- with index . 2 }}
 args: {{ toJson . }}
 {{- end }}

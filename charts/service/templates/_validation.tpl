@@ -3,6 +3,7 @@
 {{- $tokens := include "service.section" (list . "tokens") | fromYaml -}}
 {{- $policy := include "service.section" (list . "networkPolicy") | fromYaml -}}
 {{- $broker := include "service.section" (list . "broker") | fromYaml -}}
+{{- $metrics := include "service.section" (list . "metrics") | fromYaml -}}
 {{- $database := include "service.database" . | fromYaml -}}
 {{- if not .Values.service -}}
 {{- fail "service is not set: say which one this release is, accounts, transactions, compliance or notifications (--set service=accounts)." -}}
@@ -39,6 +40,9 @@
 {{- end -}}
 {{- if and $broker.url (ne $broker.url "tls://nats:4222") (not $policy.broker) -}}
 {{- fail (printf "%s: networkPolicy.broker is not set: say where %s is, for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: nats}}}]." .Values.service $broker.url) -}}
+{{- end -}}
+{{- if and $metrics.serviceMonitor (not $policy.metrics) -}}
+{{- fail (printf "%s: networkPolicy.metrics is not set: say where the Prometheus is that metrics.serviceMonitor is for." .Values.service) -}}
 {{- end -}}
 {{- if and .Values.settings.otlp_endpoint (not $policy.traces) -}}
 {{- fail (printf "%s: networkPolicy.traces is not set: say where %s is." .Values.service .Values.settings.otlp_endpoint) -}}
