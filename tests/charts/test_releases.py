@@ -105,9 +105,9 @@ def test_a_canary_takes_nothing_from_the_release_beside_it(charts: Charts, tmp_p
 
 def test_a_second_edge_has_callers_and_a_certificate_of_its_own(charts: Charts) -> None:
     """For example one for those inside: neither gets the calls, the secret or the monitor of the other."""
-    more = ("certificates.issuerRef.name=florin", "metrics.serviceMonitor=true", "networkPolicy.metrics[0].podSelector=")
-    told = (*SINGLE, "--set", f"fullnameOverride=inner,{','.join(more)}{{}}")
-    inner = charts.render("edge", *told, release="inner")
+    told = "fullnameOverride=inner,certificates.issuerRef.name=florin,metrics.serviceMonitor=true"
+    prometheus = "networkPolicy.metrics[0].podSelector.matchLabels.app=prometheus"
+    inner = charts.render("edge", *SINGLE, "--set", f"{told},{prometheus}", release="inner")
     labels = inner.one("Deployment", "inner")["spec"]["template"]["metadata"]["labels"]
     other = charts.render("edge", *SINGLE).one("Deployment", "edge")["spec"]["template"]["metadata"]["labels"]
     for selector in (
