@@ -60,7 +60,9 @@ class ServiceSettings(BaseSettings):
 
     encryption_key_file: FilePath = Field(..., description="Keys for personal data, base64url, one a line.")
 
-    otlp_endpoint: str | None = Field(None, description="host:port that traces are sent to (OTLP, gRPC).")
+    otlp_endpoint: str | None = Field(
+        None, pattern=r"^\S+:[0-9]{1,5}$", description="host:port that traces are sent to (OTLP, gRPC)."
+    )
     trace_sample_ratio: float = Field(0.1, ge=0, le=1, description="Share of traces begun here that are kept.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="The least level logged.")
     drain_seconds: float = Field(1.0, ge=0, le=300, description="NOT_SERVING for this long before a stop.")

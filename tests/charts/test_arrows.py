@@ -118,6 +118,27 @@ def test_a_place_that_a_policy_needs_must_be_told(charts: Charts) -> None:
         assert re.search(rf"{named} is not set: .*say where", charts.refused("service", *arguments))
 
 
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [
+        ("https://192.0.2.10/keys", 443),
+        ("https://issuer2/keys", 443),
+        ("https://[2001:db8::10]/keys", 443),
+        ("https://192.0.2.10:8443/keys", 8443),
+    ],
+)
+@pytest.mark.parametrize("chart", ["service", "edge"])
+def test_the_issuers_port_is_that_of_its_address(charts: Charts, chart: str, address: str, port: int) -> None:
+    """The end of a name or an address is no port."""
+    told = (
+        f"tokens.issuer=https://i.example,tokens.jwksUrl={address},networkPolicy.issuer[0].ipBlock.cidr=192.0.2.10/32"
+    )
+    more = ("--set", "service=accounts") if chart == "service" else ()
+    policy_of = charts.render(chart, *more, "--set", told).one("NetworkPolicy", "accounts" if more else "edge")
+    rules = [one for one in policy_of["spec"]["egress"] if one["to"] == [{"ipBlock": {"cidr": "192.0.2.10/32"}}]]
+    assert [one["ports"] for one in rules] == [[{"protocol": "TCP", "port": port}]]
+
+
 def test_callers_can_be_chosen(charts: Charts) -> None:
     """With clients named, nobody else reaches the edge but the check of `helm test`."""
     gateway = "edge.networkPolicy.clients[0].namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name=gateways"

@@ -142,6 +142,7 @@ def test_each_setting_of_a_service_can_be_set(
         ),
         (("--set", "transactions.settings.ledger_batch_max=9"), "additional properties 'ledger_batch_max' not allowed"),
         (("--set", "accounts.settings.ledger_batch_max=many"), "/settings/ledger_batch_max': got string, want integer"),
+        (("--set", "accounts.settings.otlp_endpoint=none"), "/settings/otlp_endpoint': 'none' does not match"),
         (("--set", "accounts.settings.host=::"), "additional properties 'host' not allowed"),
         (("--set", "notifications.settings.webhook_allow_loopback=true"), "'webhook_allow_loopback' not allowed"),
         (("--set", "nats.replicas=2"), "at '/nats/replicas': value must be one of 1, 3, 5"),
