@@ -21,7 +21,7 @@ SERVICE = (
     "structlog", "tzdata", "uvloop",
 )  # fmt: skip
 OWN = {
-    "accounts": (),
+    "accounts": ("lxml",),
     "transactions": ("lxml", "sepaxml"),
     "compliance": ("common-expression-language", "pyicu-wheels", "rapidfuzz", "rigour"),
     "notifications": ("standardwebhooks",),
