@@ -1,4 +1,4 @@
-"""A month of a treasury in a sandbox: exchange, hold, reversals, standing order, statement, export; judged at the end.
+"""A month of a treasury in a sandbox, from the first exchange to an auditor's export, told step by step and judged.
 
 It must not reach behind the edge but to move the clock and to verify: all else any client can do.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from local import client, demo_bank, demo_mesh, sandbox
 from local.demo_report import Screen
 from local.state import State
-from local.treasury import closing, foreign_exchange, opening, payments, standing_order
+from local.treasury import closing, foreign_exchange, opening, payments, settlement, standing_order
 from local.treasury.story import TIME_ZONE, Story, first_moment
 
 Step = Callable[[Story], Awaitable[None]]
@@ -28,6 +28,7 @@ STEPS: tuple[Step, ...] = (
     standing_order.order_rent,
     payments.hold_and_capture,
     standing_order.catch_up,
+    settlement.reconcile,
     closing.judge_balances,
     closing.issue_statement,
     closing.verify_books,
