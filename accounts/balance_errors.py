@@ -46,16 +46,6 @@ class OverdraftChangeEnded(DomainError):
         )
 
 
-class FourEyes(DomainError):
-    """Who asked for a limit does not approve it."""
-
-    code = _CODE.PERMISSION_DENIED
-    reason = errors_pb2.REASON_FOUR_EYES
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"Another person has to approve {name}.", metadata={"name": name})
-
-
 class MinimumBalanceWithOverdraft(DomainError):
     """An account may go below zero or has to stay above an amount, not both."""
 

@@ -15,7 +15,7 @@ from accounts import account_changes, balance_errors, errors, events, overdraft_
 from accounts.model import Account, AccountState, AccountType, Balance
 from accounts.overdrafts import ChangeState, OverdraftChange, Threshold, needs_second_person
 from meshkit import audit, clock, idempotency, outbox
-from meshkit.errors import EtagMismatch, TenantNotFound
+from meshkit.errors import EtagMismatch, FourEyes, TenantNotFound
 from meshkit.identity import Call
 
 
@@ -126,7 +126,7 @@ async def approve_overdraft_change(
         # Whoever changes these ends what waits; a version that did not know that may have been at work.
         raise balance_errors.OverdraftChangeEnded(name, ChangeState.SUPERSEDED)
     if change.requested_by == call.who.subject:
-        raise balance_errors.FourEyes(name)
+        raise FourEyes(name)
     ended = _ended(change, ChangeState.APPLIED, clock.now(), decided_by=call.who.subject)
     await _save(conn, call, "approve_overdraft_limit", change, ended)
     raised = replace(account, balance=replace(balance, overdraft_limit=change.new_limit))

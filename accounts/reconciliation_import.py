@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -42,10 +41,9 @@ from accounts.reconciliation_model import (
     notices,
 )
 from florin.accounts.v1 import reconciliation_service_pb2 as pb
-from meshkit import audit, clock, idempotency, outbox
+from meshkit import audit, clock, idempotency, outbox, uploads
 from meshkit.cipher import Cipher
 from meshkit.database import Database
-from meshkit.errors import Overloaded
 from meshkit.identity import Call
 
 DESCRIPTION = "reconciliation_items.description"
@@ -65,7 +63,7 @@ class BankStatements:
         self._bytes_max = bytes_max
         self._entries_max = entries_max
         self._on_imported = on_imported
-        self._uploading: set[tuple[str, str]] = set()
+        self._places = uploads.Places(_RECEIVING_MAX, of_tenant_max=_RECEIVING_MAX)
         self._reading = asyncio.Lock()
 
     async def import_statement(
@@ -76,7 +74,7 @@ class BankStatements:
         Raises BankStatementInvalid, RequestIdReused, AccountNotFound, AccountTypeWrong, BankStatementAccountWrong,
         BankStatementExists, BankStatementNotContinuous; Overloaded, DeadlineExceeded for a sender that stands still.
         """
-        with self._place(call):
+        with self._places.place(call):
             async with (
                 reconciliation_intake.received(requests, bytes_max=self._bytes_max) as (upload, file),
                 self._reading,
@@ -92,18 +90,6 @@ class BankStatements:
         if not was_there:
             self._on_imported()
         return statement, was_there
-
-    @contextmanager
-    def _place(self, call: Call) -> Iterator[None]:
-        """A place among those whose uploads are received. Raises Overloaded."""
-        subject = (call.tenant, call.who.subject)
-        if subject in self._uploading or len(self._uploading) >= _RECEIVING_MAX:
-            raise Overloaded
-        self._uploading.add(subject)
-        try:
-            yield
-        finally:
-            self._uploading.discard(subject)
 
 
 async def add_statement(

@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
+from itertools import batched
 from typing import IO
 
 from accounts.reconciliation_errors import BankStatementInvalid
 from accounts.reconciliation_model import BankEntry, Head
 from florin.accounts.v1 import reconciliation_service_pb2 as pb
 from meshkit import uploads
-from meshkit.errors import RequestInvalid
 
 LOT = 1000
 """Entries that are written and read at once."""
@@ -50,14 +50,8 @@ class Content:
     def lots(self) -> Iterator[list[tuple[BankEntry, bool]]]:
         """The entries in their order, each with whether the statement has its NtryRef before; as often as asked for."""
         self._spool.seek(0)
-        lot: list[tuple[BankEntry, bool]] = []
-        for line in self._spool:
-            lot.append(_from_line(line))
-            if len(lot) == LOT:
-                yield lot
-                lot = []
-        if lot:
-            yield lot
+        for lot in batched(map(_from_line, self._spool), LOT):
+            yield list(lot)
 
 
 @asynccontextmanager
@@ -67,27 +61,9 @@ async def received(
     """The whole of an upload, on disk while the block runs. Raises RequestInvalid for messages in the wrong order,
     BankStatementInvalid, DeadlineExceeded when no message comes for long, Overloaded for a full disk."""
     with uploads.disk_file() as file:
-        header: pb.ImportBankStatementRequest.Header | None = None
-        digest, size = hashlib.sha256(), 0
-        while (request := await uploads.next_message(requests)) is not None:
-            if request.WhichOneof("part") == "header":
-                if header is not None:
-                    raise RequestInvalid([("header", "it comes once, before all chunks")])
-                header = request.header
-                continue
-            if header is None:
-                raise RequestInvalid([("header", "it comes before the first chunk")])
-            if not request.chunk:
-                raise RequestInvalid([("chunk", "it is empty; the file ends where the messages end")])
-            size += len(request.chunk)
-            if size > bytes_max:
-                raise BankStatementInvalid(f"a file has {bytes_max:,} bytes at most; ask the bank for shorter periods")
-            digest.update(request.chunk)
-            with uploads.disk_errors():
-                await asyncio.to_thread(file.write, request.chunk)
-        if header is None:
-            raise RequestInvalid([("header", "it comes before the first chunk")])
-        yield Upload(header.account, header.request_id, digest.digest(), size), file
+        too_large = BankStatementInvalid(f"a file has {bytes_max:,} bytes at most; ask the bank for shorter periods")
+        got = await uploads.receive(requests, file, bytes_max=bytes_max, too_large=too_large)
+        yield Upload(got.header.account, got.header.request_id, got.digest, got.size), file
 
 
 @asynccontextmanager

@@ -20,7 +20,6 @@ from accounts import (
     store,
 )
 from accounts.account_changes import last_part
-from accounts.balance_errors import FourEyes
 from accounts.model import Account, AccountType
 from accounts.reconciliation_errors import (
     BankStatementNotFound,
@@ -44,6 +43,7 @@ from accounts.reconciliation_model import (
 from accounts.reconciliation_store import Filter, Place
 from accounts.reconciliation_summary import Summary
 from meshkit import audit, clock, idempotency, outbox
+from meshkit.errors import FourEyes
 from meshkit.identity import Call
 
 _WAITING = (MatchState.PROPOSED, MatchState.UNDO_PROPOSED)

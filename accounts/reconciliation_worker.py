@@ -7,7 +7,6 @@ replicas at one account do the same in turns, which harms nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import date
@@ -19,6 +18,7 @@ from accounts.reconciliation_model import Books, Window
 from meshkit import logs, telemetry
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.errors import Contention, Overloaded
+from meshkit.waiting import wait_at_most
 
 _AGAIN_SECONDS = 5.0
 """After a pass in which others held an account's row for long: an import is at work."""
@@ -45,8 +45,7 @@ class Reconciler:
             self._due.clear()
             whole = await self.work_once()
             wait_seconds = self._every_seconds if whole else min(_AGAIN_SECONDS, self._every_seconds)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), wait_seconds)
+            await wait_at_most(self._due, wait_seconds)
 
     async def work_once(self) -> bool:
         """One pass over every account that has something new; whether none had to be left for later."""

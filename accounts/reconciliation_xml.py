@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
-from typing import IO, Any
+from typing import IO
 
 from lxml import etree
 
 from accounts.reconciliation_model import BankEntry, Head, references
 from meshkit import money, safe_xml
 from meshkit.errors import CurrencyUnknown
-from meshkit.safe_xml import FileForbidden, FileRefused
+from meshkit.safe_xml import FileRefused
 
 _FAMILY = "urn:iso:std:iso:20022:tech:xsd:"
 VERSIONS = ("camt.053.001.02", "camt.053.001.08")
@@ -51,19 +51,11 @@ def stream(
     namespaces: list[str] = []
     safe_xml.check(file, None, elements_max=elements_max, accept=lambda tag: _check_root(tag, namespaces), pause=pause)
     reading = _Reading(f"{{{namespaces[0]}}}")
-    parser = safe_xml.reading([reading.ns + name for name in _PLACES])
-    between = 0
-    for chunk in safe_xml.chunks(file):
-        parser.feed(chunk)
-        between += len(chunk)
-        events: Any = parser.read_events()  # the stubs do not say that an end has an element
-        for _, element in events:
-            if _is_in_place(element, reading.ns):
-                between = 0
-                yield from reading.take(element)
-        if between > _BYTES_BETWEEN_MAX:
-            raise FileForbidden(f"an entry, or what stands between two, has more than {_BYTES_BETWEEN_MAX:,} bytes")
-        pause()
+    tags, limit = [reading.ns + name for name in _PLACES], _BYTES_BETWEEN_MAX
+    for element in safe_xml.elements(
+        file, tags, reading.is_in_place, each="an entry", bytes_between_max=limit, pause=pause
+    ):
+        yield from reading.take(element)
     yield reading.head()
 
 
@@ -75,10 +67,6 @@ def _check_root(tag: str, namespaces: list[str]) -> None:
         found = version or "no ISO 20022 namespace"
         raise StatementWrong(f"it is {name.localname} of {found}; {' and '.join(VERSIONS)} are what is read here")
     namespaces.append(namespace)
-
-
-def _is_in_place(element: etree._Element, ns: str) -> bool:
-    return [one.tag for one in element.iterancestors()] == [ns + name for name in _PLACES[_name(element)]]
 
 
 def _name(element: etree._Element) -> str:
@@ -98,6 +86,10 @@ class _Reading:
         self._currencies: dict[str, int] = {}
         """Of account, balances and entries, each with the line of the first that has it."""
         self._ended = False
+
+    def is_in_place(self, element: etree._Element) -> bool:
+        """Whether an element stands where the standard has it."""
+        return [one.tag for one in element.iterancestors()] == [self.ns + name for name in _PLACES[_name(element)]]
 
     def take(self, element: etree._Element) -> Iterator[BankEntry]:
         """What the end of an element completes."""

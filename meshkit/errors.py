@@ -313,6 +313,16 @@ class FilterInvalid(DomainError):
         )
 
 
+class FourEyes(DomainError):
+    """Who asked for something does not approve it."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = errors_pb2.REASON_FOUR_EYES
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Another person has to approve {name}.", metadata={"name": name})
+
+
 class EtagMismatch(DomainError):
     """Somebody else changed the resource."""
 

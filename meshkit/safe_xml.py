@@ -111,7 +111,7 @@ def check(
     pause: Callable[[], None],
 ) -> None:
     """As `parse`, of a file of any size that is never whole in memory, without its tree, and by its schema where it has
-    one: what passes can be read with `reading`. `accept` is given the name of the root, and raises what is wrong with
+    one: what passes can be read with `elements`. `accept` is given the name of the root, and raises what is wrong with
     it.
 
     Raises FileForbidden, FileMalformed or SchemaBroken.
@@ -120,7 +120,7 @@ def check(
     guard = _Guard(elements_max, accept)
     parser = _parser(guard, schema)
     try:
-        for chunk in chunks(file):
+        for chunk in _chunks(file):
             parser.feed(chunk)
             if _breaks_schema(parser):
                 break
@@ -160,22 +160,46 @@ def _broken_line(file: IO[bytes], schema: etree.XMLSchema) -> int | None:
     return None
 
 
-def chunks(file: IO[bytes]) -> Iterator[bytes]:
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
     """A file from its beginning."""
     file.seek(0)
     while chunk := file.read(_CHUNK_BYTES):
         yield chunk
 
 
-def reading(tags: Sequence[str]) -> etree.XMLPullParser:
-    """A parser that is fed with what passed `check`, and tells of the ends of these elements alone."""
-    return etree.XMLPullParser(events=("end",), tag=tags, **_SAFE)
+def elements(
+    file: IO[bytes],
+    tags: Sequence[str],
+    is_in_place: Callable[[etree._Element], bool],
+    *,
+    each: str,
+    bytes_between_max: int,
+    pause: Callable[[], None],
+) -> Iterator[etree._Element]:
+    """The elements of these names of a file that passed `check`, as they end, where they are in their place.
+
+    What stands between the ends of two is in memory at once, and is `bytes_between_max` at most, about. Raises
+    FileForbidden, which calls what is read `each`.
+    """
+    parser = etree.XMLPullParser(events=("end",), tag=tags, **_SAFE)
+    between = 0
+    for chunk in _chunks(file):
+        parser.feed(chunk)
+        between += len(chunk)
+        events: Any = parser.read_events()  # the stubs do not say that an end has an element
+        for _, element in events:
+            if is_in_place(element):
+                between = 0
+                yield element
+        if between > bytes_between_max:
+            raise FileForbidden(f"{each}, or what stands between two, has more than {bytes_between_max:,} bytes")
+        pause()
 
 
 def _check_text(file: IO[bytes], pause: Callable[[], None]) -> None:
     """What `_check_bytes` looks for, with an overlap, so that nothing hides between two chunks."""
     decoder, before, line = codecs.getincrementaldecoder("utf-8")(), b"", 1
-    for number, chunk in enumerate(chunks(file)):
+    for number, chunk in enumerate(_chunks(file)):
         if number == 0:
             _check_bytes(_without_cut_letter(chunk))
         try:

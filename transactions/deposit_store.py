@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from google.rpc import status_pb2
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import outbox
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
-from transactions import rail_events
+from meshkit.filters import Condition
+from transactions import columns, listing, rail_events
 from transactions.rail_model import Deposit, DepositState
 from transactions.withdrawal_store import sealed, unsealed
 
@@ -91,8 +90,7 @@ async def take_due(conn: AsyncConnection, cipher: Cipher, *, limit: int, lease_s
         conn,
         "WITH due AS (SELECT tenant, id FROM deposits WHERE due_time <= now() ORDER BY due_time LIMIT %s"  # noqa: S608
         " FOR UPDATE SKIP LOCKED) UPDATE deposits AS d SET due_time = now() + make_interval(secs => %s)"
-        " FROM due WHERE d.tenant = due.tenant AND d.id = due.id RETURNING "
-        + ", ".join(f"d.{column.strip()}" for column in _COLUMNS.split(",")),
+        " FROM due WHERE d.tenant = due.tenant AND d.id = due.id RETURNING " + columns.of("d", _COLUMNS),
         (limit, lease_seconds),
     )
     return [_deposit(row, cipher) for row in rows]
@@ -123,7 +121,7 @@ async def _write(conn: AsyncConnection, deposit: Deposit, seconds: float) -> Non
             deposit.credit_account,
             deposit.credit_transfer,
             deposit.suspense_transfer,
-            deposit.refusal.SerializeToString() if deposit.refusal is not None else None,
+            columns.status_bytes(deposit.refusal),
             list(deposit.customers),
             deposit.update_time,
             deposit.attempts,
@@ -146,21 +144,19 @@ async def list_page(
     limit: int,
 ) -> list[Deposit]:
     """A page of deposits, the newest first."""
-    where, values = ["tenant = :tenant"], {"tenant": tenant, "limit": limit}
-    if customer is not None:
-        where.append("customers @> ARRAY[:customer]")
-        values["customer"] = customer
-    if state is not None:
-        where.append("state = :state")
-        values["state"] = state.value
-    if after is not None:
-        where.append("(create_time, id) < (:after_time, :after_id)")
-        values |= {"after_time": after[0], "after_id": after[1]}
-    statement = (
-        f"SELECT {_COLUMNS} FROM deposits WHERE {' AND '.join(where)}"  # noqa: S608
-        " ORDER BY create_time DESC, id DESC LIMIT :limit"
+    conditions = [Condition("state", "=", state.value)] if state is not None else []
+    rows = await listing.page(
+        conn,
+        table="deposits",
+        columns=_COLUMNS,
+        fields={"state": "state"},
+        tenant=tenant,
+        customer=customer,
+        conditions=conditions,
+        after=after,
+        limit=limit,
     )
-    return [_deposit(row, cipher) for row in await conn.execute(text(statement), values)]
+    return [_deposit(row, cipher) for row in rows]
 
 
 def _deposit(row: Sequence[Any], cipher: Cipher) -> Deposit:
@@ -191,7 +187,7 @@ def _deposit(row: Sequence[Any], cipher: Cipher) -> Deposit:
         credit_account=credit_account,
         credit_transfer=credit_transfer,
         suspense_transfer=suspense_transfer,
-        refusal=status_pb2.Status.FromString(bytes(refusal)) if refusal is not None else None,
+        refusal=columns.status_from(refusal),
         customers=tuple(customers),
         attempts=attempts,
     )

@@ -7,13 +7,13 @@ those who pay single payments keep the better half of this process.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import batched
 from typing import IO
 
 from google.rpc import status_pb2
@@ -56,14 +56,8 @@ class Content:
         if self._spool is None:
             return
         self._spool.seek(0)
-        lot: list[Item] = []
-        for line in self._spool:
-            lot.append(_from_line(line))
-            if len(lot) == LOT:
-                yield lot
-                lot = []
-        if lot:
-            yield lot
+        for lot in batched(map(_from_line, self._spool), LOT):
+            yield list(lot)
 
 
 @asynccontextmanager
@@ -73,27 +67,9 @@ async def received(
     """The whole of an upload, on disk while the block runs. Raises RequestInvalid for messages in the wrong order,
     PaymentFileTooLarge, DeadlineExceeded when no message comes for long, Overloaded for a full disk."""
     with uploads.disk_file() as file:
-        header: pb.UploadPaymentFileRequest.Header | None = None
-        digest, size = hashlib.sha256(), 0
-        while (request := await uploads.next_message(requests)) is not None:
-            if request.WhichOneof("part") == "header":
-                if header is not None:
-                    raise RequestInvalid([("header", "it comes once, before all chunks")])
-                header = request.header
-                continue
-            if header is None:
-                raise RequestInvalid([("header", "it comes before the first chunk")])
-            if not request.chunk:
-                raise RequestInvalid([("chunk", "it is empty; the file ends where the messages end")])
-            size += len(request.chunk)
-            if size > bytes_max:
-                raise PaymentFileTooLarge(bytes_max, "bytes")
-            digest.update(request.chunk)
-            with uploads.disk_errors():
-                await asyncio.to_thread(file.write, request.chunk)
-        if header is None:
-            raise RequestInvalid([("header", "it comes before the first chunk")])
-        upload = Upload(_FORMATS[header.format], header.message_id, digest.hexdigest(), size)
+        too_large = PaymentFileTooLarge(bytes_max, "bytes")
+        got = await uploads.receive(requests, file, bytes_max=bytes_max, too_large=too_large)
+        upload = Upload(_FORMATS[got.header.format], got.header.message_id, got.digest.hex(), got.size)
         if upload.format is FileFormat.CSV and not upload.message_id:
             raise RequestInvalid([("header.message_id", "a CSV file needs one, which is never given twice")])
         yield upload, file

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
 from weakref import WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from florin.transactions.v1 import payment_file_service_pb2 as pb
-from meshkit import audit, clock, idempotency, outbox, pages
+from meshkit import audit, clock, idempotency, outbox, pages, uploads
 from meshkit.database import Database
-from meshkit.errors import Overloaded, PageTokenInvalid
+from meshkit.errors import PageTokenInvalid
 from meshkit.identity import Call, Principal
-from transactions import file_events, file_intake, file_store
+from transactions import file_events, file_intake, file_store, listing
 from transactions.file_errors import PaymentFileExists, PaymentFileFinished, PaymentFileNotFound
 from transactions.file_intake import Content
 from transactions.file_model import FileState, Item, ItemState, PaymentFile, Upload, file_id, message_key
@@ -40,7 +39,7 @@ class PaymentFiles:
         self._waiters = waiters
         self._settings = settings
         self._on_due = on_due
-        self._uploading: set[tuple[str, str]] = set()
+        self._places = uploads.Places(_RECEIVING_MAX, of_tenant_max=_RECEIVING_PER_TENANT_MAX)
         self._reading = asyncio.Semaphore(_READING_MAX)
         self._reading_tenants: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -48,7 +47,7 @@ class PaymentFiles:
         """Takes a file, or finds it. Raises PaymentFileTooLarge, PaymentFileInvalid, PaymentFileExists, Overloaded,
         DeadlineExceeded for a sender that stands still."""
         settings = self._settings
-        with self._place(call):
+        with self._places.place(call):
             async with (
                 file_intake.received(requests, bytes_max=settings.payment_file_bytes_max) as (upload, data),
                 self._turn(call.tenant),
@@ -100,25 +99,26 @@ class PaymentFiles:
     async def list_page(self, principal: Principal, page_size: int, page_token: str) -> tuple[list[PaymentFile], str]:
         """A page of files, the newest first, and the next page's token. Raises PageTokenInvalid."""
         scope = f"{principal.tenant}\0{principal.customer or ''}"
-        position = pages.decode("payment_files", scope, page_token, shape=(str, str))
-        after = (_moment(str(position[0])), str(position[1])) if position else None
-        limit = pages.size(page_size)
 
-        async def read(conn: AsyncConnection) -> list[PaymentFile]:
+        async def read(conn: AsyncConnection, after: listing.Position | None, limit: int) -> list[PaymentFile]:
             return await file_store.list_page(
                 conn,
                 self._db.cipher,
                 tenant=principal.tenant,
                 customer=principal.customer,
                 after=after,
-                limit=limit + 1,
+                limit=limit,
             )
 
-        found = await self._db.run(principal.tenant, read, read_only=True)
-        page = found[:limit]
-        if len(found) <= limit:
-            return page, ""
-        return page, pages.encode("payment_files", scope, [page[-1].create_time.isoformat(), page[-1].id])
+        return await listing.paged(
+            self._db,
+            principal.tenant,
+            read,
+            kind="payment_files",
+            scope=scope,
+            page_size=page_size,
+            page_token=page_token,
+        )
 
     async def wait(self, principal: Principal, id_: str, seconds: float) -> PaymentFile:
         """The file as soon as it is finished, or as it is after `seconds`. Raises PaymentFileNotFound."""
@@ -204,19 +204,6 @@ class PaymentFiles:
         file = await self._db.run(principal.tenant, read, read_only=True)
         return file if file is not None and file.visible_to(principal) else None
 
-    @contextmanager
-    def _place(self, call: Call) -> Iterator[None]:
-        """A place among the uploads of this process. Raises Overloaded."""
-        who = (call.tenant, call.who.subject)
-        of_tenant = sum(tenant == call.tenant for tenant, _ in self._uploading)
-        if who in self._uploading or of_tenant >= _RECEIVING_PER_TENANT_MAX or len(self._uploading) >= _RECEIVING_MAX:
-            raise Overloaded
-        self._uploading.add(who)
-        try:
-            yield
-        finally:
-            self._uploading.discard(who)
-
     @asynccontextmanager
     async def _turn(self, tenant: str) -> AsyncIterator[None]:
         """A turn to read what was received, which is waited for as long as the call lives."""
@@ -242,13 +229,3 @@ def _new(call: Call, upload: Upload, content: Content) -> PaymentFile:
         update_time=moment,
         traceparent=call.traceparent,
     )
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise PageTokenInvalid from None
-    if moment.tzinfo is None:
-        raise PageTokenInvalid
-    return moment

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from google.rpc import status_pb2
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import clock
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
+from meshkit.filters import Condition
 from meshkit.identity import Principal
+from transactions import columns, listing
 from transactions.file_model import FileFormat, FileState, Item, ItemState, PaymentFile
 
 PARTY, REQUEST = "payment_files.initiating_party", "payment_file_items.request"
@@ -86,7 +87,7 @@ async def insert_items(conn: AsyncConnection, file: PaymentFile, items: Sequence
             [item.amount for item in items],
             [item.currency for item in items],
             [item.request or None for item in items],
-            [_status_bytes(item) for item in items],
+            [columns.status_bytes(item.status) for item in items],
         ),
     )
 
@@ -119,18 +120,19 @@ async def list_page(
     limit: int,
 ) -> list[PaymentFile]:
     """A page of files, the newest first."""
-    where, values = ["tenant = :tenant"], {"tenant": tenant, "limit": limit}
-    if customer is not None:
-        where.append("customer = :customer")
-        values["customer"] = customer
-    if after is not None:
-        where.append("(create_time, id) < (:after_time, :after_id)")
-        values |= {"after_time": after[0], "after_id": after[1]}
-    statement = (
-        f"SELECT {_COLUMNS} FROM payment_files WHERE {' AND '.join(where)}"  # noqa: S608
-        " ORDER BY create_time DESC, id DESC LIMIT :limit"
+    conditions = [Condition("customer", "=", customer)] if customer is not None else []
+    rows = await listing.page(
+        conn,
+        table="payment_files",
+        columns=_COLUMNS,
+        fields={"customer": "customer"},
+        tenant=tenant,
+        customer=None,
+        conditions=conditions,
+        after=after,
+        limit=limit,
     )
-    return [_file(row, cipher) for row in await conn.execute(text(statement), values)]
+    return [_file(row, cipher) for row in rows]
 
 
 async def items(
@@ -167,8 +169,7 @@ async def take_due(conn: AsyncConnection, cipher: Cipher, *, lease_seconds: floa
         conn,
         "WITH due AS (SELECT tenant, id FROM payment_files WHERE due_time <= now() ORDER BY due_time LIMIT 1"  # noqa: S608
         " FOR UPDATE SKIP LOCKED) UPDATE payment_files AS f SET due_time = now() + make_interval(secs => %s)"
-        " FROM due WHERE f.tenant = due.tenant AND f.id = due.id RETURNING "
-        + ", ".join(f"f.{column.strip()}" for column in _COLUMNS.split(",")),
+        " FROM due WHERE f.tenant = due.tenant AND f.id = due.id RETURNING " + columns.of("f", _COLUMNS),
         (lease_seconds,),
     )
     return _file(rows[0], cipher) if rows else None
@@ -209,7 +210,7 @@ async def record(conn: AsyncConnection, file: PaymentFile, items: Sequence[Item]
             [item.number for item in items],
             [item.state.value for item in items],
             [item.transfer for item in items],
-            [_status_bytes(item) for item in items],
+            [columns.status_bytes(item.status) for item in items],
             file.tenant,
             file.id,
         ),
@@ -261,10 +262,6 @@ async def _count(conn: AsyncConnection, file: PaymentFile, moved: Counter[ItemSt
     )
 
 
-def _status_bytes(item: Item) -> bytes | None:
-    return item.status.SerializeToString() if item.status is not None else None
-
-
 def _file(row: Sequence[Any], cipher: Cipher) -> PaymentFile:
     (
         tenant, id_, version, state, format_, subject, customer, scopes, message_id, message_key, party, sha256,
@@ -305,7 +302,7 @@ def _item(row: Sequence[Any], cipher: Cipher) -> Item:
         state=ItemState(state),
         request=unsealed(cipher, request) if request is not None else b"",
         transfer=transfer,
-        status=status_pb2.Status.FromString(bytes(status)) if status is not None else None,
+        status=columns.status_from(status),
     )
 
 

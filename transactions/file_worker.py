@@ -26,7 +26,7 @@ from meshkit.errors import (
     Unavailable,
 )
 from meshkit.interceptors import fingerprint
-from meshkit.waiting import wait_at_most
+from meshkit.waiting import finished, wait_at_most
 from transactions import file_events, file_store, messages, store
 from transactions.file_model import ITEM_METHOD, FileState, Item, ItemState, PaymentFile
 from transactions.model import RESTING, State, Transfer
@@ -81,21 +81,12 @@ class FileWorker:
         while True:
             self._due.clear()
             started, singles = time.monotonic(), self._orders.singles
-            if await self._finished_lot():
+            if await finished(self.work_once()):
                 if self._orders.singles != singles:
                     # Others pay meanwhile: a file leaves them half of the time.
                     await _rest(min(time.monotonic() - started, _PAUSE_SECONDS_MAX))
                 continue
             await wait_at_most(self._due, _POLL_SECONDS)
-
-    async def _finished_lot(self) -> bool:
-        """`work_once`, finished also when this is cancelled: what it needs is closed after `run` ends."""
-        lot = asyncio.create_task(self.work_once())
-        try:
-            return await asyncio.shield(lot)
-        except asyncio.CancelledError:
-            await asyncio.wait({lot})
-            raise
 
     async def work_once(self) -> bool:
         """One lot of the file that is due for longest; whether there was one."""

@@ -13,7 +13,7 @@ from meshkit import clock, idempotency, identity
 from meshkit.errors import error_info, reason_of
 from meshkit.identity import Call, Principal
 from transactions import exchange_messages, fee_messages, state_tokens
-from transactions.model import CREATE_METHOD, State, StateToken, Transfer, request_key
+from transactions.model import CREATE_METHOD, State, StateToken, Transfer, follower, request_key
 
 _VALID_FOR = timedelta(days=7)
 """How long an authorization stands whose caller does not say."""
@@ -89,22 +89,13 @@ def reversal(request: transfer_service_pb2.ReverseTransferRequest, call: Call, o
 def _follower(call: Call, request_id: str) -> Transfer:
     """A transfer that takes the rest from the one it belongs to."""
     key = request_key(call.who, call.method, request_id)
-    moment = clock.now()
-    return Transfer(
-        id=str(key),
+    return follower(
+        id_=str(key),
         principal=call.who,
         request_key=key,
         request_id=request_id,
         fingerprint=call.fingerprint,
-        debit_account="",
-        credit_account="",
-        currency="",
-        amount=0,
-        creditor_name="",
-        end_to_end_id="",
-        remittance="",
-        create_time=moment,
-        update_time=moment,
+        moment=clock.now(),
         traceparent=call.traceparent,
     )
 

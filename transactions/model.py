@@ -233,6 +233,36 @@ class Transfer:
         return principal.tenant == self.tenant and (principal.is_staff or (principal.customer or "") in self.customers)
 
 
+def follower(
+    *,
+    id_: str,
+    principal: Principal,
+    request_key: uuid.UUID,
+    request_id: str,
+    fingerprint: bytes,
+    moment: datetime,
+    **more: Any,
+) -> Transfer:
+    """A transfer that takes the rest from the one it belongs to; `more` are fields of its own."""
+    return Transfer(
+        id=id_,
+        principal=principal,
+        request_key=request_key,
+        request_id=request_id,
+        fingerprint=fingerprint,
+        debit_account="",
+        credit_account="",
+        currency="",
+        amount=0,
+        creditor_name="",
+        end_to_end_id="",
+        remittance="",
+        create_time=moment,
+        update_time=moment,
+        **more,
+    )
+
+
 def _step_key(tenant: str, transfer: str, step: str) -> str:
     return str(uuid.uuid5(NAMESPACE, f"{tenant}/{transfer}/{step}"))
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from meshkit import audit, clock, iban, idempotency, money, pages
+from meshkit import audit, clock, iban, idempotency, money
 from meshkit.database import Database
-from meshkit.errors import PageTokenInvalid, RecordedRefusal, RequestInvalid, StaffOnly
+from meshkit.errors import RecordedRefusal, RequestInvalid, StaffOnly
 from meshkit.filters import parse
 from meshkit.identity import Call, Principal
-from transactions import errors, exchange, exchange_errors, rail_errors, rail_model, store
+from transactions import errors, exchange, exchange_errors, listing, rail_errors, rail_model, store
 from transactions import filter as filters
 from transactions.authorizations import Authorizations
 from transactions.model import RESTING, State, Transfer
@@ -179,11 +179,8 @@ class Transfers:
         """A page of transfers, the newest first, and the next page's token. Raises FilterInvalid, PageTokenInvalid."""
         conditions = parse(filter_text, filters.TRANSFERS)
         scope = f"{principal.tenant}\0{principal.customer or ''}\0{filter_text}"
-        position = pages.decode("transfers", scope, page_token, shape=(str, str))
-        after = position_of(position) if position else None
-        limit = pages.size(page_size)
 
-        async def read(conn: AsyncConnection) -> list[Transfer]:
+        async def read(conn: AsyncConnection, after: listing.Position | None, limit: int) -> list[Transfer]:
             return await store.list_page(
                 conn,
                 self._db.cipher,
@@ -191,14 +188,18 @@ class Transfers:
                 customer=principal.customer,
                 conditions=conditions,
                 after=after,
-                limit=limit + 1,
+                limit=limit,
             )
 
-        found = await self._db.run(principal.tenant, read, read_only=True)
-        page = found[:limit]
-        more = len(found) > limit
-        token = pages.encode("transfers", scope, [page[-1].create_time.isoformat(), page[-1].id]) if more else ""
-        return page, token
+        return await listing.paged(
+            self._db,
+            principal.tenant,
+            read,
+            kind="transfers",
+            scope=scope,
+            page_size=page_size,
+            page_token=page_token,
+        )
 
 
 def check(transfer: Transfer) -> None:
@@ -209,17 +210,6 @@ def check(transfer: Transfer) -> None:
             raise errors.IdentifierInvalid(name)
     if transfer.debit_account == transfer.credit_account:
         raise errors.AccountsIdentical
-
-
-def position_of(values: Sequence[str | int]) -> tuple[datetime, str]:
-    """Where a page begins. Raises PageTokenInvalid when a made-up token names no time."""
-    try:
-        moment = datetime.fromisoformat(str(values[0]))
-    except ValueError:
-        raise PageTokenInvalid from None
-    if moment.tzinfo is None:
-        raise PageTokenInvalid
-    return moment, str(values[1])
 
 
 def _check_dating(reversal: Transfer) -> None:

@@ -17,7 +17,7 @@ from meshkit import clock, idempotency
 from meshkit.cipher import Cipher
 from meshkit.database import ALL_TENANTS, Database
 from transactions import deposit_store, operations, rail_model, rail_store, withdrawal_store
-from transactions.model import State, Transfer
+from transactions.model import State, Transfer, follower
 from transactions.orders import Order, Orders
 from transactions.rail_model import (
     Deposit,
@@ -245,23 +245,14 @@ async def _answered(
 async def _give_back(conn: AsyncConnection, orders: Orders, withdrawal: Withdrawal) -> Transfer:
     """Records the transfer that moves everything back, once: its request is the withdrawal's."""
     key = rail_model.bank_key(withdrawal.tenant, f"{withdrawal.name}/return")
-    moment = clock.now()
-    reversal = Transfer(
+    reversal = follower(
         # Nothing that follows from the withdrawal: its payer knows that, and may choose the ids of transfers.
-        id=str(idempotency.uuid7()),
+        id_=str(idempotency.uuid7()),
         principal=rail_model.bank(withdrawal.tenant),
         request_key=key,
         request_id=f"{withdrawal.name}/return",
         fingerprint=hashlib.sha256(withdrawal.name.encode()).digest(),
-        debit_account="",
-        credit_account="",
-        currency="",
-        amount=0,
-        creditor_name="",
-        end_to_end_id="",
-        remittance="",
-        create_time=moment,
-        update_time=moment,
+        moment=clock.now(),
         reversal_of=withdrawal.id,
     )
 

@@ -101,16 +101,6 @@ class RailResolutionWrong(DomainError):
         super().__init__(f"A resolution of {name} {what}.", metadata={"name": name, "field": "account"})
 
 
-class FourEyes(DomainError):
-    """Who proposed a resolution does not approve it."""
-
-    code = grpc.StatusCode.PERMISSION_DENIED
-    reason = errors_pb2.REASON_FOUR_EYES
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"Another person has to approve {name}.", metadata={"name": name})
-
-
 class TransferOfARail(DomainError):
     """A withdrawal's transfer, or one that the bank made for what the rail said."""
 

@@ -9,13 +9,12 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from meshkit import audit, iban, money, pages
+from meshkit import audit, iban, money
 from meshkit.database import Database
 from meshkit.errors import RecordedRefusal, RequestIdReused
 from meshkit.identity import Call, Principal
-from transactions import deposit_store, errors, rail_answers, store, withdrawal_store
+from transactions import deposit_store, errors, listing, rail_answers, store, withdrawal_store
 from transactions.model import State, Transfer
-from transactions.operations import position_of
 from transactions.orders import Order, Orders
 from transactions.ports import Ledger
 from transactions.rail_accounts import RailAccounts
@@ -177,10 +176,8 @@ class Rails:
     ) -> tuple[list[Withdrawal], str]:
         """A page of withdrawals, the newest first, and the next page's token. Raises PageTokenInvalid."""
         scope = f"{principal.tenant}\0{principal.customer or ''}\0{state or ''}\0{sent_before or ''}"
-        position = pages.decode("withdrawals", scope, page_token, shape=(str, str))
-        after, limit = position_of(position) if position else None, pages.size(page_size)
 
-        async def read(conn: AsyncConnection) -> list[Withdrawal]:
+        async def read(conn: AsyncConnection, after: listing.Position | None, limit: int) -> list[Withdrawal]:
             return await withdrawal_store.list_page(
                 conn,
                 self._db.cipher,
@@ -189,14 +186,18 @@ class Rails:
                 state=state,
                 sent_before=sent_before,
                 after=after,
-                limit=limit + 1,
+                limit=limit,
             )
 
-        found = await self._db.run(principal.tenant, read, read_only=True)
-        page = found[:limit]
-        if len(found) <= limit:
-            return page, ""
-        return page, pages.encode("withdrawals", scope, [page[-1].create_time.isoformat(), page[-1].id])
+        return await listing.paged(
+            self._db,
+            principal.tenant,
+            read,
+            kind="withdrawals",
+            scope=scope,
+            page_size=page_size,
+            page_token=page_token,
+        )
 
     async def get_deposit(self, principal: Principal, id_: str) -> Deposit:
         """A deposit that the caller may see. Raises DepositNotFound."""
@@ -214,10 +215,8 @@ class Rails:
     ) -> tuple[list[Deposit], str]:
         """A page of deposits, the newest first, and the next page's token. Raises PageTokenInvalid."""
         scope = f"{principal.tenant}\0{principal.customer or ''}\0{state or ''}"
-        position = pages.decode("deposits", scope, page_token, shape=(str, str))
-        after, limit = position_of(position) if position else None, pages.size(page_size)
 
-        async def read(conn: AsyncConnection) -> list[Deposit]:
+        async def read(conn: AsyncConnection, after: listing.Position | None, limit: int) -> list[Deposit]:
             return await deposit_store.list_page(
                 conn,
                 self._db.cipher,
@@ -225,11 +224,15 @@ class Rails:
                 customer=principal.customer,
                 state=state,
                 after=after,
-                limit=limit + 1,
+                limit=limit,
             )
 
-        found = await self._db.run(principal.tenant, read, read_only=True)
-        page = found[:limit]
-        if len(found) <= limit:
-            return page, ""
-        return page, pages.encode("deposits", scope, [page[-1].create_time.isoformat(), page[-1].id])
+        return await listing.paged(
+            self._db,
+            principal.tenant,
+            read,
+            kind="deposits",
+            scope=scope,
+            page_size=page_size,
+            page_token=page_token,
+        )

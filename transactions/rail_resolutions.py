@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import audit, clock
 from meshkit.cipher import Cipher
-from meshkit.errors import EtagMismatch
+from meshkit.errors import EtagMismatch, FourEyes
 from meshkit.identity import Call
 from transactions import deposit_store, errors, rail_errors, rail_store
 from transactions.model import AccountType
@@ -59,7 +59,7 @@ async def approve(conn: AsyncConnection, cipher: Cipher, call: Call, *, name: st
     """Carries out what was proposed. Raises RailExceptionNotFound, RailExceptionStateWrong, EtagMismatch, FourEyes."""
     found = await _locked(conn, call, name, etag, ExceptionState.PROPOSED)
     if found.proposed_by == call.who.subject:
-        raise rail_errors.FourEyes(name)
+        raise FourEyes(name)
     moment, state = clock.now(), ExceptionState.RESOLVED
     if found.kind is ExceptionKind.DEPOSIT_SUSPENDED:
         state = ExceptionState.RESOLVING

@@ -11,10 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from florin.transactions.v1 import rail_service_pb2 as pb
 from florin.transactions.v1 import rail_service_pb2_grpc as pb_grpc
-from meshkit import idempotency, identity, pages
+from meshkit import idempotency, identity
 from meshkit.database import Database
-from transactions import rail_messages, rail_resolutions, rail_store
-from transactions.operations import position_of
+from transactions import listing, rail_messages, rail_resolutions, rail_store
 from transactions.ports import Account, Ledger
 from transactions.rail_model import RailException
 from transactions.rail_operations import Rails
@@ -88,19 +87,20 @@ class RailServicer(pb_grpc.RailServiceServicer):
         self, request: pb.ListRailExceptionsRequest, context: Any
     ) -> pb.ListRailExceptionsResponse:
         """See the contract."""
-        call, limit = identity.current(), pages.size(request.page_size)
-        state = rail_messages.EXCEPTIONS_IN.get(request.state)
-        scope = f"{call.tenant}\0{state or ''}"
-        position = pages.decode("rail_exceptions", scope, request.page_token, shape=(str, str))
-        after = position_of(position) if position else None
+        tenant, state = identity.current().tenant, rail_messages.EXCEPTIONS_IN.get(request.state)
 
-        async def work(conn: AsyncConnection) -> list[RailException]:
-            return await rail_store.list_exceptions(conn, tenant=call.tenant, state=state, after=after, limit=limit + 1)
+        async def read(conn: AsyncConnection, after: listing.Position | None, limit: int) -> list[RailException]:
+            return await rail_store.list_exceptions(conn, tenant=tenant, state=state, after=after, limit=limit)
 
-        found = await self._db.run(call.tenant, work, read_only=True)
-        page, token = found[:limit], ""
-        if len(found) > limit:
-            token = pages.encode("rail_exceptions", scope, [page[-1].create_time.isoformat(), page[-1].id])
+        page, token = await listing.paged(
+            self._db,
+            tenant,
+            read,
+            kind="rail_exceptions",
+            scope=f"{tenant}\0{state or ''}",
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
         return pb.ListRailExceptionsResponse(
             rail_exceptions=map(rail_messages.rail_exception, page), next_page_token=token
         )

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import outbox
 from meshkit.database import execute, fetch
-from transactions import rail_events
+from meshkit.filters import Condition
+from transactions import listing, rail_events
 from transactions.rail_model import ExceptionKind, ExceptionState, RailException
 
 _COLUMNS = (
@@ -76,18 +76,19 @@ async def list_exceptions(
     limit: int,
 ) -> list[RailException]:
     """A page of exceptions, the newest first."""
-    where, values = ["tenant = :tenant"], {"tenant": tenant, "limit": limit}
-    if state is not None:
-        where.append("state = :state")
-        values["state"] = state.value
-    if after is not None:
-        where.append("(create_time, id) < (:after_time, :after_id)")
-        values |= {"after_time": after[0], "after_id": after[1]}
-    statement = (
-        f"SELECT {_COLUMNS} FROM rail_exceptions WHERE {' AND '.join(where)}"  # noqa: S608
-        " ORDER BY create_time DESC, id DESC LIMIT :limit"
+    conditions = [Condition("state", "=", state.value)] if state is not None else []
+    rows = await listing.page(
+        conn,
+        table="rail_exceptions",
+        columns=_COLUMNS,
+        fields={"state": "state"},
+        tenant=tenant,
+        customer=None,
+        conditions=conditions,
+        after=after,
+        limit=limit,
     )
-    return [_exception(row) for row in await conn.execute(text(statement), values)]
+    return [_exception(row) for row in rows]
 
 
 async def claim_file(conn: AsyncConnection, tenant: str, digest: str, name: str, lease_seconds: float) -> bool | None:

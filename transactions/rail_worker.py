@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from meshkit import clock, idempotency, logs
 from meshkit.database import ALL_TENANTS, Database
 from meshkit.errors import DomainError
-from meshkit.waiting import wait_at_most
+from meshkit.waiting import finished, wait_at_most
 from transactions import rail_answers, rail_deposits, rail_model, rail_store, withdrawal_store
 from transactions.orders import Orders
 from transactions.rail_deposits import Deposits
@@ -69,12 +69,7 @@ class RailWorker:
         poll_seconds = self._settings.rail_poll_ms / 1000 if self._rail is not None else _IDLE_SECONDS
         while True:
             self._due.clear()
-            turn = asyncio.create_task(self.work_once())
-            try:
-                busy = await asyncio.shield(turn)
-            except asyncio.CancelledError:
-                await asyncio.wait({turn})
-                raise
+            busy = await finished(self.work_once())
             if time.monotonic() >= observe_again:
                 await self._step("observe", self._observe)
                 observe_again = time.monotonic() + _OBSERVE_SECONDS

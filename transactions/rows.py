@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from google.rpc import status_pb2
-
 from meshkit.cipher import Cipher
 from meshkit.identity import Principal
+from transactions import columns
 from transactions.exchange import RATE_PLACES, rate_text
 from transactions.model import Exchange, Expected, Fee, State, Transfer, Verdict
 
@@ -52,7 +51,7 @@ def transfer_from(row: Sequence[Any], cipher: Cipher) -> Transfer:
         state=State(state),
         version=version,
         verdict=Verdict(verdict) if verdict else None,
-        refusal=status_pb2.Status.FromString(bytes(refusal)) if refusal is not None else None,
+        refusal=columns.status_from(refusal),
         journal=journal,
         decision=decision,
         case=case_name,
@@ -141,7 +140,7 @@ def outcome_columns(transfers: Sequence[Transfer]) -> tuple[list[Any], ...]:
         [t.state.value for t in transfers],
         [t.debit_account for t in transfers],
         [t.credit_account for t in transfers],
-        [t.refusal.SerializeToString() if t.refusal is not None else None for t in transfers],
+        [columns.status_bytes(t.refusal) for t in transfers],
         [t.journal for t in transfers],
         [t.decision for t in transfers],
         [t.case for t in transfers],

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from google.rpc import status_pb2
-
 from meshkit.cipher import Cipher
 from meshkit.identity import Principal
+from transactions import columns
 from transactions.recurrence import Adjustment, Position, Recurrence, Skip, Timing, Unit
 from transactions.schedule import HolidayCalendar, Payment, Retry, Run, RunState, Schedule, ScheduleState
 
@@ -63,7 +62,7 @@ def schedule_from(row: Sequence[Any], cipher: Cipher) -> Schedule:
         customers=tuple(customers),
         state=ScheduleState(state),
         version=version,
-        refusal=_status(refusal),
+        refusal=columns.status_from(refusal),
         position=Position(runs_begun, last_nominal_date, last_run_date),
         skip_before=skip_before,
         next_run_time=next_run_time,
@@ -102,7 +101,7 @@ def values_of(schedule: Schedule, cipher: Cipher) -> tuple[Any, ...]:
         timing.run_count,
         schedule.retry.retries,
         schedule.retry.pause,
-        refusal_bytes(schedule.refusal),
+        columns.status_bytes(schedule.refusal),
         position.number,
         position.nominal_date,
         position.run_date,
@@ -132,7 +131,7 @@ def run_from(row: Sequence[Any], cipher: Cipher) -> Run:
         state=RunState(state),
         attempts=attempts,
         skip=Skip(skip) if skip is not None else None,
-        refusal=_status(refusal),
+        refusal=columns.status_from(refusal),
         due_time=due_time,
         takings=takings,
     )
@@ -182,15 +181,6 @@ def calendar_from(row: Sequence[Any]) -> HolidayCalendar:
         create_time=create_time,
         update_time=update_time,
     )
-
-
-def refusal_bytes(refusal: status_pb2.Status | None) -> bytes | None:
-    """A refusal as it is kept."""
-    return refusal.SerializeToString() if refusal is not None else None
-
-
-def _status(stored: Any) -> status_pb2.Status | None:
-    return status_pb2.Status.FromString(bytes(stored)) if stored is not None else None
 
 
 def _payment(cipher: Cipher, amount: int, creditor_name: bytes, end_to_end_id: str, remittance: bytes) -> Payment:

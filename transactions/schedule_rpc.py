@@ -19,9 +19,9 @@ from meshkit.database import Database, until_not_raced
 from meshkit.errors import UpdateMaskInvalid
 from meshkit.filters import parse
 from meshkit.identity import Call
-from transactions import calendar_store, schedule_messages, schedule_operations, schedule_store
+from transactions import calendar_store, listing, schedule_messages, schedule_operations, schedule_store
 from transactions import filter as filters
-from transactions.operations import check, position_of
+from transactions.operations import check
 from transactions.ports import Ledger
 from transactions.schedule import Schedule, first_transfer, upcoming
 from transactions.schedule_operations import Admission, NotAdmitted
@@ -75,11 +75,8 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
         who = identity.current().who
         conditions = parse(request.filter, filters.SCHEDULES)
         scope = f"{who.tenant}\0{who.customer or ''}\0{request.filter}"
-        position = pages.decode("schedules", scope, request.page_token, shape=(str, str))
-        after = position_of(position) if position else None
-        size = pages.size(request.page_size)
 
-        async def work(conn: AsyncConnection) -> list[Schedule]:
+        async def read(conn: AsyncConnection, after: listing.Position | None, limit: int) -> list[Schedule]:
             return await schedule_store.list_page(
                 conn,
                 self._db.cipher,
@@ -87,17 +84,20 @@ class ScheduleServicer(schedule_service_pb2_grpc.ScheduleServiceServicer):
                 customer=who.customer,
                 conditions=conditions,
                 after=after,
-                limit=size + 1,
+                limit=limit,
             )
 
-        found = await self._db.run(who.tenant, work, read_only=True)
-        last = found[size - 1] if len(found) > size else None
-        return pb.ListSchedulesResponse(
-            schedules=[schedule_messages.schedule(one) for one in found[:size]],
-            next_page_token=(
-                pages.encode("schedules", scope, [last.create_time.isoformat(), last.id]) if last is not None else ""
-            ),
+        page, token = await listing.paged(
+            self._db,
+            who.tenant,
+            read,
+            kind="schedules",
+            scope=scope,
+            page_size=request.page_size,
+            page_token=request.page_token,
         )
+        schedules = [schedule_messages.schedule(one) for one in page]
+        return pb.ListSchedulesResponse(schedules=schedules, next_page_token=token)
 
     async def UpdateSchedule(self, request: pb.UpdateScheduleRequest, context: Any) -> pb.UpdateScheduleResponse:
         """See the contract."""

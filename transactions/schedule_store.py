@@ -12,13 +12,12 @@ from meshkit import clock
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
 from meshkit.filters import Condition
-from transactions import listing
+from transactions import columns, listing
 from transactions.schedule import HolidayCalendar, Run, Schedule
 from transactions.schedule_rows import (
     COLUMNS,
     RUN_COLUMNS,
     payment_values,
-    refusal_bytes,
     run_columns,
     run_from,
     schedule_from,
@@ -136,7 +135,7 @@ async def go_on(conn: AsyncConnection, schedules: Sequence[Schedule]) -> None:
             [s.id for s in schedules],
             [s.version for s in schedules],
             [s.state.value for s in schedules],
-            [refusal_bytes(s.refusal) for s in schedules],
+            [columns.status_bytes(s.refusal) for s in schedules],
             [s.position.number for s in schedules],
             [s.position.nominal_date for s in schedules],
             [s.position.run_date for s in schedules],
@@ -222,7 +221,7 @@ async def write_runs(conn: AsyncConnection, runs: Sequence[Run]) -> None:
         (
             *_attempts(runs),
             [r.state.value for r in runs],
-            [refusal_bytes(r.refusal) for r in runs],
+            [columns.status_bytes(r.refusal) for r in runs],
             [r.due_time for r in runs],
             [r.takings for r in runs],
             [r.update_time for r in runs],
@@ -243,7 +242,7 @@ async def decline_waiting(
         "UPDATE schedule_runs AS r SET state = 'DECLINED', due_time = NULL, update_time = %s"  # noqa: S608
         " FROM unnest(%s::text[], %s::text[]) AS k(tenant, schedule)"
         " WHERE r.tenant = k.tenant AND r.schedule = k.schedule AND r.state = 'WAITING' RETURNING "
-        + ", ".join(f"r.{column.strip()}" for column in RUN_COLUMNS.split(",")),
+        + columns.of("r", RUN_COLUMNS),
         (now, [place[0] for place in places], [place[1] for place in places]),
     )
     return [run_from(row, cipher) for row in rows]

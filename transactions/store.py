@@ -14,7 +14,7 @@ from meshkit import clock, outbox
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
 from meshkit.filters import Condition
-from transactions import events, listing
+from transactions import columns, events, listing
 from transactions.model import Transfer, Verdict
 from transactions.rows import (
     COLUMNS,
@@ -162,8 +162,7 @@ async def take_due(
         " ORDER BY due_time LIMIT %s FOR UPDATE SKIP LOCKED)"
         " UPDATE transfers AS t SET attempts = attempts + 1,"
         " due_time = now() + make_interval(secs => %s * least(1 + attempts * 0.25, 4))"
-        " FROM due WHERE t.tenant = due.tenant AND t.id = due.id RETURNING "
-        + ", ".join(f"t.{column.strip()}" for column in COLUMNS.split(",")),
+        " FROM due WHERE t.tenant = due.tenant AND t.id = due.id RETURNING " + columns.of("t", COLUMNS),
         (max(ahead, clock.ahead()), ahead, limit, lease_seconds),
     )
     return [transfer_from(row, cipher) for row in rows]

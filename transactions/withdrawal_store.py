@@ -9,14 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from google.rpc import status_pb2
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meshkit import clock, outbox
 from meshkit.cipher import Cipher
 from meshkit.database import execute, fetch
+from meshkit.filters import Condition
 from meshkit.identity import Principal
-from transactions import rail_events
+from transactions import columns, listing, rail_events
 from transactions.model import State
 from transactions.rail_model import Message, Parties, Withdrawal, WithdrawalState
 
@@ -26,7 +26,7 @@ _COLUMNS = (
     " parties, end_to_end_id, message, rail_status, rail_reason, reversal, deposit, refusal, customers, create_time,"
     " update_time, send_time"
 )
-_OF_W = ", ".join(f"w.{column.strip()}" for column in _COLUMNS.split(","))
+_OF_W = columns.of("w", _COLUMNS)
 _MESSAGE_COLUMNS = "tenant, id, currency, payments, data, create_time, attempts"
 
 
@@ -117,7 +117,10 @@ async def followable(
         " ORDER BY w.tenant, w.id LIMIT %s FOR UPDATE OF w SKIP LOCKED",
         (*((id_,) if id_ is not None else ()), limit),
     )
-    return [(_withdrawal(row[:-4], cipher), State(row[-4]), _status(row[-3]), tuple(row[-2]), row[-1]) for row in rows]
+    return [
+        (_withdrawal(row[:-4], cipher), State(row[-4]), columns.status_from(row[-3]), tuple(row[-2]), row[-1])
+        for row in rows
+    ]
 
 
 async def save(conn: AsyncConnection, changed: Sequence[Withdrawal]) -> None:
@@ -149,7 +152,7 @@ async def note(conn: AsyncConnection, changed: Sequence[Withdrawal]) -> None:
             [w.rail_reason for w in changed],
             [w.reversal for w in changed],
             [w.deposit for w in changed],
-            [w.refusal.SerializeToString() if w.refusal is not None else None for w in changed],
+            [columns.status_bytes(w.refusal) for w in changed],
             [",".join(w.customers) for w in changed],
             [w.update_time for w in changed],
             [w.send_time for w in changed],
@@ -169,24 +172,21 @@ async def list_page(
     limit: int,
 ) -> list[Withdrawal]:
     """A page of withdrawals, the newest first."""
-    where, values = ["tenant = :tenant"], {"tenant": tenant, "limit": limit}
-    if customer is not None:
-        where.append("customers @> ARRAY[:customer]")
-        values["customer"] = customer
-    if state is not None:
-        where.append("state = :state")
-        values["state"] = state.value
+    conditions = [Condition("state", "=", state.value)] if state is not None else []
     if sent_before is not None:
-        where.append("send_time < :sent_before")
-        values["sent_before"] = sent_before
-    if after is not None:
-        where.append("(create_time, id) < (:after_time, :after_id)")
-        values |= {"after_time": after[0], "after_id": after[1]}
-    statement = (
-        f"SELECT {_COLUMNS} FROM withdrawals WHERE {' AND '.join(where)}"  # noqa: S608
-        " ORDER BY create_time DESC, id DESC LIMIT :limit"
+        conditions.append(Condition("send_time", "<", sent_before))
+    rows = await listing.page(
+        conn,
+        table="withdrawals",
+        columns=_COLUMNS,
+        fields={"state": "state", "send_time": "send_time"},
+        tenant=tenant,
+        customer=customer,
+        conditions=conditions,
+        after=after,
+        limit=limit,
     )
-    return [_withdrawal(row, cipher) for row in await conn.execute(text(statement), values)]
+    return [_withdrawal(row, cipher) for row in rows]
 
 
 async def waiting_currencies(conn: AsyncConnection) -> list[tuple[str, str]]:
@@ -240,8 +240,7 @@ async def take_message(conn: AsyncConnection, cipher: Cipher, *, lease_seconds: 
         "WITH due AS (SELECT tenant, id FROM rail_messages WHERE due_time <= now() ORDER BY due_time LIMIT 1"  # noqa: S608
         " FOR UPDATE SKIP LOCKED) UPDATE rail_messages AS m SET attempts = least(attempts + 1, 10),"
         " due_time = now() + make_interval(secs => %s * (1 + least(attempts, 10))) FROM due"
-        " WHERE m.tenant = due.tenant AND m.id = due.id RETURNING "
-        + ", ".join(f"m.{column.strip()}" for column in _MESSAGE_COLUMNS.split(",")),
+        " WHERE m.tenant = due.tenant AND m.id = due.id RETURNING " + columns.of("m", _MESSAGE_COLUMNS),
         (lease_seconds,),
     )
     if not rows:
@@ -283,10 +282,6 @@ def unsealed(cipher: Cipher, data: bytes, purpose: str) -> Parties:
     return Parties(**json.loads(cipher.decrypt(data, purpose)))
 
 
-def _status(data: bytes | None) -> status_pb2.Status | None:
-    return status_pb2.Status.FromString(bytes(data)) if data is not None else None
-
-
 def _withdrawal(row: Sequence[Any], cipher: Cipher) -> Withdrawal:
     (
         tenant, id_, version, state, subject, customer, scopes, request_key, fingerprint, debit_account, currency,
@@ -313,6 +308,6 @@ def _withdrawal(row: Sequence[Any], cipher: Cipher) -> Withdrawal:
         rail_reason=rail_reason,
         reversal=reversal,
         deposit=deposit,
-        refusal=_status(refusal),
+        refusal=columns.status_from(refusal),
         send_time=send_time,
     )

@@ -14,7 +14,7 @@ from typing import IO, Any
 from lxml import etree
 
 from meshkit import safe_xml
-from meshkit.safe_xml import FileForbidden, SchemaBroken
+from meshkit.safe_xml import SchemaBroken
 from transactions.payments.errors import ControlSumWrong, MessageIdMissing, SchemaWrong
 
 VERSION = "pain.001.001.09"
@@ -178,19 +178,9 @@ def stream(
     except SchemaBroken as error:
         raise SchemaBroken(_told(error.reason), line=error.line) from None
     reading = _Reading()
-    parser = safe_xml.reading([_N + name for name in _DEPTHS])
-    between = 0
-    for chunk in safe_xml.chunks(file):
-        parser.feed(chunk)
-        between += len(chunk)
-        events: Any = parser.read_events()  # the stubs do not say that an end has an element
-        for _, element in events:
-            if _is_in_place(element):
-                between = 0
-                yield from reading.take(element)
-        if between > _BYTES_BETWEEN_MAX:
-            raise FileForbidden(f"a payment, or what stands between two, has more than {_BYTES_BETWEEN_MAX:,} bytes")
-        pause()
+    tags, limit = [_N + name for name in _DEPTHS], _BYTES_BETWEEN_MAX
+    for element in safe_xml.elements(file, tags, _is_in_place, each="a payment", bytes_between_max=limit, pause=pause):
+        yield from reading.take(element)
 
 
 def _is_in_place(element: etree._Element) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from florin.common.v1 import money_pb2
 from florin.transactions.v1 import rail_service_pb2 as pb
@@ -161,3 +163,14 @@ def prepared(replica: Replica, root: Path) -> RailOf:
     replica.ledger.open("rail-suspense-eur", type_=AccountType.SUSPENSE)
     replica.ledger.open("eva", customers=("customers/eva",), iban=INSIDE)
     return RailOf(replica, root)
+
+
+@contextmanager
+def nothing_is_let_go() -> Iterator[None]:
+    """A process that is killed releases nothing: its claim has to be over first."""
+
+    async def nothing(*_: Any) -> None:
+        return None
+
+    with mock.patch.object(rail_store, "release_file", nothing):
+        yield

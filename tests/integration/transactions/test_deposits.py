@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +11,17 @@ from unittest import mock
 
 import pytest
 
-from meshkit.errors import EtagMismatch
+from meshkit.errors import EtagMismatch, FourEyes
 from meshkit.identity import Call, Principal
 from tests.integration.transactions.conftest import Replica, call_of
 from tests.integration.transactions.deaths import Killed, dying
-from tests.integration.transactions.railing import OUTSIDE, RailOf, prepared
+from tests.integration.transactions.railing import OUTSIDE, RailOf, nothing_is_let_go, prepared
 from tests.unit.transactions.making import TELLER
 from transactions import rail_deposits, rail_resolutions, rail_worker
 from transactions.errors import AccountNotFound, AccountTypeWrong, CurrencyMismatch
 from transactions.model import AccountType, State, Verdict
 from transactions.rail_errors import (
     DepositNotFound,
-    FourEyes,
     RailExceptionNotFound,
     RailExceptionStateWrong,
     RailResolutionWrong,
@@ -224,7 +221,7 @@ async def test_a_crash_on_the_way_in_credits_once(rail: RailOf, point: str) -> N
     rail.credit("R-good")
     rail.credit("R-unknown", iban=OUTSIDE)
     owner, name, after = POINTS[point]
-    with dying(owner, name, point, after=after) as hit, _nothing_is_let_go(), pytest.raises(Killed):
+    with dying(owner, name, point, after=after) as hit, nothing_is_let_go(), pytest.raises(Killed):
         await rail.turn()
     assert hit == [point]
     after_it = rail.restarted()
@@ -385,17 +382,6 @@ async def test_an_entry_of_several_credits_is_taken_whole(rail: RailOf) -> None:
     rail.put("N-R-1.xml", twice.encode())
     await came_to(rail, DepositState.CREDITED, DepositState.CREDITED)
     assert rail.balance("eva") == 2500
-
-
-@contextmanager
-def _nothing_is_let_go() -> Iterator[None]:
-    """A process that is killed releases nothing: its claim has to be over first."""
-
-    async def nothing(*_: Any) -> None:
-        return None
-
-    with mock.patch.object(rail_worker.rail_store, "release_file", nothing):
-        yield
 
 
 def test_a_deposits_transfer_follows_from_its_step(rail: RailOf) -> None:

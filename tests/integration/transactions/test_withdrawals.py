@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from meshkit.errors import RecordedRefusal, RequestIdReused
 from meshkit.identity import Call
 from tests.integration.transactions.conftest import Replica, call_of
 from tests.integration.transactions.deaths import Killed, dying
-from tests.integration.transactions.railing import INSIDE, RailOf, prepared
+from tests.integration.transactions.railing import INSIDE, RailOf, nothing_is_let_go, prepared
 from tests.unit.transactions.making import ANNA, NOW, TELLER, transfer
 from transactions import fee_store, messages, rail_answers, rail_messages, rail_model, rail_worker
 from transactions.errors import IdentifierInvalid
@@ -425,7 +423,7 @@ async def test_a_crash_while_an_answer_is_read_gives_back_once(rail: RailOf, poi
     rail.answered()
     owner, name, after = REJECTING[point]
     by_hand = mock.patch.object(rail.replica.transfers.orders, "hand_on")
-    with by_hand, dying(owner, name, point, after=after) as hit, _nothing_is_let_go(), pytest.raises(Killed):
+    with by_hand, dying(owner, name, point, after=after) as hit, nothing_is_let_go(), pytest.raises(Killed):
         await rail.turn()
     assert hit == [point]
     after_it = rail.restarted()
@@ -452,17 +450,6 @@ async def test_two_workers_at_once_send_each_payment_in_one_message(rail: RailOf
     await asyncio.gather(rail.turn(), other.turn(), rail.turn(), other.turn())
     text = "".join((rail.folder / "out" / name).read_text() for name in rail.names("out"))
     assert [text.count(f"<TxId>{payment_id(one.id)}</TxId>") for one in made] == [1] * 10
-
-
-@contextmanager
-def _nothing_is_let_go() -> Iterator[None]:
-    """A process that is killed releases nothing: its claim has to be over first."""
-
-    async def nothing(*_: Any) -> None:
-        return None
-
-    with mock.patch.object(rail_worker.rail_store, "release_file", nothing):
-        yield
 
 
 async def _leases_end(rail: RailOf) -> None:
