@@ -77,6 +77,8 @@ def running() -> Iterator[Parts]:
         with psycopg.connect(postgres.admin_dsn("postgres"), autocommit=True) as admin:
             # Its workers would look at a hundred databases that live for seconds, and hold up the horizon of tests.
             admin.execute("ALTER SYSTEM SET autovacuum = off")
+            # A password that is slow to guess costs each of thousands of connections milliseconds; these are long.
+            admin.execute("ALTER SYSTEM SET scram_iterations = 1")
             admin.execute("SELECT pg_reload_conf()")
         yield Parts(state, postgres, port, broker, started)
     finally:
