@@ -7,12 +7,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from accounts import ledger_rpc, posting
 from accounts.book import Expire
+from accounts.model import AccountType
 from accounts.posting import Item
 from compliance import consumers as compliance_consumers
 from compliance import operations as compliance_operations
@@ -29,12 +31,13 @@ from tests.simulation import ledger_tables
 from tests.simulation.comparison import Comparison
 from tests.simulation.ledger_tables import Ledger
 from tests.simulation.loop import at_once
-from tests.simulation.oracle import FEES, Oracle, Price, Wrong
+from tests.simulation.oracle import FEES, POSITIONS, Offer, Oracle, Price, Wrong
 from tests.simulation.screening_tables import Compliance
 from tests.simulation.transfer_tables import Tables
 from tests.simulation.world import Fate, Process, World
-from transactions import consumers, fees
+from transactions import consumers, exchange, fees
 from transactions.clients import LedgerClient, ScreeningClient
+from transactions.exchange import Quote
 from transactions.fees import FeeSchedule, Kind, Rounding
 from transactions.model import Transfer
 from transactions.operations import Transfers
@@ -43,9 +46,11 @@ from transactions.recovery import Recovery
 from transactions.settings import Settings
 from transactions.waiters import Waiters
 
-OWNERS = {"a": "anna", "b": "anna", "c": "carl"}
+OWNERS = {"a": "anna", "b": "anna", "c": "carl", "d": "dora"}
 FUNDS = {"a": 1000, "b": 300, "c": 0}
 OVERDRAFTS = {"a": 0, "b": 0, "c": 100}
+ABROAD = "d"
+"""An account in US dollars, with nothing on it; the others are in euros."""
 REVIEW_ABOVE = 400
 STAND_IN_MAXIMUM = 200
 LEASE_SECONDS = 5.0
@@ -176,16 +181,20 @@ class Bank:
             recovery_lease_ms=int(LEASE_SECONDS * 1000),
         )
         self.oracle = Oracle(
-            {**{f"accounts/{name}": posted for name, posted in FUNDS.items()}, FEES: 0},
+            {f"accounts/{name}": FUNDS.get(name, 0) for name in OWNERS} | dict.fromkeys([FEES, *POSITIONS.values()], 0),
             {f"accounts/{name}": customer for name, customer in OWNERS.items()},
-            {**{f"accounts/{name}": limit for name, limit in OVERDRAFTS.items()}, FEES: 0},
+            Counter({f"accounts/{name}": limit for name, limit in OVERDRAFTS.items()}),
             REVIEW_ABOVE,
             waits_for_compliance=posture == "closed",
         )
         for name, customer in OWNERS.items():
-            self.ledger.add(name, customer, posted=FUNDS[name], overdraft_limit=OVERDRAFTS[name])
+            posted, limit = FUNDS.get(name, 0), OVERDRAFTS.get(name, 0)
+            currency = "USD" if name == ABROAD else "EUR"
+            self.ledger.add(name, customer, currency=currency, posted=posted, overdraft_limit=limit)
             self.compliance.verify(customer, self.world.now())
-        self.ledger.add("fees")
+        self.ledger.add("fees", type_=AccountType.FEE)
+        for currency, name in POSITIONS.items():
+            self.ledger.add(name.removeprefix("accounts/"), type_=AccountType.INTERNAL, currency=currency)
         expression = f"payment.amount_minor_units > {REVIEW_ABOVE}"
         now = self.world.now()
         self.compliance.rules.append(Rule("demo", "large", 1, expression, Outcome.REVIEW, True, "", now, "operator"))
@@ -196,6 +205,7 @@ class Bank:
         self._screening_service.batcher = screens
         self._compliance_db = screens
         self.compliance_away = False
+        self.offers: list[Offer] = []
         self.stream: list[Event] = []
         """What transactions published and compliance did not finish; and the other way below."""
         self.cases_stream: list[Event] = []
@@ -313,6 +323,29 @@ class Bank:
         name, there = f"accounts/{account}", self.ledger.accounts["demo", account]
         if not OVERDRAFTS[account] and there.posted - there.held >= minimum:
             there.minimum_balance = self.oracle.minimums[name] = minimum
+
+    def offer(self, amount: int, got: int, valid_for: float) -> None:
+        """As CreateQuote does for staff; valid for so many seconds."""
+        now = self.world.now()
+        offer = Offer(f"quote-{len(self.offers)}", amount, got, now + timedelta(seconds=valid_for))
+        self.offers.append(offer)
+        self.tables.quotes["demo", offer.quote] = Quote(
+            tenant="demo",
+            id=offer.quote,
+            customer="",
+            debit_currency="EUR",
+            debit_amount=amount,
+            credit_currency="USD",
+            credit_amount=got,
+            rate=exchange.rate_from("1.1"),
+            rate_name="exchangeRates/eur-usd",
+            rate_version=1,
+            rate_time=now,
+            debit_position=POSITIONS["EUR"],
+            credit_position=POSITIONS["USD"],
+            expire_time=offer.until,
+            create_time=now,
+        )
 
     def set_price(self, kind: Kind, fixed: int, millionths: int, most: int | None) -> None:
         """As SetFeeSchedule does; it begins a moment later, so that what is made now costs what it did."""

@@ -10,7 +10,7 @@ from typing import Any
 from florin.common.v1 import money_pb2
 from florin.transactions.v1 import transfer_service_pb2 as pb
 from meshkit.errors import DomainError, RecordedRefusal, reason_name, reason_of
-from tests.simulation.bank import TELLER, Bank, Replica, call_of
+from tests.simulation.bank import ABROAD, TELLER, Bank, Replica, call_of
 from tests.simulation.oracle import Wrong
 from transactions import messages
 from transactions.model import FINAL, Expected, State, Transfer
@@ -54,6 +54,15 @@ class Callers:
             there = self.bank.ledger.accounts["demo", debit]
             asked.expected = Expected(there.sequence, there.available)
             self.bank.oracle.promised[asked.name] = self.bank.oracle.seen(f"accounts/{debit}")
+        self._send(replica, asked)
+
+    def exchange(self, replica: Replica, debit: str, pick: int) -> None:
+        """CreateTransfer by one of the quotes that there are, whether it was used or is over or not."""
+        if not self.bank.offers:
+            return
+        offer = self.bank.offers[-1 - pick % len(self.bank.offers)]
+        asked = self._new(debit, ABROAD, offer.amount, 0.0, offer.quote)
+        self.bank.oracle.offers[asked.name] = offer
         self._send(replica, asked)
 
     def pay_many(self, replica: Replica, payments: list[tuple[str, str, int]]) -> None:
@@ -104,13 +113,14 @@ class Callers:
     def _request_id(self) -> str:
         return f"request-{len(self.asked)}-{len(self.made)}"
 
-    def _new(self, debit: str, credit: str, amount: int, valid_for: float) -> Asked:
+    def _new(self, debit: str, credit: str, amount: int, valid_for: float, quote: str = "") -> Asked:
         request = pb.CreateTransferRequest(
             debit_account=f"accounts/{debit}",
             credit_account=f"accounts/{credit}",
             amount=_money(amount),
             request_id=self._request_id(),
             authorize_only=bool(valid_for),
+            quote=f"quotes/{quote}" if quote else "",
         )
         if valid_for:
             request.valid_for.FromTimedelta(timedelta(seconds=valid_for))

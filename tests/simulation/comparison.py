@@ -43,10 +43,10 @@ class Comparison:
     def _PostJournals(self, step: Any) -> str:
         oracle, name, (debit, credit, *_) = self._oracle, step.origin, step.legs
         of = self._name_of(step.hold_key) if step.hold_key else ""
-        amount, is_reversal = credit.amount.minor_units, step.kind == journal_pb2.JOURNAL_KIND_REVERSAL
+        amount, is_reversal = -debit.amount.minor_units, step.kind == journal_pb2.JOURNAL_KIND_REVERSAL
         had_moved = name in oracle.moved
         fee = oracle.paid[name] if had_moved else self._fee(name, amount)
-        move = Move(debit.account, credit.account, amount, fee, of, step.keep_hold, is_reversal)
+        move = Move(debit.account, credit.account, amount, fee, of, step.keep_hold, is_reversal, *self._got(name))
         reason = oracle.post(name, move, self._now)
         legs = [(leg.account, leg.amount.minor_units) for leg in step.legs]
         if legs != move.legs():
@@ -54,6 +54,16 @@ class Comparison:
         if not reason and not had_moved and not is_reversal:
             oracle.allow(of or name)
         return reason
+
+    def _got(self, name: str) -> tuple[int | None, bool]:
+        """What a payee gets in another currency, and whether it comes back: what is undone may be undone too."""
+        is_back = False
+        while original := self._record_of(name).reversal_of:
+            name, is_back = f"transfers/{original}", not is_back
+        offer = self._oracle.offers.get(name)
+        if offer is None:
+            return None, False
+        return (offer.amount if is_back else offer.got), is_back
 
     def _fee(self, name: str, amount: int) -> int:
         """What a transfer costs now, or gives back."""
@@ -63,12 +73,13 @@ class Comparison:
         if record.capture_of:
             of = self._record_of(f"transfers/{record.capture_of}")
             return oracle.fee_of_capture(of.name, of.amount, amount, of.create_time)
-        return oracle.fee("PAYMENT", amount, record.create_time)
+        return oracle.fee("EXCHANGE" if name in oracle.offers else "PAYMENT", amount, record.create_time)
 
     def _PlaceHolds(self, step: Any) -> str:
         until = step.expire_time.ToDatetime(tzinfo=self._now.tzinfo) if step.HasField("expire_time") else None
         record, kept = self._record_of(step.origin), step.amount.minor_units
-        kind = "AUTHORIZATION" if record.is_authorization else "PAYMENT"
+        exchanged = "EXCHANGE" if step.origin in self._oracle.offers else "PAYMENT"
+        kind = "AUTHORIZATION" if record.is_authorization else exchanged
         expected = record.amount + self._oracle.fee(kind, record.amount, record.create_time)
         if kept != expected:
             raise Wrong(f"{step.origin} holds {kept}, it should hold {expected}")

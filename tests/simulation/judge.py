@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from accounts.model import HoldState
 from compliance.model import CaseState, ReservationState
 from meshkit.errors import reason_name, reason_of
-from tests.simulation.bank import CASE_TIME, FUNDS, OVERDRAFTS, Bank
+from tests.simulation.bank import CASE_TIME, FUNDS, OVERDRAFTS, OWNERS, Bank
 from tests.simulation.callers import Callers
 from tests.simulation.oracle import Wrong
 from transactions import events
@@ -31,17 +31,20 @@ def at_any_moment(bank: Bank) -> None:
 
 def _ledger(bank: Bank) -> Iterator[str]:
     oracle, entries = bank.oracle, Counter(FUNDS)
-    for account, amount in bank.ledger.entries:
-        entries[account] += amount
-    if sum(account.posted for account in bank.ledger.accounts.values()) != sum(FUNDS.values()):
-        yield "money was made or lost"
+    for id_, amount in bank.ledger.entries:
+        entries[id_] += amount
+    sums: Counter[str] = Counter()
+    for one in bank.ledger.accounts.values():
+        sums[one.currency] += one.posted
+    if sums != Counter({"EUR": sum(FUNDS.values()), "USD": 0}):
+        yield f"money was made or lost: {sums}"
     for account in bank.ledger.accounts.values():
         name = f"accounts/{account.id}"
         if (account.posted, account.held) != (oracle.balances[name], oracle.held(name)):
             yield f"{account} should have {oracle.balances[name]} and hold {oracle.held(name)}"
         if account.posted != entries[account.id]:
             yield f"the entries of {account} come to {entries[account.id]}"
-        if account.owners and account.posted - account.held + OVERDRAFTS[account.id] < oracle.minimums[name]:
+        if account.owners and account.posted - account.held + OVERDRAFTS.get(account.id, 0) < oracle.minimums[name]:
             yield f"{account} is overdrawn"
     for origin, count in bank.ledger.journals.items():
         if count > 1:
@@ -59,7 +62,7 @@ def _limits(bank: Bank) -> Iterator[str]:
 def settle(bank: Bank) -> None:
     """Nothing goes wrong any more, and time passes until all is final. Raises Wrong when something never is."""
     bank.compliance_away = False
-    for name in FUNDS:
+    for name in OWNERS:
         bank.freeze(name, frozen=False)
         for side in bank.oracle.blocked:
             bank.block(name, side, blocked=False)
@@ -128,6 +131,9 @@ def _transfer(bank: Bank, transfer: Transfer, by_name: dict[str, Transfer]) -> I
     kept = oracle.kept.get(name)
     if kept is not None and kept.state == "ACTIVE":
         yield f"{name} is {transfer.state} and {kept} is still held"
+    offer = oracle.offers.get(name)
+    if offer is not None and transfer.create_time >= offer.until:
+        yield f"{name} is by a quote that was over when it was asked for"
     captures = [t for t in by_name.values() if t.capture_of == transfer.id and t.name in oracle.moved]
     captured = sum(oracle.moved[capture.name] for capture in captures)
     if transfer.captured != captured or (transfer.state is State.CAPTURED) != bool(captured):
@@ -135,7 +141,7 @@ def _transfer(bank: Bank, transfer: Transfer, by_name: dict[str, Transfer]) -> I
     if captured and captured > transfer.amount:
         yield f"{name} is of {transfer.amount}, and its captures moved {captured}"
     reversals = [t for t in by_name.values() if t.reversal_of == transfer.id and t.name in oracle.moved]
-    reversed_ = sum(oracle.moved[reversal.name] for reversal in reversals)
+    reversed_ = sum(oracle.credited[reversal.name] for reversal in reversals)
     if transfer.reversed != reversed_ or (transfer.state is State.REVERSED) != bool(reversals) or len(reversals) > 1:
         yield f"{name} is {transfer.state} with {transfer.reversed} moved back by {[r.name for r in reversals]}"
 

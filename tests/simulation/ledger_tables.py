@@ -30,14 +30,23 @@ class Ledger:
     """How many journals each origin has."""
     outbox: list[Event] = field(default_factory=list)
 
-    def add(self, account: str, customer: str = "", *, posted: int = 0, overdraft_limit: int = 0) -> None:
-        """Opens an account with money in it; without a customer, one for fees."""
+    def add(
+        self,
+        account: str,
+        customer: str = "",
+        *,
+        type_: AccountType = AccountType.CUSTOMER,
+        currency: str = "EUR",
+        posted: int = 0,
+        overdraft_limit: int = 0,
+    ) -> None:
+        """Opens an account with money in it."""
         self.accounts["demo", account] = BookAccount(
             tenant="demo",
             id=account,
-            type=AccountType.CUSTOMER if customer else AccountType.FEE,
+            type=type_,
             state=AccountState.ACTIVE,
-            currency="EUR",
+            currency=currency,
             posted=posted,
             held=0,
             overdraft_limit=overdraft_limit,

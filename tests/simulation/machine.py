@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from compliance.model import LimitKind
 from tests.simulation import judge
-from tests.simulation.bank import FUNDS, Bank, Replica
+from tests.simulation.bank import FUNDS, OWNERS, Bank, Replica
 from tests.simulation.callers import Callers
 from tests.simulation.chance import both, one_of, rule, several, two_of, up_to
 from tests.simulation.world import Fate
@@ -66,6 +66,17 @@ class Money:
     def pay_as_previewed(self, at: int, accounts: list[str], amount: int, valid_for: float, far: int) -> None:
         """Somebody pays, or has an amount held, from the account as it is now, or not at all."""
         self.callers.pay(self._replica(at), accounts[0], accounts[1], amount, valid_for=valid_for, promised=True)
+        self._go(far)
+
+    @rule(amount=AMOUNT, got=one_of([1, 66, 165, 500]), valid_for=one_of([0.2, 5.0, 60.0]))
+    def offer(self, amount: int, got: int, valid_for: float) -> None:
+        """The bank offers another currency for an amount."""
+        self.bank.offer(amount, got, valid_for)
+
+    @rule(at=REPLICA, debit=one_of(sorted(FUNDS)), pick=PICK, far=FAR)
+    def exchange(self, at: int, debit: str, pick: int, far: int) -> None:
+        """Somebody pays by one of the offers."""
+        self.callers.exchange(self._replica(at), debit, pick)
         self._go(far)
 
     @rule(at=REPLICA, payments=several(both(ACCOUNTS, AMOUNT), 2, 4))
@@ -166,12 +177,12 @@ class Money:
         """An officer decides."""
         self.bank.resolve_case(pick, approve=approve)
 
-    @rule(account=one_of(sorted(FUNDS)), frozen=SELDOM)
+    @rule(account=one_of(sorted(OWNERS)), frozen=SELDOM)
     def freeze(self, account: str, frozen: bool) -> None:
         """An account is frozen, or is no more."""
         self.bank.freeze(account, frozen=frozen)
 
-    @rule(account=one_of(sorted(FUNDS)), side=one_of(["DEBITS", "CREDITS"]), blocked=SELDOM)
+    @rule(account=one_of(sorted(OWNERS)), side=one_of(["DEBITS", "CREDITS"]), blocked=SELDOM)
     def block(self, account: str, side: str, blocked: bool) -> None:
         """An account takes no debits or no credits, or does again."""
         self.bank.block(account, side, blocked=blocked)
@@ -182,7 +193,7 @@ class Money:
         self.bank.set_minimum(account, minimum)
 
     @rule(
-        kind=one_of([Kind.PAYMENT, Kind.AUTHORIZATION]),
+        kind=one_of([Kind.PAYMENT, Kind.AUTHORIZATION, Kind.EXCHANGE]),
         fixed=one_of([0, 1, 7]),
         millionths=one_of([0, 2_500, 150_000]),
         most=one_of([None, 20]),

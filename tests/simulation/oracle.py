@@ -12,6 +12,8 @@ from datetime import date, datetime
 from fractions import Fraction
 
 FEES = "accounts/fees"
+POSITIONS = {"EUR": "accounts/position-eur", "USD": "accounts/position-usd"}
+"""Through which accounts the bank changes a currency."""
 
 
 class Wrong(AssertionError):
@@ -49,6 +51,17 @@ class Price:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """What somebody was promised for an amount in euros, once and until a moment."""
+
+    quote: str
+    amount: int
+    got: int
+    """In cents of a dollar."""
+    until: datetime
+
+
+@dataclass(frozen=True)
 class Move:
     """What a step has to do: who pays whom how much, and what for it."""
 
@@ -61,13 +74,25 @@ class Move:
     """The transfer for which it was kept back."""
     keep: bool = False
     is_reversal: bool = False
+    got: int | None = None
+    """What the credited gets in the other currency, where the amount goes through the bank's positions."""
+    is_back: bool = False
+    """Whether dollars become euros again."""
 
     def legs(self) -> list[tuple[str, int]]:
         """Account and what is added to it."""
-        legs = [(self.debit, -self.amount), (self.credit, self.amount)]
+        legs = [(self.debit, -self.amount), (self.credit, self.credited)]
+        if self.got is not None:
+            bought, sold = ("USD", "EUR") if self.is_back else ("EUR", "USD")
+            legs += [(POSITIONS[bought], self.amount), (POSITIONS[sold], -self.got)]
         if self.fee and self.is_reversal:
             return [*legs, (FEES, -self.fee), (self.credit, self.fee)]
         return [*legs, (self.debit, -self.fee), (FEES, self.fee)] if self.fee else legs
+
+    @property
+    def credited(self) -> int:
+        """What the credited account gets."""
+        return self.amount if self.got is None else self.got
 
     @property
     def taken(self) -> int:
@@ -86,7 +111,8 @@ class Reserved:
 
 @dataclass
 class Oracle:
-    """The whole bank. Accounts, customers and transfers are known by name; amounts are minor units of one currency."""
+    """The whole bank. Accounts, customers and transfers are known by name; amounts are minor units of the account's
+    currency."""
 
     balances: dict[str, int]
     owners: dict[str, str]
@@ -100,12 +126,18 @@ class Oracle:
     """Account → how often something was added to it."""
     promised: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Transfer → the entries of the payer's account and what was available on it, without which it is not made."""
+    offers: dict[str, Offer] = field(default_factory=dict)
+    """Transfer → the offer that it is made by."""
+    takers: dict[str, str] = field(default_factory=dict)
+    """Quote → the transfer that moved money by it."""
     returning: set[str] = field(default_factory=set)
     """Reversals that give the fee back."""
     per_payment: int | None = None
     per_day: int | None = None
     moved: dict[str, int] = field(default_factory=dict)
     """Transfer → what it moved."""
+    credited: dict[str, int] = field(default_factory=dict)
+    """Transfer → what the payee got."""
     paid: dict[str, int] = field(default_factory=dict)
     """Transfer → the fee that was paid for it, or given back by it."""
     captured: Counter[str] = field(default_factory=Counter)
@@ -173,6 +205,8 @@ class Oracle:
             return reason
         if transfer in self.never:
             raise Wrong(f"{transfer} moved money after somebody was told that it would not")
+        if transfer in self.offers and self.takers.setdefault(self.offers[transfer].quote, transfer) != transfer:
+            raise Wrong(f"{transfer} moved money by the quote of {self.takers[self.offers[transfer].quote]}")
         if move.of:
             kept = self.kept[move.of]
             if move.keep and move.taken < kept.amount:
@@ -184,7 +218,7 @@ class Oracle:
         for account, amount in move.legs():
             self.balances[account] += amount
             self.entries[account] += 1
-        self.moved[transfer], self.paid[transfer] = move.amount, move.fee
+        self.moved[transfer], self.credited[transfer], self.paid[transfer] = move.amount, move.credited, move.fee
         return ""
 
     def allow(self, transfer: str) -> None:

@@ -25,6 +25,7 @@ from transactions import (
     orders,
     originals,
     passes,
+    quotes,
     recovery,
 )
 
@@ -61,6 +62,7 @@ def simulated() -> Iterator[None]:
         (recovery, {"store": transfer_tables, "time": ticking, "_log": _Errors()}),
         (passes, {"store": transfer_tables, "_log": _Errors()}),
         (originals, {"store": transfer_tables}),
+        (quotes, {"store": transfer_tables, "exchange_store": transfer_tables}),
         (fee_operations, {"fee_store": transfer_tables}),
         (consumers, {"store": transfer_tables}),
         (answers, {"_log": _Errors()}),

@@ -14,8 +14,8 @@ SCHEDULES = int(os.environ.get("FLORIN_SCHEDULES") or 100)
 
 @pytest.mark.timeout(120 + SCHEDULES)
 def test_every_schedule_ends_as_the_oracle_says() -> None:
-    """Payments, batches, authorizations, captures, reversals, cancellations, reviews, state tokens, fees, limits,
-    minimum balances, blocked and frozen accounts; with calls and commits lost, late and done twice, events in any
-    order, replicas and the database killed, two of them recovering: at every step the services hold what the oracle
-    holds, and in the end each request had one effect."""
+    """Payments, batches, authorizations, captures, reversals, exchanges, cancellations, reviews, state tokens, fees,
+    limits, minimum balances, blocked and frozen accounts; with calls and commits lost, late and done twice, events in
+    any order, replicas and the database killed, two of them recovering: at every step the services hold what the
+    oracle holds, and in the end each request had one effect."""
     play_many(SCHEDULES, SEED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
@@ -19,7 +19,7 @@ from tests.simulation import transfer_tables
 from tests.simulation.machine import Money
 from tests.simulation.oracle import Wrong
 from tests.simulation.schedules import play
-from transactions import clients, errors, fees, originals, saga
+from transactions import clients, errors, exchange, fees, originals, saga
 from transactions.model import Transfer
 from transactions.passes import Passes, Progress
 from transactions.ports import Outcome
@@ -133,6 +133,21 @@ def charging_by_the_price_of_today() -> Any:
     return mock.patch.object(fees, "in_force", lambda versions, _moment: versions[-1] if versions else None)
 
 
+def ignoring_the_end_of_a_quote() -> Any:
+    """A quote is good for ever."""
+    exchanged = exchange.exchanged
+
+    def for_ever(transfer: Transfer, quote: exchange.Quote | None, _moment: datetime) -> Transfer:
+        return exchanged(transfer, quote, datetime.min.replace(tzinfo=UTC))
+
+    return mock.patch.object(exchange, "exchanged", for_ever)
+
+
+def undoing_by_the_way_there() -> Any:
+    """What is moved back out of another currency goes through the positions as it came."""
+    return mock.patch.object(exchange, "back", lambda _original, there: there)
+
+
 def ignoring_what_has_to_stay() -> Any:
     """A minimum balance is for show."""
     available = property(lambda account: account.posted - account.held + account.overdraft_limit)
@@ -176,6 +191,8 @@ def telling_a_time_of_the_clock() -> Any:
         (forgetting_what_was_expected, "should be STATE_CHANGED"),
         (expecting_nothing_of_holds, "should be STATE_CHANGED"),
         (charging_by_the_price_of_today, "has the legs|should hold"),
+        (ignoring_the_end_of_a_quote, "by a quote that was over"),
+        (undoing_by_the_way_there, "has the legs"),
         (ignoring_what_has_to_stay, "should be INSUFFICIENT_FUNDS|STATE_CHANGED"),
     ],
 )

@@ -10,10 +10,10 @@ import pytest
 from accounts import ledger_store
 from compliance import case_store, kyc_store, policy_store, screening_store
 from tests.simulation import ledger_tables, screening_tables, transfer_tables
-from transactions import fee_store, store
+from transactions import exchange_store, fee_store, store
 
 STORES = {
-    transfer_tables: (store, fee_store),
+    transfer_tables: (store, fee_store, exchange_store),
     ledger_tables: (ledger_store,),
     screening_tables: (case_store, kyc_store, policy_store, screening_store),
 }

@@ -19,6 +19,7 @@ from meshkit.identity import Call
 from meshkit.outbox import Event
 from tests.simulation.loop import at_once
 from transactions import events
+from transactions.exchange import Quote
 from transactions.fees import FeeSchedule, Kind
 from transactions.model import FINAL, State, Transfer, Verdict
 
@@ -46,6 +47,8 @@ class Tables:
     requests: dict[tuple[str, str, str, str], tuple[bytes, str]] = field(default_factory=dict)
     fees: dict[tuple[str, Kind, str], list[FeeSchedule]] = field(default_factory=dict)
     """All versions of each schedule; nothing here changes them."""
+    quotes: dict[Place, Quote] = field(default_factory=dict)
+    """Nothing here changes them."""
     verdicts_seen: dict[str, int] = field(default_factory=dict)
     """The inbox: the last version of each case."""
     _unsafe: list[tuple[dict[Place, Row], list[tuple[Event, bool]], dict[Any, Any], dict[str, int]]] = field(
@@ -100,6 +103,8 @@ def _check(rows: dict[Place, Row], before: dict[Place, Row]) -> None:
         return
     keys = [(t.tenant, t.request_key) for t in _transfers(rows)]
     assert len(keys) == len(set(keys)), "inv_5_one_request_one_transfer"
+    quotes = [(t.tenant, t.quote) for t in _transfers(rows) if t.quote]
+    assert len(quotes) == len(set(quotes)), "inv_5_one_transfer_a_quote"
     reversals = [t.reversal_of for t in _transfers(rows) if t.reversal_of and t.state is not State.DECLINED]
     assert len(reversals) == len(set(reversals)), "inv_6_one_live_reversal"
     captures = [t.capture_of for t in _transfers(rows) if t.capture_of and t.state in _LIVE]
@@ -126,6 +131,8 @@ def _conflicts(tables: Tables, new: Transfer) -> bool:
         if there.tenant != new.tenant:
             continue
         if there.id == new.id or there.request_key == new.request_key:
+            return True
+        if new.quote and there.quote == new.quote:
             return True
         if new.reversal_of and there.reversal_of == new.reversal_of and there.state is not State.DECLINED:
             return True
@@ -259,6 +266,15 @@ async def read_version(conn: Tables, tenant: str, kind: Kind, currency: str, ver
     """See transactions/fee_store.py."""
     versions = conn.fees.get((tenant, kind, currency), [])
     return next((one for one in reversed(versions) if version in (0, one.version)), None)
+
+
+async def lock_quotes(conn: Tables, wanted: Sequence[Place]) -> datetime:
+    """See transactions/exchange_store.py, here and below."""
+    return clock.now()
+
+
+async def read_quotes(conn: Tables, wanted: Sequence[Place]) -> dict[Place, Quote]:
+    return {place: conn.quotes[place] for place in wanted if place in conn.quotes}
 
 
 async def claim(db: Any, call: Call, name: str) -> None:
