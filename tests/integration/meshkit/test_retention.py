@@ -88,18 +88,18 @@ async def test_inbox_and_requests_lose_what_is_past_their_retention_in_one_purge
 
 
 async def test_a_batch_for_the_broker_reads_no_more_rows_the_more_of_them_wait(db: Database) -> None:
-    """60,000 events wait: at most a batch of each partition is looked at, by the index."""
+    """60,000 events wait: a few batches are looked at in all, by the index, and one is taken."""
     await _execute(db, _FILL, (1, 60_000))
 
     async def work(conn: AsyncConnection) -> Any:
         await conn.exec_driver_sql(outbox.IN_ORDER.replace("false", "true"))
         explained = await conn.exec_driver_sql(
-            "EXPLAIN (ANALYZE, FORMAT JSON) " + outbox._TAKE, (list(range(outbox.PARTITIONS)),)
+            "EXPLAIN (ANALYZE, FORMAT JSON) " + outbox._TAKE, (list(range(outbox.PARTITIONS)), 125)
         )
         return explained.scalar_one()
 
     (explained,) = await db.run(ALL_TENANTS, work, read_only=True)
-    assert _rows_read(explained["Plan"]) <= (outbox.PARTITIONS + 1) * 500
+    assert _rows_read(explained["Plan"]) <= outbox.PARTITIONS * 125 + 500
 
 
 def _rows_read(node: dict[str, Any]) -> int:
