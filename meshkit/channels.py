@@ -1,4 +1,4 @@
-"""Calls to other services: mTLS, round robin over healthy replicas, a share of the deadline, refusals as refusals."""
+"""Calls between services: mTLS, round robin over healthy replicas, a share of the deadline, refusals as refusals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 from meshkit import identity, telemetry
 from meshkit.errors import DeadlineTooShort, Failed, RecordedRefusal, Unavailable, error_info
 from meshkit.hedging import SECOND_CALLS, Budget, hedged
-from meshkit.settings import ServiceSettings
+from meshkit.process_settings import ProcessSettings
 
 Response = TypeVar("Response")
 
@@ -75,7 +75,7 @@ def options(service: str) -> list[tuple[str, Any]]:
     ]
 
 
-def connect(settings: ServiceSettings, target: str, service: str) -> grpc.aio.Channel:
+def connect(settings: ProcessSettings, target: str, service: str) -> grpc.aio.Channel:
     """A channel to all replicas of a service; it connects by itself and needs none of them to be there."""
     credentials = grpc.ssl_channel_credentials(
         root_certificates=settings.tls_ca_file.read_bytes(),
@@ -83,6 +83,14 @@ def connect(settings: ServiceSettings, target: str, service: str) -> grpc.aio.Ch
         certificate_chain=settings.tls_cert_file.read_bytes(),
     )
     return grpc.aio.secure_channel(target, credentials, options=options(service))
+
+
+def server_credentials(settings: ProcessSettings) -> grpc.ServerCredentials:
+    """TLS with a client certificate of the mesh's authority, always."""
+    pair = (settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())
+    return grpc.ssl_server_credentials(
+        [pair], root_certificates=settings.tls_ca_file.read_bytes(), require_client_auth=True
+    )
 
 
 async def call(method: Any, request: Any, *, service: str, timeout_s: float) -> Any:

@@ -18,7 +18,7 @@ import grpc
 from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from meshkit import clock, health, logs, policy, reflection, sandbox, telemetry
+from meshkit import channels, clock, health, logs, policy, reflection, sandbox, telemetry
 from meshkit.interceptors import Guard
 from meshkit.settings import ServiceSettings
 from meshkit.tokens import Verifier
@@ -138,7 +138,7 @@ async def _serving(
 
     await tell(False)
     readiness = health.Readiness({**parts.checks, "issuer": verifier.check}, tell)
-    port = server.add_secure_port(f"{settings.host}:{settings.grpc_port}", credentials(settings))
+    port = server.add_secure_port(f"{settings.host}:{settings.grpc_port}", channels.server_credentials(settings))
     loops = dict(parts.workers)
     if moved is not None:
         loops["sandbox-clock"] = functools.partial(moved.run, parts.on_clock_move)
@@ -176,14 +176,6 @@ async def _stop(
     for worker in workers:
         worker.cancel()
     await asyncio.gather(*workers, return_exceptions=True)
-
-
-def credentials(settings: ServiceSettings) -> grpc.ServerCredentials:
-    """TLS with a client certificate of the mesh's authority, always."""
-    pair = (settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())
-    return grpc.ssl_server_credentials(
-        [pair], root_certificates=settings.tls_ca_file.read_bytes(), require_client_auth=True
-    )
 
 
 async def _keep_running(name: str, worker: Callable[[], Awaitable[None]]) -> None:
