@@ -25,6 +25,7 @@ from accounts import (
 from accounts.audit_rpc import AuditService
 from accounts.balance_rpc import BalanceService
 from accounts.book import Expire
+from accounts.freeze_rpc import FreezeService
 from accounts.journal_rpc import JournalService, Outcome
 from accounts.ledger_rpc import LedgerService
 from accounts.model import Balance
@@ -45,6 +46,7 @@ from florin.accounts.v1 import (
     account_service_pb2_grpc,
     audit_service_pb2_grpc,
     balance_service_pb2_grpc,
+    freeze_service_pb2_grpc,
     journal_service_pb2_grpc,
     ledger_service_pb2,
     ledger_service_pb2_grpc,
@@ -93,7 +95,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
         journals = JournalService(db, ledger, together)
         statements = StatementService(db, entries_max=settings.statement_entries_max)
         holds_due, changes_due = asyncio.Event(), asyncio.Event()
-        audit = AuditService(db, signer)
+        audit, freezes = AuditService(db, signer), FreezeService(db)
         reconciler = Reconciler(db, days=settings.reconciliation_days, every_seconds=settings.reconciliation_seconds)
         reconciliation = ReconciliationService(db, _bank_statements(settings, db, reconciler))
         yield Parts(
@@ -106,6 +108,9 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
                 ),
                 "florin.accounts.v1.BalanceService": lambda server: (
                     balance_service_pb2_grpc.add_BalanceServiceServicer_to_server(sums, server)
+                ),
+                "florin.accounts.v1.FreezeService": lambda server: (
+                    freeze_service_pb2_grpc.add_FreezeServiceServicer_to_server(freezes, server)
                 ),
                 "florin.accounts.v1.JournalService": lambda server: (
                     journal_service_pb2_grpc.add_JournalServiceServicer_to_server(journals, server)

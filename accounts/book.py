@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from accounts.freezes import Frozen
 from accounts.model import AccountState, AccountType, HoldState, JournalKind, Metadata
 from meshkit.errors import DomainError
 
@@ -238,6 +239,9 @@ class Book:
     """Holds that this batch placed."""
     hold_changes: list[Hold] = field(default_factory=list)
     """Holds as they were after each change that this batch made, in its order."""
+
+    frozen: Frozen = frozenset()
+    """What nothing may be posted or held in, of the tenants whose accounts were read."""
 
     database_time: datetime = NEVER
     """What the database's clock showed before the accounts were locked."""

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from accounts import messages
 from accounts.book import Book, Hold, Posted
+from accounts.freezes import Freeze
 from accounts.history import Head
 from accounts.model import Account, Customer, HoldState, Tenant
 from accounts.outcomes import customers, timestamp
@@ -132,6 +133,38 @@ def statement_issued(statement: Statement, owners: Iterable[str]) -> Event:
         create_time=timestamp(statement.create_time),
     )
     return Event(statement.tenant, statement.name, 1, message, statement.create_time)
+
+
+def ledger_frozen(freeze: Freeze) -> Event:
+    """Nothing is posted in a ledger from now on."""
+    message = pb.LedgerFrozen(
+        ledger_freeze=freeze.name,
+        currency_code=freeze.currency,
+        reason=freeze.reason,
+        create_time=timestamp(freeze.create_time),
+    )
+    return Event(freeze.tenant, freeze.name, freeze.version, message, freeze.create_time)
+
+
+def ledger_findings_added(freeze: Freeze) -> Event:
+    """More was found in a frozen ledger."""
+    message = pb.LedgerFindingsAdded(
+        ledger_freeze=freeze.name,
+        finding_count=freeze.finding_count,
+        update_time=timestamp(freeze.update_time),
+    )
+    return Event(freeze.tenant, freeze.name, freeze.version, message, freeze.update_time)
+
+
+def ledger_unfrozen(freeze: Freeze) -> Event:
+    """A person ended a freeze."""
+    message = pb.LedgerUnfrozen(
+        ledger_freeze=freeze.name,
+        currency_code=freeze.currency,
+        findings_accepted=freeze.findings_accepted,
+        end_time=timestamp(freeze.update_time),
+    )
+    return Event(freeze.tenant, freeze.name, freeze.version, message, freeze.update_time)
 
 
 def of_batch(book: Book) -> list[Event]:

@@ -17,6 +17,7 @@ from accounts.book import (
     Actor,
     Book,
     BookAccount,
+    Cancel,
     Expire,
     Held,
     Hold,
@@ -31,6 +32,8 @@ from accounts.book import (
     Step,
     Stored,
 )
+from accounts.freeze_errors import LedgerFrozen
+from accounts.freezes import frozen_currency
 from accounts.ledger_errors import StateChanged
 from accounts.model import OVERDRAFT_LIMIT_MAX, AccountState, AccountType, HoldState, JournalKind
 from meshkit.errors import DomainError, RequestInvalid
@@ -72,6 +75,8 @@ def _apply_one(book: Book, step: Step, now: datetime) -> Outcome:
     standing = book.outcomes.get(place)
     if standing is not None:
         return _present(book, standing)
+    if book.frozen and (refused := _frozen(book, step)) is not None:
+        return refused  # and not kept: once the ledger is unfrozen, the step can be done
     outcome: Posted | Held | Refused
     try:
         if isinstance(step, Post):
@@ -83,6 +88,16 @@ def _apply_one(book: Book, step: Step, now: datetime) -> Outcome:
     except DomainError as refusal:
         outcome = Refused(step.tenant, step.key, refusal)
     return _keep(book, place, outcome)
+
+
+def _frozen(book: Book, step: Post | Place | Cancel) -> Refused | None:
+    """The refusal of a step that would move or hold something in a frozen ledger. The currencies are those that it asks
+    for: in others it would be refused for that."""
+    if isinstance(step, Cancel):
+        return None
+    currencies = [leg.currency for leg in step.legs] if isinstance(step, Post) else [step.currency]
+    currency = frozen_currency(book.frozen, step.tenant, currencies)
+    return None if currency is None else Refused(step.tenant, step.key, LedgerFrozen(currency))
 
 
 def _keep(book: Book, place: tuple[str, str], outcome: Posted | Held | Refused) -> Outcome:

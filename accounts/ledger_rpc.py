@@ -1,4 +1,4 @@
-"""LedgerService over gRPC, for the transactions service alone: steps in, outcomes out; no SQL, no decisions."""
+"""LedgerService over gRPC, for other services alone: steps in, outcomes out; no SQL, no decisions."""
 
 # ruff: noqa: N802, ARG002 - gRPC gives the methods their names and their context
 
@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import outcomes, posting
+from accounts import freeze_operations, outcomes, posting
 from accounts.book import FUND_SCOPE, Actor, Cancel, Leg, Place, Post, Release, Seen, Step
+from accounts.freezes import Finding, Freeze
 from accounts.model import JournalKind
 from accounts.orders import Item
 from florin.accounts.v1 import ledger_service_pb2 as pb
@@ -71,6 +73,27 @@ class LedgerService(pb_grpc.LedgerServiceServicer):
         """Makes sure that steps that were not done never will be."""
         steps = [Cancel(step.tenant, step.key.lower()) for step in request.steps]
         return pb.CancelStepsResponse(outcomes=await self._outcomes(steps))
+
+    async def FreezeLedger(self, request: pb.FreezeLedgerRequest, context: Any) -> pb.FreezeLedgerResponse:
+        """Keeps journals and holds out of a ledger."""
+        call = identity.current()
+        findings = [
+            Finding(
+                tenant=request.tenant,
+                currency=request.currency_code,
+                invariant=finding.invariant,
+                object=finding.object,
+                sentence=finding.sentence,
+                found_time=_moment(finding.found_time, f"findings[{position}].found_time"),
+            )
+            for position, finding in enumerate(request.findings)
+        ]
+
+        async def work(conn: AsyncConnection) -> tuple[Freeze | None, int]:
+            return await freeze_operations.freeze_ledger(conn, call, request.tenant, request.currency_code, findings)
+
+        freeze, fresh = await self._db.run(request.tenant, work)
+        return pb.FreezeLedgerResponse(ledger_freeze="" if freeze is None else freeze.name, new_findings=fresh)
 
     async def _outcomes(self, steps: Sequence[Step]) -> list[pb.StepOutcome]:
         """Every step's outcome. If one could not be had, the call fails: asked again, the others answer as before."""

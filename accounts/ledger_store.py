@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import journal_store
+from accounts import freeze_store, freezes, journal_store
 from accounts.book import Book, BookAccount, Hold, Posted, Stored
 from accounts.model import AccountState, AccountType, HoldState, Identifier
 from meshkit import clock, outbox
@@ -22,6 +22,12 @@ Pair = tuple[str, str]
 """A tenant and a key, an account's id or a reference."""
 
 _CLOCK = "SELECT clock_timestamp()"
+# No freeze of these tenants' ledgers begins or ends until the transaction ends (freeze_store.py). It is asked for with
+# the clock, before the accounts are locked, and in one order: what is frozen is read by a statement after it, which so
+# sees every freeze that was begun.
+_CLOCK_AND_LEDGERS = (
+    "SELECT clock_timestamp(), (SELECT count(pg_advisory_xact_lock_shared(%s, key)) FROM unnest(%s::integer[]) AS key)"
+)
 _IDENTIFIERS = (
     "SELECT tenant, kind, value, account FROM account_identifiers"
     " JOIN unnest(%s::text[], %s::text[], %s::text[]) AS k(tenant, kind, value) USING (tenant, kind, value)"
@@ -32,7 +38,10 @@ _HOLD_ACCOUNTS = (
 _ACCOUNTS = (
     "SELECT a.tenant, a.account, a.type, a.state, a.currency, a.posted, a.held, a.overdraft_limit, a.sequence,"
     " a.recorded_time, a.dating_microseconds, a.minimum_balance, a.debit_block_reason <> '',"
-    " a.credit_block_reason <> '' FROM accounts AS a"
+    " a.credit_block_reason <> '',"
+    # Read once, not once a row, and empty but for a bad day.
+    " (SELECT array_agg(ARRAY[f.tenant, f.currency]) FROM ledger_freezes AS f"
+    " WHERE f.tenant = ANY (%s::text[]) AND f.state = 1) FROM accounts AS a"
     " JOIN unnest(%s::text[], %s::text[]) AS k(tenant, account) USING (tenant, account) ORDER BY a.tenant, a.account"
 )
 # Keys do not change here, so the rows are not locked against the foreign keys of other sessions.
@@ -155,8 +164,13 @@ async def read_book(
     accounts is then committed and seen.
     """
     accounts, keys, holds = _columns(wanted.accounts), _columns(wanted.keys), _columns(wanted.holds)
-    told = await execute(conn, _CLOCK, ())
-    locked = await execute(conn, _ACCOUNTS_LOCKED if lock else _ACCOUNTS, accounts)
+    tenants = list({tenant for tenant, _ in wanted.keys})
+    if lock:
+        ledgers = sorted({freezes.lock_key(tenant) for tenant in tenants})
+        told = await execute(conn, _CLOCK_AND_LEDGERS, (freeze_store.LOCK_CLASS, ledgers))
+    else:
+        told = await execute(conn, _CLOCK, ())
+    locked = await execute(conn, _ACCOUNTS_LOCKED if lock else _ACCOUNTS, (tenants, *accounts))
     owned = await execute(conn, _OWNERS, accounts)
     stored = await execute(conn, _OUTCOMES, keys)
     held = await execute(conn, _HOLDS, holds)
@@ -165,7 +179,9 @@ async def read_book(
     owners: dict[Pair, list[str]] = {}
     for tenant, owned_account, customer in await owned.fetchall():
         owners.setdefault((tenant, owned_account), []).append(customer)
-    for row in await locked.fetchall():
+    rows = await locked.fetchall()
+    book.frozen = frozenset((tenant, currency) for tenant, currency in rows[0][-1] or ()) if rows else frozenset()
+    for row in rows:
         account = _account(row, owners)
         book.accounts[account.tenant, account.id] = account
     for row in await held.fetchall():
@@ -309,7 +325,7 @@ def _hold_statements(book: Book) -> list[tuple[str, tuple[object, ...]]]:
 
 def _account(row: Sequence[Any], owners: dict[Pair, list[str]]) -> BookAccount:
     tenant, account, type_, state, currency, posted, held, overdraft_limit, sequence, recorded_time, *rest = row
-    dating, minimum_balance, debits_blocked, credits_blocked = rest
+    dating, minimum_balance, debits_blocked, credits_blocked, _frozen = rest
     return BookAccount(
         tenant=tenant,
         id=account,

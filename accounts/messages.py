@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from google.protobuf import timestamp_pb2
 
+from accounts.freezes import Finding, Freeze
 from accounts.history import Head, JournalContent
 from accounts.model import Account, Balance, Customer, Entry, Identifier, Journal, Tenant
 from accounts.moments import PastBalance
 from accounts.outcomes import customers, timestamp
 from accounts.overdrafts import OverdraftChange, Threshold
 from accounts.statements import Statement
-from florin.accounts.v1 import account_pb2, customer_pb2, journal_pb2, overdraft_pb2, sealed_pb2, statement_pb2
+from florin.accounts.v1 import (
+    account_pb2,
+    customer_pb2,
+    freeze_pb2,
+    journal_pb2,
+    overdraft_pb2,
+    sealed_pb2,
+    statement_pb2,
+)
 from florin.common.v1 import money_pb2
 from meshkit.identity import Principal
 
@@ -211,6 +220,34 @@ def statement(model: Statement) -> statement_pb2.Statement:
         closing_sequence=model.closing_sequence,
         entry_count=model.entry_count,
         create_time=timestamp(model.create_time),
+    )
+
+
+def ledger_freeze(model: Freeze) -> freeze_pb2.LedgerFreeze:
+    """A freeze as staff sees it."""
+    return freeze_pb2.LedgerFreeze(
+        name=model.name,
+        currency_code=model.currency,
+        state=model.state.value,  # type: ignore[arg-type]
+        reason=model.reason,
+        finding_count=model.finding_count,
+        create_time=timestamp(model.create_time),
+        ended_by=model.ended_by,
+        note=model.note,
+        findings_accepted=model.findings_accepted,
+        end_time=None if model.end_time is None else timestamp(model.end_time),
+        etag=str(model.version),
+    )
+
+
+def ledger_finding(freeze: Freeze, model: Finding) -> freeze_pb2.LedgerFinding:
+    """A finding of a freeze."""
+    return freeze_pb2.LedgerFinding(
+        name=f"{freeze.name}/findings/{model.id}",
+        invariant=model.invariant,
+        object=model.object,
+        sentence=model.sentence,
+        found_time=timestamp(model.found_time),
     )
 
 

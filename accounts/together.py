@@ -31,6 +31,8 @@ def apply_together(book: Book, steps: Sequence[Post], now: datetime, refusal: Re
         return outcomes
     book.accounts = accounts
     book.fresh.clear()
+    # Where a ledger is frozen, all of it can be done later: nothing of it is an outcome.
+    is_over = all(outcome.refusal.definitive for outcome in outcomes if isinstance(outcome, Refused))
     for step, outcome in zip(steps, outcomes, strict=True):
         place = (step.tenant, step.key)
         if place in standing:
@@ -38,5 +40,6 @@ def apply_together(book: Book, steps: Sequence[Post], now: datetime, refusal: Re
         standing.add(place)  # a key that comes twice has one outcome
         kept = outcome if isinstance(outcome, Refused) else Refused(*place, JournalBatchAborted(first, reasons[first]))
         book.outcomes[place] = kept
-        book.fresh.append(kept)
+        if is_over:
+            book.fresh.append(kept)
     return [book.outcomes[step.tenant, step.key] for step in steps]

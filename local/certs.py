@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from local.state import State, write_private
 
-IDENTITIES = ("accounts", "transactions", "compliance", "notifications", "edge", "nats", "operator")
+IDENTITIES = ("accounts", "transactions", "compliance", "notifications", "checker", "edge", "nats", "operator")
 _LIFETIME = timedelta(days=365)
 _RENEW_BEFORE = timedelta(days=30)
 

@@ -81,6 +81,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "rates:read",
         "rates:write",
         "rails:resolve",
+        "ledger:unfreeze",
     ),
     "bookkeeper": (
         "customers:read",

@@ -17,7 +17,7 @@ from meshkit import channels
 from meshkit import parts as kit
 from meshkit.bus import Bus
 from meshkit.database import Database
-from meshkit.inbox import Consumer
+from meshkit.inbox import Consumer, Handler
 from meshkit.lifecycle import Parts
 from transactions import consumers
 from transactions.clients import LedgerClient, ScreeningClient
@@ -77,15 +77,8 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
         rail_worker = RailWorker(db, transfers.orders, deposits, _rail(settings), settings)
         rails = Rails(db, transfers.orders, ledger, settings, on_due=rail_worker.wake)
         rail_servicer = RailServicer(db, rails, ledger, rail_worker)
-        cases = Consumer(
-            bus,
-            db,
-            stream="compliance",
-            durable="transactions",
-            handle=consumers.handle,
-            gap_seconds=None,
-            after_commit=recovery.wake,
-        )
+        cases = _consumer(bus, db, recovery, "compliance", consumers.handle)
+        ledgers = _consumer(bus, db, recovery, "accounts", consumers.handle_accounts)
 
         async def drain() -> None:
             await waiters.drain()
@@ -120,6 +113,7 @@ async def build_with(settings: Settings, ledger: Ledger, screening: Screening) -
                 "schedules": scheduler.run,
                 "payment-files": file_worker.run,
                 "rail": rail_worker.run,
+                "accounts-events": ledgers.run,
                 "compliance-events": cases.run,
             },
             checks=kit.checks(settings, db),
@@ -138,4 +132,17 @@ def _rail(settings: Settings) -> Rail | None:
 
     return FolderRail(
         settings.rail_folder, settings.rail_bic, settings.business_time_zone, settings.rail_settle_seconds
+    )
+
+
+def _consumer(bus: Bus, db: Database, recovery: Recovery, stream: str, handle: Handler) -> Consumer:
+    """A consumer of events that make transfers due; the latest event of an aggregate tells it all."""
+    return Consumer(
+        bus,
+        db,
+        stream=stream,
+        durable="transactions",
+        handle=handle,
+        gap_seconds=None,
+        after_commit=recovery.wake,
     )

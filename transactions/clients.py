@@ -15,6 +15,7 @@ from florin.accounts.v1 import journal_pb2, ledger_service_pb2, ledger_service_p
 from florin.common.v1 import errors_pb2, money_pb2
 from florin.compliance.v1 import decision_pb2, screening_service_pb2, screening_service_pb2_grpc
 from meshkit import channels, clock
+from meshkit.errors import reason_of
 from transactions import errors, legs
 from transactions.model import AccountType, Expected, State, Transfer
 from transactions.ports import Account, Decision, Outcome
@@ -197,7 +198,8 @@ def _screening_step(transfer: Transfer, debit: Account, credit: Account) -> scre
 
 def _outcome(outcome: ledger_service_pb2.StepOutcome) -> Outcome:
     if outcome.HasField("refusal"):
-        return Outcome(refusal=outcome.refusal)
+        is_frozen = reason_of(outcome.refusal) == errors_pb2.REASON_LEDGER_FROZEN
+        return Outcome(refusal=outcome.refusal, is_frozen=is_frozen)
     if outcome.HasField("hold"):
         return Outcome(hold=outcome.hold.hold, customers=tuple(outcome.hold.debit_customers))
     journal = outcome.journal

@@ -1,4 +1,4 @@
-"""Events in: what compliance says of cases is noted, and the worker that acts on it is woken."""
+"""Events in: what compliance says of cases is noted, what waited for a frozen ledger is due, the worker is woken."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _VERDICTS = {
     decision_pb2.CASE_STATE_EXPIRED: Verdict.EXPIRED,
 }
 _CASE_RESOLVED = "florin.compliance.case_resolved.v1"
+_LEDGER_UNFROZEN = "florin.accounts.ledger_unfrozen.v1"
 
 
 async def handle(conn: AsyncConnection, events: Sequence[Incoming]) -> None:
@@ -30,3 +31,10 @@ async def handle(conn: AsyncConnection, events: Sequence[Incoming]) -> None:
             verdicts.append((event.tenant, message.transfer.removeprefix("transfers/"), _VERDICTS[message.state]))
     if verdicts:
         await store.record_verdict(conn, verdicts)
+
+
+async def handle_accounts(conn: AsyncConnection, events: Sequence[Incoming]) -> None:
+    """Makes due what waited for a ledger that is unfrozen."""
+    tenants = {event.tenant for event in events if event.type == _LEDGER_UNFROZEN}
+    if tenants:
+        await store.wake_waiting(conn, sorted(tenants))

@@ -29,6 +29,7 @@ _log = logs.get(__name__)
 _FAILURES_MAX = 32  # of one pass: three transfers at fault among a thousand are found with fewer
 _RETRY_SECONDS = 0.5
 _RETRY_SECONDS_MAX = 4.0  # doubled up to this: what was down may have come back, and people wait
+_FROZEN_SECONDS, _FROZEN_SECONDS_MAX = 10.0, 300.0  # until a ledger is asked again, should its event not come
 
 
 @dataclass(slots=True)
@@ -39,6 +40,8 @@ class Progress:
     """By place: the transfer in its new state."""
     stuck: bool = False
     """Whether a dependency did not answer."""
+    frozen: list[Transfer] = field(default_factory=list)
+    """Those that wait until a person unfreezes their ledger."""
 
     def wait(self, error: DomainError, count: int) -> None:
         """Notes that `count` transfers wait for a service. Raises the error again when one of them may be its cause."""
@@ -227,7 +230,9 @@ class Passes:
         if not transfers:
             return
         for transfer, outcome in zip(transfers, await self._ledger.hold(transfers), strict=True):
-            if outcome.refusal is not None:
+            if outcome.is_frozen:
+                progress.frozen.append(transfer)
+            elif outcome.refusal is not None:
                 progress.settle(transfer, Answer.REFUSED, refusal=answers.refusal(outcome.refusal, transfer))
             else:
                 progress.settle(transfer, answer, customers=answers.viewers(transfer, outcome))
@@ -286,6 +291,8 @@ class Passes:
                     update_time=outcome.create_time,
                     effective_time=outcome.effective_time,
                 )
+            elif outcome.is_frozen:
+                progress.frozen.append(transfer)
             elif transfer.state is State.IN_REVIEW:
                 refused.append((transfer, answers.refusal(outcome.refusal, transfer)))
             else:
@@ -327,8 +334,10 @@ class Passes:
             waiting = [t for t in transfers if t.place not in progress.changed and not t.is_final]
             if waiting and progress.stuck:
                 await store.postpone(conn, waiting, _RETRY_SECONDS, _RETRY_SECONDS_MAX)
+            if progress.frozen:
+                await store.postpone(conn, progress.frozen, _FROZEN_SECONDS, _FROZEN_SECONDS_MAX)
 
-        if changed or progress.stuck:
+        if changed or progress.stuck or progress.frozen:
             await self._db.run({transfer.tenant for transfer in transfers}, work, durable=durable)
         present = {t.place: t for t in (*transfers, *changed, *lost)}
         self._on_change([*changed, *lost, *others])

@@ -37,6 +37,8 @@ class Outcome:
     """What a step came to; the same for the same key, however often it is asked for."""
 
     refusal: status_pb2.Status | None = None
+    is_frozen: bool = False
+    """Whether it was refused since the ledger is frozen: it was not done, and may be later."""
     decision: Decision | None = None
     trace: decision_pb2.DecisionTrace | None = None
     """Why, where nothing was decided for good."""

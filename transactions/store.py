@@ -25,6 +25,8 @@ from transactions.rows import (
     transfer_from,
 )
 
+_WAKE_MAX = 5000
+
 
 def _insert(more: str = "", more_types: str = "") -> str:
     """The statement that records intents; `more` columns of `more_types` beside those that each transfer has."""
@@ -180,6 +182,19 @@ async def postpone(conn: AsyncConnection, transfers: Sequence[Transfer], seconds
         " FROM unnest(%s::text[], %s::text[]) AS k(tenant, id) WHERE t.tenant = k.tenant AND t.id = k.id"
         " AND t.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW', 'AUTHORIZED') AND t.due_time IS NOT NULL",
         (seconds, seconds_max, *keys),
+    )
+
+
+async def wake_waiting(conn: AsyncConnection, tenants: Sequence[str]) -> None:
+    """Makes the oldest transfers of tenants due that wait for the ledger; the rest are due by themselves, later."""
+    await execute(
+        conn,
+        "UPDATE transfers AS t SET due_time = now(), attempts = 0 FROM (SELECT tenant, id FROM transfers"
+        " WHERE state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW') AND tenant = ANY (%s::text[])"
+        " AND (state <> 'IN_REVIEW' OR verdict = 'APPROVED') AND due_time > now()"
+        " ORDER BY create_time LIMIT %s FOR UPDATE SKIP LOCKED) AS w"
+        " WHERE t.tenant = w.tenant AND t.id = w.id",
+        (list(tenants), _WAKE_MAX),
     )
 
 

@@ -19,6 +19,7 @@ PUBLIC_SERVICES = {
     "florin.accounts.v1.AccountService",
     "florin.accounts.v1.AuditService",
     "florin.accounts.v1.BalanceService",
+    "florin.accounts.v1.FreezeService",
     "florin.accounts.v1.JournalService",
     "florin.accounts.v1.OverdraftService",
     "florin.accounts.v1.ReconciliationService",

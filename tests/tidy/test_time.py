@@ -25,7 +25,7 @@ IN_SQL = {
     "transactions/file_store.py": (5, "leases, and pauses between looks at a file"),
     "transactions/rail_store.py": (4, "leases of files, and when they were dealt with"),
     "transactions/schedule_store.py": (1, "goes through clock.of_machine"),
-    "transactions/store.py": (6, "leases, and pauses while a dependency is down"),
+    "transactions/store.py": (8, "leases, and pauses while a dependency is down or a ledger frozen"),
     "transactions/withdrawal_store.py": (3, "leases of messages, and pauses between tries"),
 }
 IN_PYTHON = {

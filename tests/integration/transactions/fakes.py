@@ -51,6 +51,13 @@ class StateChanged(DomainError):
     reason: ClassVar[int] = errors_pb2.REASON_STATE_CHANGED
 
 
+class LedgerFrozen(DomainError):
+    """The ledger's refusal while it is frozen."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.FAILED_PRECONDITION
+    reason: ClassVar[int] = errors_pb2.REASON_LEDGER_FROZEN
+
+
 @dataclass
 class Faults:
     """What goes wrong: a service that is down refuses; one that loses an answer did what it was asked."""
@@ -97,6 +104,7 @@ class FakeLedger:
         """Names of accounts that nothing moves to or from."""
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
+        self.is_frozen = False
 
     def open(
         self,
@@ -172,6 +180,8 @@ class FakeLedger:
         key, hold_key = transfer.step_key("post"), transfer.hold_key
         if key in self.outcomes:
             return self.outcomes[key]
+        if self.is_frozen:
+            return Outcome(refusal=LedgerFrozen("frozen").to_status(), is_frozen=True)
         debit, moves = self._name(transfer.debit_account), legs.of(transfer)
         requested = -sum(leg.amount for leg in moves if self._name(leg.account) == debit and leg.amount < 0)
         hold = self.holds.get(hold_key)
@@ -218,6 +228,8 @@ class FakeLedger:
             if key in self.holds and self.holds[key][2] != "active":
                 return Outcome(refusal=StepCancelled("released").to_status())
             return standing
+        if self.is_frozen:
+            return Outcome(refusal=LedgerFrozen("frozen").to_status(), is_frozen=True)
         account = self._name(transfer.debit_account)
         amount = transfer.amount + transfer.fee_amount
         if transfer.expected not in (None, self.state(account)):

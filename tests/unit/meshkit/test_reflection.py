@@ -68,6 +68,7 @@ async def test_only_what_the_edge_serves_is_listed() -> None:
         "florin.accounts.v1.AccountService",
         "florin.accounts.v1.AuditService",
         "florin.accounts.v1.BalanceService",
+        "florin.accounts.v1.FreezeService",
         "florin.accounts.v1.JournalService",
         "florin.accounts.v1.OverdraftService",
         "florin.accounts.v1.ReconciliationService",
