@@ -59,9 +59,9 @@ build/gen/.ready: .venv/.florin $(CONTRACTS)
 
 # uv leaves what it installs uncompiled. Where PYTHONDONTWRITEBYTECODE is set (containers set it) each of the mesh's
 # processes would compile it all again at every start, two seconds of CPU each. So what they import is compiled here.
-build/.bytecode: build/gen/.ready $(shell find accounts compliance local meshkit notifications transactions -name '*.py')
+build/.bytecode: build/gen/.ready $(shell find accounts checker compliance local meshkit notifications transactions -name '*.py')
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import accounts.app, transactions.app, compliance.app, notifications.app, \
-	  local.cli, local.demo, local.live, local.migrate, local.rest, local.treasury.demo, local.verify"
+	  checker.app, local.cli, local.demo, local.live, local.migrate, local.rest, local.treasury.demo, local.verify"
 	@touch $@
 
 .PHONY: gen
@@ -111,7 +111,7 @@ bench: setup ## How fast it is and what it costs, beside what it stands on: one 
 lint: setup ## Style, types, and the direction of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy meshkit accounts transactions compliance notifications local bench
+	@$(BIN)/mypy meshkit accounts transactions compliance notifications checker local bench
 	@$(BIN)/lint-imports
 
 .PHONY: check

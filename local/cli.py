@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from local import bank, clock_command, demo_command, deploy_cli, reconcile_cli
+from local import bank, clock_command, demo_command, deploy_cli, ledger, reconcile_cli
 from local.options import StateOption, TenantOption, mesh_state
 from local.state import SERVICES, MeshError, State, default_root, open_state
 
@@ -30,7 +30,7 @@ events = typer.Typer(help="Events told again, and those that a consumer gave up.
 export = typer.Typer(help="Copies of what an auditor keeps.", no_args_is_help=True)
 _GROUPS = {"tenants": tenants, "watchlist": watchlist, "rules": rules, "limits": limits, "events": events}
 _MORE = {"export": export, "clock": clock_command.app, "bank": bank.app, "deploy": deploy_cli.deploy}
-for _name, _group in {**_GROUPS, **_MORE, "reconcile": reconcile_cli.app}.items():
+for _name, _group in {**_GROUPS, **_MORE, "reconcile": reconcile_cli.app, "ledger": ledger.app}.items():
     app.add_typer(_group, name=_name)
 
 

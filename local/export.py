@@ -11,12 +11,12 @@ from typing import IO
 import grpc
 
 from accounts.history import Head
+from checker.texts import printable
 from florin.accounts.v1 import audit_service_pb2 as pb
 from local import export_file
 from local.client import Patience, Refused, Session, connect, is_transient, refusal
 from local.export_file import ExportEnd
 from local.state import MeshError, State
-from local.texts import printable
 
 _TRANSIENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from local import binaries, mesh, processes
+from local import binaries, mesh, processes, services
 from local.mesh import Mesh, Wishes
 from local.postgres import Postgres
 from local.processes import Child
@@ -110,6 +110,8 @@ def status(state: State) -> dict[str, Any]:
     async def probe(name: str, pid: int | None) -> bool:
         if pid is None or not _alive(pid):
             return False
+        if name == services.CHECKER:
+            return await processes.http_ok(description["ports"][name], "/readyz")
         if name in ports:
             return await processes.http_ok(ports[name], "/readyz")
         if name == "envoy":

@@ -158,7 +158,9 @@ async def _start(
     if wishes.otlp is not None:
         extra = {**{f"{service.upper()}_OTLP_ENDPOINT": wishes.otlp for service in SERVICES}, **extra}
     around = Surroundings(state, postgres, replicas, nats_port, jwks_port, extra, sandbox=wishes.sandbox)
+    checker_port = processes.free_port()
     started = [begin(around.child(replica)) for replica in replicas]
+    started.append(begin(around.checker(checker_port)))
     started.append(begin(edge.child(state, found, config, port=port, admin_port=admin_port)))
     await asyncio.gather(*(child.wait_ready(_READY_SECONDS) for child in started))
     ports = {
@@ -167,6 +169,7 @@ async def _start(
         "nats_monitor": monitor_port,
         "envoy_admin": admin_port,
         "jwks": jwks_port,
+        services.CHECKER: checker_port,
     }
     mesh = Mesh(state, port, [], replicas, postgres, ports, 0.0, wishes.sandbox)
     await _create_default_tenant(state, port)

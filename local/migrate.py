@@ -13,12 +13,26 @@ from pathlib import Path
 
 # Their users import these two where they need them; here that is at once, while there is time.
 import alembic.command  # noqa: F401
-from sqlalchemy.engine import make_url
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
 
 import meshkit.bus  # noqa: F401
+from checker import tables
 from local import nats
 from local.state import State
 from meshkit import migrations, policy
+
+
+def let_the_checker_read(owner: URL, service: str, role: str) -> None:
+    """Gives a role the rights to read what the checker reads of a service's database, and no others."""
+    engine = sa.create_engine(owner)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text(f'REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{role}"'))
+            for statement in tables.grants(service, role):
+                connection.execute(sa.text(statement))
+    finally:
+        engine.dispose()
 
 
 def main() -> None:
@@ -29,7 +43,9 @@ def main() -> None:
     state = State(Path(plan["state"]))
     for service, address in plan["databases"].items():
         password = (state.secrets / f"postgres-{service}_owner").read_text()
-        migrations.upgrade(make_url(address).set(password=password), service, f"{service}_runtime")
+        owner = make_url(address).set(password=password)
+        migrations.upgrade(owner, service, f"{service}_runtime")
+        let_the_checker_read(owner, service, f"{service}_checker")
     policies = {service: policy.load(service) for service in plan["databases"]}
     asyncio.run(nats.declare(state, plan["nats_port"], policies))
 

@@ -183,13 +183,15 @@ class Postgres:
         return self.state.secret(f"postgres-{role}")
 
     def create_databases(self, names: Iterable[str]) -> None:
-        """A database per name, its owner and its runtime role, and no way in for anybody else. Safe to repeat."""
+        """A database per name, its owner, its runtime role, the role that the checker reads it as, and no way in for
+        anybody else. Safe to repeat."""
         with psycopg.connect(self.admin_dsn("postgres"), autocommit=True) as connection:
             present = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
             connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
             for name in names:
                 for role in (f"{name}_owner", f"{name}_runtime"):
                     self._role(connection, role)
+                self._role(connection, f"{name}_checker")
                 if name not in present:
                     connection.execute(
                         sql.SQL("CREATE DATABASE {} OWNER {}").format(
@@ -197,8 +199,8 @@ class Postgres:
                         )
                     )
                 connection.execute(
-                    sql.SQL("REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT ON DATABASE {0} TO {1}").format(
-                        sql.Identifier(name), sql.Identifier(f"{name}_runtime")
+                    sql.SQL("REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT ON DATABASE {0} TO {1}, {2}").format(
+                        sql.Identifier(name), sql.Identifier(f"{name}_runtime"), sql.Identifier(f"{name}_checker")
                     )
                 )
 

@@ -1,4 +1,4 @@
-"""The four services as children: their ports, their environment, how they are probed."""
+"""The four services and the checker as children: their ports, their environment, how they are probed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from local import issuer
 from local.postgres import Postgres
 from local.processes import Child, free_port, http_ok
 from local.state import SERVICES, MeshError, State, write_private
+
+CHECKER = "checker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Surroundings:
         prefix = replica.service.upper()
         certificate, key = self.state.certificate(replica.service)
         runtime, owner = f"{replica.service}_runtime", f"{replica.service}_owner"
-        values = {
+        values: dict[str, object] = {
             "GRPC_PORT": replica.grpc_port,
             "HEALTH_PORT": replica.health_port,
             "DATABASE_URL": self.postgres.address(replica.service, runtime),
@@ -99,23 +101,56 @@ class Surroundings:
         if replica.service == "notifications":
             # Only here: a webhook listener on this machine is what people try first.
             values["WEBHOOK_ALLOW_LOOPBACK"] = "true"
+        return self._named(prefix, values)
+
+    def checker_environment(self, grpc_port: int, health_port: int) -> dict[str, str]:
+        """The checker's variables."""
+        certificate, key = self.state.certificate(CHECKER)
+        values: dict[str, object] = {
+            "GRPC_PORT": grpc_port,
+            "HEALTH_PORT": health_port,
+            "TLS_CERT_FILE": certificate,
+            "TLS_KEY_FILE": key,
+            "TLS_CA_FILE": self.state.ca,
+            "ACCOUNTS_TARGET": "ipv4:" + ",".join(addresses(self.replicas, "accounts")),
+            "SEALING_KEYS_FILE": self.state.sealing_keys,
+        }
+        if self.sandbox:
+            values["SANDBOX_CLOCK_FILE"] = self.state.clock
+        for service in SERVICES:
+            role = f"{service}_{CHECKER}"
+            values[f"{service.upper()}_DATABASE_URL"] = self.postgres.address(service, role)
+            values[f"{service.upper()}_DATABASE_PASSWORD_FILE"] = self.postgres.password_file(role)
+        return self._named(CHECKER.upper(), values)
+
+    def _named(self, prefix: str, values: Mapping[str, object]) -> dict[str, str]:
         named = {f"{prefix}_{name}": str(value) for name, value in values.items()}
         return {**named, **{name: value for name, value in self.extra.items() if name.startswith(f"{prefix}_")}}
 
     def child(self, replica: Replica) -> Child:
         """A replica as a child of the supervisor."""
+        ports = replica.grpc_port, replica.health_port
+        return self._child(replica.name, replica.service, *ports, self.environment(replica))
 
+    def checker(self, health_port: int) -> Child:
+        """The checker as a child of the supervisor."""
+        grpc_port = free_port()
+        return self._child(CHECKER, CHECKER, grpc_port, health_port, self.checker_environment(grpc_port, health_port))
+
+    def _child(
+        self, name: str, package: str, grpc_port: int, health_port: int, environment: Mapping[str, str]
+    ) -> Child:
         async def ready() -> bool:
-            return await http_ok(replica.health_port, "/readyz")
+            return await http_ok(health_port, "/readyz")
 
         return Child(
-            name=replica.name,
+            name=name,
             # -P: a folder that is called accounts where the command is run must not be taken for the service.
-            program=[sys.executable, "-P", "-m", replica.service],
-            log=self.state.logs / f"{replica.name}.log",
+            program=[sys.executable, "-P", "-m", package],
+            log=self.state.logs / f"{name}.log",
             probe=ready,
-            environment={"GRPC_ENABLE_FORK_SUPPORT": "0", **self.environment(replica)},
-            port=replica.grpc_port,
+            environment={"GRPC_ENABLE_FORK_SUPPORT": "0", **environment},
+            port=grpc_port,
         )
 
 
@@ -172,15 +207,15 @@ def ensure_sealing_key(state: State) -> Path:
 
 
 def connections(replicas: Sequence[Replica]) -> int:
-    """What PostgreSQL is asked for: each replica's pool and its probe, and some for migrations, `florin verify` and
-    people."""
+    """What PostgreSQL is asked for: each replica's pool and its probe, and some for the checker, migrations,
+    `florin verify` and people."""
     asked = (os.environ.get(f"{one.service.upper()}_DATABASE_POOL_SIZE", "") for one in replicas)
     return sum((int(size) if size.isdigit() else _POOL_SIZE) + 1 for size in asked) + 40
 
 
 def overrides() -> dict[str, str]:
     """Variables of the services that the person set in the shell."""
-    prefixes = tuple(f"{service.upper()}_" for service in SERVICES)
+    prefixes = tuple(f"{name.upper()}_" for name in (*SERVICES, CHECKER))
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
 
 

@@ -2,14 +2,15 @@
 
 What one database can say is judged in one snapshot of it. What needs two is read again as long as something is not as
 it should be: events are on their way between services, and only what every reading of ten seconds finds is a violation.
+The rules are the checker's, asked about all rows at once.
 """
 
 from __future__ import annotations
 
 import functools
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,25 +20,45 @@ import psycopg
 from psycopg import IsolationLevel
 from sqlalchemy.engine import URL, make_url
 
-from local import sandbox, verify_rails, verify_schedules
+from checker import events, rails, rights, schedules, sealed_log, transfers
+from checker.findings import CLAIMS, Violation
+from checker.rules import RULES, told_of
+from checker.tables import (
+    ACCOUNTS,
+    DEPOSITS,
+    ENTRIES,
+    JOURNALS,
+    OUTBOXES,
+    RESERVATIONS,
+    SCHEDULE_RUNS,
+    TRANSFERS,
+    WITHDRAWALS,
+    Rows,
+    all_of,
+)
+from checker.texts import printable
+from local import sandbox
 from local.binaries import find
-from local.invariants import COUNTS, FEES_OF_CAPTURES, NAMESPACE, SINGLE
 from local.postgres import Postgres
 from local.reconciliation_invariants import EVENTS, RECONCILIATION
 from local.state import SERVICES, MeshError, State
-from local.texts import printable
 
 SETTLED_SECONDS = 10
 _AGAIN_SECONDS = 0.5
 _SHOWN_MAX = 5
 
-# How the services number states in their tables.
-_MOVED = ("COMPLETED", "REVERSED")  # by a journal of their own
-_NOTHING_MOVED = ("DECLINED", "VOIDED", "EXPIRED")
-_COUNTED = (1, 2)  # reservations: live, captured
-_RELEASED = 3
+_COUNTED = (
+    ("INV-1", JOURNALS, "true"),
+    ("INV-2", ENTRIES, "true"),
+    ("INV-3", ACCOUNTS, "true"),
+    ("INV-5", TRANSFERS, "request_id <> ''"),
+    ("INV-6", JOURNALS, "kind = 4"),
+    ("INV-6", WITHDRAWALS, "true"),
+    ("INV-8", RESERVATIONS, "true"),
+)
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+Connections = dict[str, Connection]
 
 
 @dataclass(slots=True)
@@ -55,20 +76,6 @@ class Finding:
         self.violations.extend(violations)
 
 
-CLAIMS = {
-    "INV-1": "the entries of a journal sum to zero per currency",
-    "INV-2": "a balance is the sum of its entries, numbered without a gap, and differs from the bank's by what is open",
-    "INV-3": "no hold or posting makes the available balance negative",
-    "INV-4": "the services' roles cannot change or delete what is append-only",
-    "INV-5": "one request_id has one effect, a run of a schedule pays once, a deposit is credited once",
-    "INV-6": "a transfer has its journal, with fee and exchange, exactly when it completed, and no hold outlives it;"
-    " a journal that is no transfer's was audited",
-    "INV-7": "every change of state has exactly one event",
-    "INV-8": "a limit's use is the sum of its live and captured reservations",
-    "INV-9": "every journal is what was sealed, in a signed log that was only added to",
-}
-
-
 def verify(state: State, public_key: Path | None = None) -> list[Finding]:
     """Checks all of them on a running mesh. Raises MeshError when none runs in the folder."""
     state.read_description()
@@ -84,7 +91,6 @@ def verify_databases(
     by, `ahead` how far a sandbox's time is ahead of the databases'. Raises MeshError when a database cannot be reached
     or the file has no key."""
     from accounts import signing
-    from local import verify_history
 
     try:
         keys = signing.verifying_keys(public_key) if public_key is not None else None
@@ -93,22 +99,27 @@ def verify_databases(
     findings = {name: Finding(name, claim) for name, claim in CLAIMS.items()}
     connections = {service: _connect(url) for service, url in urls.items()}
     try:
-        for name, service, statement in (*SINGLE, *RECONCILIATION):
-            violations = [str(row[0]) for row in connections[service].execute(statement)]
-            findings[name].add(0, violations)
-        for name, service, statement in COUNTS:
-            row = connections[service].execute(statement).fetchone()
-            findings[name].checked += row[0] if row else 0
+        for rule in RULES:
+            violations = rule.violations(connections[rule.table.service], all_of(rule.table), ahead)
+            findings[rule.invariant].add(0, _lines(violations))
+        for name, service, text in RECONCILIATION:
+            findings[name].add(0, [str(row[0]) for row in connections[service].execute(text)])
+        for name, table, condition in _COUNTED:
+            statement = f"SELECT count(*) FROM {table.name} WHERE {condition}"  # noqa: S608 - constants
+            findings[name].checked += _count(connections[table.service], statement)
         for service, connection in connections.items():
-            findings["INV-4"].add(*_append_only(connection, service))
-            findings["INV-7"].add(*_event_ids(connection, service))
-        findings["INV-5"].add(*verify_schedules.runs(connections["transactions"]))
-        findings["INV-5"].add(*verify_rails.deposits(connections["transactions"]))
-        findings["INV-6"].add(*verify_rails.withdrawals(connections["transactions"]))
-        findings["INV-7"].add(0, verify_schedules.events(connections["transactions"], ahead))
-        findings["INV-7"].add(0, verify_rails.events(connections["transactions"], ahead))
+            checked, violations = rights.violations(connection, service, f"{service}_runtime")
+            findings["INV-4"].add(checked, _lines(violations))
+            for rows, checked in _slices(connection, Rows(OUTBOXES[service])):
+                findings["INV-7"].add(checked, _lines(events.violations(connection, rows)))
         findings["INV-7"].add(0, [str(row[0]) for row in connections["accounts"].execute(EVENTS, {"ahead": ahead})])
-        findings["INV-9"].add(*verify_history.check(connections["accounts"], keys))
+        for rows, _ in _slices(connections["transactions"], Rows(SCHEDULE_RUNS)):
+            checked, violations = schedules.violations(connections["transactions"], rows)
+            findings["INV-5"].add(checked, _lines(violations))
+        for rows, _ in _slices(connections["transactions"], Rows(DEPOSITS)):
+            checked, violations = rails.violations(connections["transactions"], rows)
+            findings["INV-5"].add(checked, _lines(violations))
+        findings["INV-9"].add(*sealed_log.check(connections["accounts"], keys))
         _across(connections, findings, ahead)
     finally:
         for connection in connections.values():
@@ -151,184 +162,74 @@ def _connect(url: URL) -> Connection:
     return connection
 
 
-def _append_only(connection: Connection, service: str) -> tuple[int, list[str]]:
-    """Whether the service's role lacks the right to change each append-only table of its policy."""
-    from meshkit import policy
-
-    tables = policy.load(service).append_only
-    role = f"{service}_runtime"
-    violations = []
-    for table in tables:
-        for right in ("UPDATE", "DELETE", "TRUNCATE"):
-            row = connection.execute("SELECT has_table_privilege(%s, %s, %s)", (role, table, right)).fetchone()
-            if row is None or row[0]:
-                violations.append(f"{role} may {right} {table}")
-    return len(tables), violations
+def _count(connection: Connection, statement: str) -> int:
+    row = connection.execute(statement).fetchone()
+    return int(row[0]) if row else 0
 
 
-def _event_ids(connection: Connection, service: str) -> tuple[int, list[str]]:
-    """Whether each kept event has the id that its aggregate and version give, and versions leave no gap."""
-    checked, violations = 0, []
-    with connection.cursor(name="outbox") as cursor:
-        cursor.itersize = 5000
-        cursor.execute("SELECT tenant, aggregate, version, event_id FROM outbox ORDER BY tenant, aggregate, version")
-        before: tuple[str, str, int] | None = None
-        for tenant, aggregate, version, event_id in cursor:
-            checked += 1
-            if event_id != uuid.uuid5(NAMESPACE, f"{tenant}/{aggregate}#{version}"):
-                violations.append(f"{service}: {tenant}/{aggregate} version {version} has another event id")
-            if before is not None and before[:2] == (tenant, aggregate) and version != before[2] + 1:
-                violations.append(f"{service}: {tenant}/{aggregate} jumps from version {before[2]} to {version}")
-            before = (tenant, aggregate, version)
-    return checked, violations
+def _lines(violations: Sequence[Violation]) -> list[str]:
+    return [violation.line for violation in violations]
 
 
-def _across(connections: dict[str, Connection], findings: dict[str, Finding], ahead: timedelta) -> None:
+def _slices(connection: Connection, first: Rows) -> Iterator[tuple[Rows, int]]:
+    """All rows of a table in bounded memory, with the number of each slice."""
+    rows, count = first.bounded(connection)
+    while count:
+        yield rows, count
+        rows, count = Rows(first.table, after=rows.upto).bounded(connection)
+
+
+def _across(connections: Connections, findings: dict[str, Finding], ahead: timedelta) -> None:
     """The checks across services; what does not go away is a violation."""
-    from local import verify_history
-
-    checks: tuple[tuple[str, Callable[[dict[str, Connection]], tuple[int, set[str]]]], ...] = (
-        ("INV-6", functools.partial(_journals_of_transfers, ahead=ahead)),
-        ("INV-6", _legs_of_transfers),
-        ("INV-7", functools.partial(_events_of_transfers, ahead=ahead)),
-        ("INV-8", _reservations_of_transfers),
-        ("INV-9", lambda open_ones: verify_history.unsealed(open_ones["accounts"])),
+    checks: tuple[Callable[[Connections], tuple[Mapping[str, int], set[Violation]]], ...] = (
+        functools.partial(_transfers, ahead=ahead),
+        _journals_of_others,
+        functools.partial(_told_of, ahead=ahead),
+        lambda open_ones: ({}, set(sealed_log.unsealed(open_ones["accounts"]))),
     )
-    for name, check in checks:
+    for check in checks:
         checked, suspects = _afresh(connections, check)
         deadline = time.monotonic() + SETTLED_SECONDS
         while suspects and time.monotonic() < deadline:
             time.sleep(_AGAIN_SECONDS)
             suspects &= _afresh(connections, check)[1]
-        findings[name].add(checked, sorted(suspects))
+        for name, number in checked.items():
+            findings[name].checked += number
+        for violation in sorted(suspects, key=lambda one: one.line):
+            findings[violation.invariant].violations.append(violation.line)
 
 
 def _afresh(
-    connections: dict[str, Connection], check: Callable[[dict[str, Connection]], tuple[int, set[str]]]
-) -> tuple[int, set[str]]:
+    connections: Connections, check: Callable[[Connections], tuple[Mapping[str, int], set[Violation]]]
+) -> tuple[Mapping[str, int], set[Violation]]:
     """Runs a check on new snapshots: transfers first, so that what they name must be in the later ones."""
     for connection in connections.values():
         connection.rollback()
     return check(connections)
 
 
-def _final(connections: dict[str, Connection]) -> list[tuple[str, str, str, str]]:
-    """Every transfer that is final: tenant, id, state, journal."""
-    return (
-        connections["transactions"]
-        .execute(
-            "SELECT tenant, id, state, journal FROM transfers"
-            " WHERE state IN ('COMPLETED', 'DECLINED', 'REVERSED', 'CAPTURED', 'VOIDED', 'EXPIRED')"
-        )
-        .fetchall()
-    )
-
-
-def _journals_of_transfers(connections: dict[str, Connection], ahead: timedelta = timedelta()) -> tuple[int, set[str]]:
-    transfers = _final(connections)
-    posted: dict[tuple[str, str], list[str]] = {}
-    for tenant, origin, journal in connections["accounts"].execute(
-        "SELECT tenant, origin, journal FROM journals WHERE origin LIKE 'transfers/%'"
-    ):
-        posted.setdefault((tenant, origin), []).append(f"journals/{journal}")
-    holds = {
-        (row[0], row[1]) for row in connections["accounts"].execute("SELECT tenant, origin FROM holds WHERE state = 1")
-    }
-    suspects: set[str] = set()
-    for tenant, id_, state, journal in transfers:
-        name = f"transfers/{id_}"
-        wanted = [journal] if state in _MOVED else []  # an authorization's money is moved by its captures
-        found = posted.get((tenant, name), [])
-        if found != wanted:
-            suspects.add(f"{tenant}/{name} is {state}: journals {found}, expected {wanted}")
-        if (tenant, name) in holds:
-            suspects.add(f"{tenant}/{name} is {state} and still has a hold")
-    return len(transfers), suspects | _holds_of_authorizations(connections, ahead)
-
-
-def _holds_of_authorizations(connections: dict[str, Connection], ahead: timedelta) -> set[str]:
-    """Whether what is left of each standing authorization, and of its fee, is held."""
-    held = {
-        (row[0], row[1]): row[2]
-        for row in connections["accounts"].execute("SELECT tenant, origin, amount FROM holds WHERE state = 1")
-    }
-    standing = connections["transactions"].execute(
-        "SELECT a.tenant, a.id, a.amount - a.captured + coalesce(a.fee, 0) - coalesce(c.fees, 0)"  # noqa: S608
-        f" FROM transfers AS a LEFT JOIN ({FEES_OF_CAPTURES}) AS c ON c.tenant = a.tenant AND c.capture_of = a.id"
-        " WHERE a.state = 'AUTHORIZED' AND NOT a.voided AND a.expire_time > now() + %s + interval '1 second'",
-        (ahead,),
-    )
-    return {
-        f"{tenant}/transfers/{id_} is AUTHORIZED with {left} left, and {held.get((tenant, f'transfers/{id_}'), 0)} held"
-        for tenant, id_, left in standing
-        if held.get((tenant, f"transfers/{id_}")) != left
-    }
-
-
-def _legs_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str]]:
-    """Whether the journal of each transfer moved its fee and its exchange too, from whom and to whom it should, and
-    nothing else."""
-    transfers = connections["transactions"].execute(
-        "SELECT tenant, journal, id, nullif(fee, 0), fee_account, amount, credit_amount, debit_position,"
-        " credit_position, reversal_of <> '', debit_account, credit_account FROM transfers"
-        " WHERE state IN ('COMPLETED', 'REVERSED')"
-    )
-    moved: dict[tuple[str, str], list[tuple[str, int]]] = {}
-    # The first two legs are payer's and payee's.
-    for tenant, journal, account, amount in connections["accounts"].execute(
-        "SELECT tenant, 'journals/' || journal, 'accounts/' || account, amount FROM entries JOIN journals"
-        " USING (tenant, journal) WHERE leg >= 2 AND origin LIKE 'transfers/%' ORDER BY leg"
-    ):
-        moved.setdefault((tenant, journal), []).append((account, amount))
-    checked, suspects = 0, set()
-    for tenant, journal, id_, fee, fee_account, paid, got, debit_position, credit_position, *sides in transfers:
-        is_reversal, debit, credit = sides
-        wanted = [(debit_position, paid), (credit_position, -got)] if got is not None else []
-        if fee is not None:
-            payer, payee = (fee_account, credit) if is_reversal else (debit, fee_account)
-            wanted += [(payer, -fee), (payee, fee)]
-        found = moved.get((tenant, journal), [])
-        checked += bool(wanted)
-        if found != wanted:
-            suspects.add(f"{tenant}/transfers/{id_}: its journal's other legs are {found}, expected {wanted}")
+def _transfers(connections: Connections, ahead: timedelta) -> tuple[Mapping[str, int], set[Violation]]:
+    checked: Counter[str] = Counter()
+    suspects: set[Violation] = set()
+    for rows, _ in _slices(connections["transactions"], Rows(TRANSFERS)):
+        judged = transfers.judge(connections, rows, ahead)
+        checked.update(judged.checked)
+        suspects.update(judged.suspects)
     return checked, suspects
 
 
-def _events_of_transfers(connections: dict[str, Connection], ahead: timedelta) -> tuple[int, set[str]]:
-    rows = connections["transactions"].execute(
-        "SELECT t.tenant || '/transfers/' || t.id || ' has version ' || t.version || ' and events up to '"
-        " || coalesce(max(o.version), 0) FROM transfers AS t LEFT JOIN outbox AS o"
-        " ON o.tenant = t.tenant AND o.aggregate = 'transfers/' || t.id"
-        " WHERE t.update_time > now() + %s - interval '1 day'"
-        " GROUP BY t.tenant, t.id, t.version HAVING t.version <> coalesce(max(o.version), 0)",
-        (ahead,),
-    )
-    return 0, {row[0] for row in rows}
+def _journals_of_others(connections: Connections) -> tuple[Mapping[str, int], set[Violation]]:
+    suspects: set[Violation] = set()
+    for rows, _ in _slices(connections["accounts"], Rows(JOURNALS)):
+        suspects.update(transfers.journals_of_others(connections, rows))
+    return {}, suspects
 
 
-def _reservations_of_transfers(connections: dict[str, Connection]) -> tuple[int, set[str]]:
-    transfers = _final(connections)
-    reservations = {
-        (row[0], row[1]): (row[2], row[3])
-        for row in connections["compliance"].execute("SELECT tenant, transfer, state, amount FROM reservations")
-    }
-    captured = (
-        connections["transactions"]
-        .execute("SELECT tenant, id, captured FROM transfers WHERE state = 'CAPTURED'")
-        .fetchall()
-    )
-    suspects: set[str] = set()
-    for tenant, id_, state, _ in transfers:
-        reservation, _ = reservations.get((tenant, f"transfers/{id_}"), (None, 0))
-        if state in _NOTHING_MOVED and reservation in _COUNTED:
-            suspects.add(f"{tenant}/transfers/{id_} is {state} and its reservation still counts")
-        if state not in _NOTHING_MOVED and reservation == _RELEASED:
-            suspects.add(f"{tenant}/transfers/{id_} is {state} and its reservation was given back")
-    for tenant, id_, moved in captured:
-        state, amount = reservations.get((tenant, f"transfers/{id_}"), (None, 0))
-        if state in _COUNTED and amount != moved:
-            suspects.add(f"{tenant}/transfers/{id_} captured {moved}, its reservation counts {amount}")
-    return len(transfers), suspects
+def _told_of(connections: Connections, ahead: timedelta) -> tuple[Mapping[str, int], set[Violation]]:
+    suspects: set[Violation] = set()
+    for rule in told_of(days=1):
+        suspects.update(rule.violations(connections[rule.table.service], all_of(rule.table), ahead))
+    return {}, suspects
 
 
 def as_text(findings: Sequence[Finding]) -> str:

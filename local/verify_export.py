@@ -11,10 +11,11 @@ from pathlib import Path
 
 from accounts import signing
 from accounts.history import Head, JournalContent, SealedEntry, unbalanced
+from checker.findings import CLAIMS
+from checker.log_check import LogCheck, Report
 from local.export_file import LineWrong, lines, read_item, read_tenant
-from local.log_check import LogCheck, Report
 from local.state import MeshError
-from local.verify import CLAIMS, Finding
+from local.verify import Finding
 from meshkit import clock
 
 _NAMED_MAX = 5

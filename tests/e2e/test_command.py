@@ -20,7 +20,7 @@ from tests.support.mesh import FLORIN, Mesh, florin
 from tests.support.parts import wait_until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-PROCESSES = {"nats", "postgres", "accounts", "transactions", "compliance", "notifications", "envoy"}
+PROCESSES = {"nats", "postgres", "accounts", "transactions", "compliance", "notifications", "checker", "envoy"}
 
 
 def says(*arguments: str) -> str:

@@ -59,7 +59,7 @@ def test_a_detached_mesh_survives_the_loss_of_its_supervisor(root: Path) -> None
     said = succeeds("up", "--detach", "--port", "0", "--scale", "transactions=2", *state)
     assert said.startswith("ready at https://localhost:")
     found = json.loads(succeeds("status", "--json", *state))["processes"]
-    assert set(found) == {"nats", "postgres", "envoy", *SERVICES, "transactions-2"}
+    assert set(found) == {"nats", "postgres", "envoy", "checker", *SERVICES, "transactions-2"}
     assert all(process["ready"] for process in found.values())
     mesh = attached(root)
     debit, credit, token = mesh.account(funds=10_00), mesh.account(), mesh.token()

@@ -150,7 +150,7 @@ def external_databases(server: Server) -> Iterator[Server]:
     yield server
     for service in SERVICES:
         server.ask("postgres", f"DROP DATABASE {service} WITH (FORCE)")
-        for kind in ("owner", "runtime"):
+        for kind in ("owner", "runtime", "checker"):
             server.ask("postgres", f"DROP ROLE {service}_{kind}")
 
 
@@ -161,7 +161,7 @@ def make_databases(server: Server) -> None:
     psql = binaries.find().postgres_bin / "psql"
     for service in SERVICES:
         given = {"service": service}
-        for kind in ("owner", "runtime"):
+        for kind in ("owner", "runtime", "checker"):
             given[f"{kind}_password"] = server.password_file(f"{service}_{kind}").read_text()
         command = [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", *(f"-v{name}={value}" for name, value in given.items())]
         command += ["-d", server.dsn("postgres", ADMINISTRATOR, administrator)]

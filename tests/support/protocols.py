@@ -24,6 +24,7 @@ from florin.accounts.v1 import (
     account_service_pb2,  # noqa: F401 - fills the descriptor pool
     audit_service_pb2,  # noqa: F401
     balance_service_pb2,  # noqa: F401
+    freeze_service_pb2,  # noqa: F401
     journal_service_pb2,  # noqa: F401
     overdraft_service_pb2,  # noqa: F401
     reconciliation_service_pb2,  # noqa: F401
@@ -49,6 +50,7 @@ SERVICES = {
     "AccountService": "florin.accounts.v1.AccountService",
     "AuditService": "florin.accounts.v1.AuditService",
     "BalanceService": "florin.accounts.v1.BalanceService",
+    "FreezeService": "florin.accounts.v1.FreezeService",
     "JournalService": "florin.accounts.v1.JournalService",
     "OverdraftService": "florin.accounts.v1.OverdraftService",
     "ReconciliationService": "florin.accounts.v1.ReconciliationService",

@@ -13,7 +13,7 @@ from pathlib import Path
 from local import rest
 from local.client import connect
 from local.verify import SETTLED_SECONDS
-from tests.support import history
+from tests.support import freezing, history
 from tests.support.history import Final, History
 from tests.support.load import REVIEW_ABOVE, Load
 from tests.support.mesh import Mesh
@@ -109,7 +109,9 @@ def _open(mesh: Mesh, tenant: str, made: History) -> None:
 
 
 async def verified(under: Storm) -> None:
-    """`florin verify` once all that is final has been so for as long as the invariants across services ask for."""
+    """`florin verify` once all that is final has been so for as long as the invariants across services ask for; and the
+    checker, which looked on all the while, has found nothing either."""
     await asyncio.sleep(max(under.final_at + SETTLED_SECONDS + 1 - time.monotonic(), 0))
     done = await asyncio.to_thread(under.mesh.florin, "verify")
     assert done.returncode == 0, done.stdout + done.stderr
+    await asyncio.to_thread(freezing.found_nothing, under.mesh, time.time())

@@ -15,6 +15,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from florin.accounts.v1 import audit_service_pb2 as audit_pb
 from florin.accounts.v1 import (
     balance_service_pb2,  # noqa: F401 - fills the descriptor pool
+    freeze_service_pb2,  # noqa: F401
     journal_service_pb2,  # noqa: F401
     ledger_service_pb2,  # noqa: F401
     overdraft_service_pb2,
@@ -32,18 +33,19 @@ from florin.transactions.v1 import (
     schedule_pb2,
     schedule_service_pb2,
 )
-from tests.support import bank_statements, rails
+from tests.support import bank_statements, freezing, rails
 from tests.support.csv_payments import document, row, uploaded
 from tests.support.mesh import Mesh
 from tests.support.parts import wait_until
 from tests.support.protocols import Refused
 
-IDENTITIES = ("accounts", "transactions", "compliance", "notifications", "edge", "nats", "operator")
+IDENTITIES = ("accounts", "transactions", "compliance", "notifications", "checker", "edge", "nats", "operator")
 """Who has a certificate of the mesh."""
 SERVICES = {
     "florin.accounts.v1.AccountService": "accounts",
     "florin.accounts.v1.AuditService": "accounts",
     "florin.accounts.v1.BalanceService": "accounts",
+    "florin.accounts.v1.FreezeService": "accounts",
     "florin.accounts.v1.JournalService": "accounts",
     "florin.accounts.v1.LedgerService": "accounts",
     "florin.accounts.v1.OverdraftService": "accounts",
@@ -79,7 +81,7 @@ NOBODYS = {
     for kind in (
         *("customers", "kycProfiles", "accounts", "transfers", "journals", "webhookEndpoints", "cases", "decisions"),
         *("limits", "rules", "watchlists", "statements", "schedules", "holidayCalendars"),
-        *("overdraftChanges", "paymentFiles", "withdrawals", "deposits", "railExceptions"),
+        *("overdraftChanges", "paymentFiles", "withdrawals", "deposits", "railExceptions", "ledgerFreezes"),
     )
 } | {
     "overdraftThresholds": "overdraftThresholds/JPY",
@@ -257,6 +259,7 @@ def _belongings(mesh: Mesh, tenant: str) -> Belongings:
         "fee_account": mesh.fee_account(tenant=tenant),
         "exchangeRates": "exchangeRates/eur-usd",
         "position_account": mesh.position_account(tenant=tenant),
+        "ledgerFreezes": freezing.freeze(mesh, tenant),
         "quotes": mesh.call("ExchangeService.CreateQuote", quote, "customer", **own).quote.name,
         "paymentFiles": uploaded(mesh, document(row(debit, credit, remittance="ask")), role="customer", **own).name,
         **rails.belongings(mesh, debit, number, role="customer", **own),

@@ -22,10 +22,12 @@ from accounts.model import JournalKind
 from accounts.sealing import Sealer
 from accounts.settings import Settings
 from accounts.signing import Signer
-from local import export_file, verify, verify_export, verify_history
+from checker import sealed_log
+from checker.log_check import Report
+from checker.rules import RULES
+from checker.tables import all_of
+from local import export_file, verify, verify_export
 from local.export_file import ExportEnd, LineWrong
-from local.invariants import SINGLE
-from local.log_check import Report
 from local.state import MeshError
 from meshkit.database import Database, execute
 from tests.integration.accounts.conftest import FUNDER, Ledger, new_ledger
@@ -62,8 +64,8 @@ class Books:
         """What the check of the database says of this tenant."""
         with verify._connect(self.url) as connection:
             keys = signing.verifying_keys(self.keys)
-            checked, violations = verify_history.check(connection, keys)
-            missing = verify_history.unsealed(connection)[1]
+            checked, violations = sealed_log.check(connection, keys)
+            missing = [one.line for one in sealed_log.unsealed(connection)]
         assert checked >= 0
         return [one for one in violations if one.startswith(self.tenant)] + sorted(
             one for one in missing if one.startswith(self.tenant)
@@ -217,6 +219,29 @@ async def test_a_changed_journal_is_named(
     assert books.offline(before) == []
 
 
+@pytest.mark.parametrize("page", [1, 2, 3, 7, 8])
+async def test_a_log_is_judged_alike_in_pages_of_any_size(
+    books: Books, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Journals, nodes and heads of a page are those that belong together, wherever it ends."""
+    monkeypatch.setattr(sealed_log, "PAGE", page)
+    assert books.found() == []
+    with books.superuser() as root:
+        origin(books, root)
+        root.execute("DELETE FROM tree_nodes WHERE tenant = %s AND level = 1 AND number = 2", (books.tenant,))
+        root.execute("INSERT INTO tree_nodes VALUES (%s, 1, 5, %s)", (books.tenant, b"3" * 32))
+        root.execute("DELETE FROM tree_heads WHERE tenant = %s AND number = 1", (books.tenant,))
+    assert sorted(books.found()) == sorted(
+        f"{books.tenant}: {one}"
+        for one in (
+            NOT_SEALED.format(*books.journals),
+            "positions 4 to 5: the tree's node over them is gone",
+            "the tree has a node of level 1, number 5, over no journals",
+            "head of size 7: it is number 2 and follows number 0",
+        )
+    )
+
+
 async def test_two_journals_that_change_places_are_named(books: Books, tmp_path: Path) -> None:
     """With their leaves the nodes above tell; by their names alone each is not what stands at its place."""
     first, second = books.journals[2:4]
@@ -327,7 +352,7 @@ async def test_a_log_that_is_gone_leaves_journals_that_are_not_sealed(books: Boo
 async def test_heads_are_not_believed_without_a_key(books: Books) -> None:
     """A check that cannot tell who signed does not say that all is well."""
     with verify._connect(books.url) as connection:
-        assert any("--public-key" in one for one in verify_history.check(connection, None)[1])
+        assert any("--public-key" in one for one in sealed_log.check(connection, None)[1])
 
 
 async def test_a_changed_line_of_an_export_is_named(books: Books, tmp_path: Path) -> None:
@@ -519,7 +544,12 @@ async def test_entries_without_a_journal_are_named(books: Books, tmp_path: Path)
                 (journal, leg, amount, books.tenant, account),
             )
     with verify._connect(books.url) as connection:
-        said = [str(row[0]) for _, service, sql in SINGLE if service == "accounts" for row in connection.execute(sql)]
+        said = [
+            violation.line
+            for rule in RULES
+            if rule.table.service == "accounts"
+            for violation in rule.violations(connection, all_of(rule.table))
+        ]
     assert [one for one in said if one.startswith(books.tenant)] == [
         f"{books.tenant}/journals/{journal} has entries and does not exist"
     ]

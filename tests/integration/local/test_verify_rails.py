@@ -6,7 +6,11 @@ import uuid
 
 import pytest
 
-from local import verify, verify_rails
+from checker import rails
+from checker.events import NAMESPACE
+from checker.rules import RULES, told_of
+from checker.tables import DEPOSITS, RAIL_EXCEPTIONS, WITHDRAWALS, all_of
+from local import verify
 from tests.integration.local.test_verify import Urls, databases, execute, transfer, urls
 
 __all__ = ["databases", "urls"]
@@ -45,7 +49,7 @@ def tell(urls: Urls, aggregate: str) -> None:
         "transactions",
         "INSERT INTO outbox (tenant, partition, event_id, subject, aggregate, version, time, traceparent, data)"
         " VALUES ('demo', 0, %s, 's', %s, 1, now(), '', '')",
-        uuid.uuid5(verify_rails.NAMESPACE, f"demo/{aggregate}#1"),
+        uuid.uuid5(NAMESPACE, f"demo/{aggregate}#1"),
         aggregate,
     )
 
@@ -53,7 +57,7 @@ def tell(urls: Urls, aggregate: str) -> None:
 def moved(urls: Urls, request_id: str) -> str:
     """A transfer of the bank's own that moved money."""
     id_ = transfer(urls, "COMPLETED", "journals/j")
-    wanted = verify_rails.transfer_id("demo", request_id)
+    wanted = rails.transfer_id("demo", request_id)
     execute(urls, "transactions", "UPDATE transfers SET id = %s, request_key = %s WHERE id = %s", wanted, wanted, id_)
     return wanted
 
@@ -137,7 +141,7 @@ def test_a_deposit_that_was_credited_twice_is_found(urls: Urls) -> None:
 def test_a_transfer_of_somebody_who_chose_the_id_of_a_step_is_none_of_the_deposit(urls: Urls) -> None:
     """Ids may be chosen by who makes a transfer, request keys may not: nobody can have a deposit look wrong."""
     deposit(urls, "CREDITED", 0, credit=moved(urls, "deposits/d/0"))
-    chosen = verify_rails.transfer_id("demo", "deposits/d/suspense/1")
+    chosen = rails.transfer_id("demo", "deposits/d/suspense/1")
     made = transfer(urls, "COMPLETED", "journals/k")
     execute(urls, "transactions", "UPDATE transfers SET id = %s WHERE id = %s", chosen, made)
     assert violations(urls, "INV-5") == []
@@ -147,9 +151,15 @@ def violations(urls: Urls, name: str) -> list[str]:
     """What breaks an invariant, by the checks that `florin verify` makes."""
     connection = verify._connect(urls["transactions"])
     try:
-        if name == "INV-7":
-            return verify_rails.events(connection)
-        check = verify_rails.withdrawals if name == "INV-6" else verify_rails.deposits
-        return check(connection)[1]
+        if name == "INV-5":
+            return [one.line for one in rails.violations(connection, all_of(DEPOSITS))[1]]
+        rules = told_of(1) if name == "INV-7" else RULES
+        tables = (WITHDRAWALS, DEPOSITS, RAIL_EXCEPTIONS)
+        return [
+            violation.line
+            for rule in rules
+            if rule.table in tables
+            for violation in rule.violations(connection, all_of(rule.table))
+        ]
     finally:
         connection.close()

@@ -32,7 +32,7 @@ NAMES_NOTHING = {
     *("ListWebhookEndpoints", "ListFeeSchedules", "SetLimit", "SetRule", "ImportWatchlist", "StreamEvents"),
     *("GetTreeHead", "GetConsistencyProof", "ListSigningKeys", "ExportJournals"),
     *("CreateTenant", "CreateCustomer", "CreateWebhookEndpoint", "ImportExchangeRates", "CreateQuote"),
-    *("ListExchangeRates", "ListPositionAccounts"),
+    *("ListExchangeRates", "ListPositionAccounts", "ListLedgerFreezes", "GetLedgerState"),
     *("RollUpBalances", "ListOverdraftChanges", "ListOverdraftThresholds", "SetOverdraftThreshold"),
     *("ListPaymentFiles", "UploadPaymentFile", "ListJournals", "ImportBankStatement"),
     *("ListWithdrawals", "ListDeposits", "ListRailExceptions"),

@@ -11,7 +11,7 @@ from accounts import merkle
 from accounts.history import Head, JournalContent
 from accounts.merkle import Node
 from accounts.signing import VerifyingKeys
-from local.texts import printable
+from checker.texts import printable
 
 _SAID_MAX = 1000
 _GAP_MAX = 1_000_000
@@ -35,6 +35,12 @@ class Report:
         else:
             self._more += 1
 
+    def take(self) -> list[str]:
+        """The sentences so far, which are forgotten."""
+        taken = self.sentences()
+        self._said, self._more = [], 0
+        return taken
+
     def sentences(self) -> list[str]:
         """All of them, and how many more there were."""
         return [*self._said, f"and {self._more} more"] if self._more else list(self._said)
@@ -45,7 +51,8 @@ class LogCheck:
 
     def __init__(self, tenant: str, keys: VerifyingKeys | None, report: Report) -> None:
         self._tenant = tenant
-        self._keys = keys
+        self.keys = keys
+        """Heads are believed by these."""
         self._report = report
         self.size = 0
         """How many positions have passed."""
@@ -79,8 +86,8 @@ class LogCheck:
 
     def head(self, head: Head) -> None:
         """A head that stands here."""
-        is_signed = self._keys is not None and self._keys.is_signed(head)
-        if self._keys is not None and not is_signed:
+        is_signed = self.keys is not None and self.keys.is_signed(head)
+        if self.keys is not None and not is_signed:
             self.say(f"head of size {head.tree_size}: it is not signed by key {head.key_id}, or that key is not ours")
         if self.is_lost:
             return

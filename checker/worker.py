@@ -1,0 +1,196 @@
+"""The checker's work: turns of readings, findings told, ledgers frozen, until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+import psycopg
+
+from accounts.signing import VerifyingKeys
+from checker import metrics
+from checker.findings import Violation
+from checker.readings import Behind, Readings
+from checker.settings import Settings
+from checker.standing import Standing
+from checker.sweeps import Sweeps, Turn
+from meshkit import clock, logs
+from meshkit.errors import DomainError
+
+_LEAD_SECONDS = 1.0
+"""How often it is asked whether this is the checker that works."""
+_FAILED_SECONDS = 1.0
+_UNSENT_SECONDS = 60.0
+"""A freeze that could not be asked for is asked for again for so long; after it, what stands is found anew."""
+_MARGIN_SECONDS = 5.0
+_log = logs.get(__name__)
+
+
+class Accounts(Protocol):
+    """What the checker needs from accounts."""
+
+    async def freeze(
+        self, tenant: str, currency: str, violations: list[Violation], found_time: datetime
+    ) -> tuple[str, int]:
+        """Freezes a ledger; gives the freeze's name, empty for none, and how many of the findings were new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """What a ledger is to be frozen for."""
+
+    violations: list[Violation]
+    found_time: datetime
+    until: float
+    next_try: float = 0.0
+
+
+class Worker:
+    """Works while it leads; another checker stands by."""
+
+    def __init__(self, settings: Settings, accounts: Accounts, keys: VerifyingKeys | None) -> None:
+        self._settings = settings
+        self._accounts = accounts
+        self._keys = keys
+        self._readings = Readings(settings)
+        self._sweeps = Sweeps(self._readings, settings, keys)
+        self._lead_due = 0.0
+        self._standing = Standing()
+        self._unsent: dict[tuple[str, str], Unsent] = {}
+        self._failure = "no reading yet"
+        self.leading = False
+        self.margin_seconds = settings.settle_seconds + settings.confirm_seconds + _MARGIN_SECONDS
+        """What was seen last so long before the last sweep began that did not see it stands no longer."""
+
+    @property
+    def whole_since(self) -> float:
+        """Everything has been gone through since this moment of time.monotonic(); 0 if it was not yet."""
+        return self._sweeps.whole_since()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Works while the block runs; ends after the reading under way."""
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._run(stop), name="checker")
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.wait({task})
+            await asyncio.to_thread(self._readings.close)
+            task.result()
+
+    async def check_databases(self) -> None:
+        """Raises when the last turn could not read."""
+        if self._failure:
+            raise RuntimeError(self._failure)
+
+    async def _run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                rest = await self._turn()
+            except Exception as error:  # noqa: BLE001 - it is logged and counted, not ready is told, and it begins anew
+                metrics.FAILURES.labels(type(error).__name__).inc()
+                _log.error("a turn failed", exc_info=True)
+                self._failure = f"a turn failed: {type(error).__name__}"
+                self._sweeps = Sweeps(self._readings, self._settings, self._keys)
+                rest = _FAILED_SECONDS
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), rest)
+
+    async def _turn(self) -> float:
+        """One turn; gives how long to rest after it, in seconds."""
+        began = time.monotonic()
+        try:
+            if began >= self._lead_due:
+                self._lead(await asyncio.to_thread(self._readings.lead))
+                self._lead_due = began + _LEAD_SECONDS
+            if not self.leading:
+                self._tell_failure("")
+                return _LEAD_SECONDS
+            done = await asyncio.to_thread(self._sweeps.turn)
+        except Behind:
+            metrics.FAILURES.labels("Behind").inc()
+            self._tell_failure("a replica of a database does not follow its primary")
+            return _FAILED_SECONDS
+        except psycopg.Error as error:
+            # The text of an error names the statement's objects; its detail would quote rows.
+            metrics.FAILURES.labels(type(error).__name__).inc()
+            self._tell_failure(f"{type(error).__name__}: {str(error).partition('DETAIL:')[0].strip()}")
+            return _FAILED_SECONDS
+        self._tell_failure("")
+        self._note(done)
+        await self._freeze()
+        now = time.monotonic()
+        # At most half of the time, whatever it costs.
+        return max(now - began, min(self._sweeps.next_due() - now, _LEAD_SECONDS))
+
+    def _lead(self, leading: bool) -> None:
+        if leading == self.leading:
+            return
+        self.leading = leading
+        metrics.LEADING.set(leading)
+        _log.info("checks" if leading else "stands by")
+        if not leading:
+            # Whoever leads now tells what stands.
+            self._sweeps = Sweeps(self._readings, self._settings, self._keys)
+            self._standing = Standing()
+            self._standing.tell()
+
+    def _tell_failure(self, failure: str) -> None:
+        if failure and failure != self._failure:
+            _log.warning("the databases cannot be read", cause=failure)
+        self._failure = failure
+
+    def _note(self, done: Turn) -> None:
+        now = time.monotonic()
+        for violation in self._standing.add(done.confirmed, now):
+            _log.error(
+                "an invariant does not hold",
+                invariant=violation.invariant,
+                tenant=violation.tenant,
+                currency=violation.currency,
+                object=violation.object,
+                sentence=violation.sentence.removeprefix(":").strip(),
+            )
+        self._standing.forget(self.whole_since - self.margin_seconds)
+        self._standing.tell()
+        for place, violations in self._freezing(done.confirmed).items():
+            self._unsent[place] = Unsent(violations, clock.now(), now + _UNSENT_SECONDS)
+
+    def _freezing(self, confirmed: Iterable[Violation]) -> Mapping[tuple[str, str], list[Violation]]:
+        """The violations that freeze a ledger, by tenant and currency."""
+        found: dict[tuple[str, str], list[Violation]] = {}
+        for violation in confirmed:
+            freezes = violation.invariant in self._settings.freezing_invariants and not violation.is_on_its_way
+            if freezes and violation.tenant:
+                found.setdefault((violation.tenant, violation.currency), []).append(violation)
+        return found
+
+    async def _freeze(self) -> None:
+        """Asks for the freezes that are not asked for yet."""
+        for place, unsent in list(self._unsent.items()):
+            tenant, currency = place
+            now = time.monotonic()
+            if now < unsent.next_try:
+                continue
+            try:
+                name, fresh = await self._accounts.freeze(tenant, currency, unsent.violations, unsent.found_time)
+            except DomainError as error:
+                metrics.FREEZES.labels("failed").inc()
+                _log.warning("a ledger could not be frozen", tenant=tenant, currency=currency, cause=error.message)
+                if now > unsent.until:
+                    del self._unsent[place]
+                else:
+                    self._unsent[place] = replace(unsent, next_try=now + _FAILED_SECONDS)
+                continue
+            del self._unsent[place]
+            metrics.FREEZES.labels("asked").inc()
+            if fresh:
+                _log.error("a ledger is frozen", tenant=tenant, currency=currency, freeze=name, new_findings=fresh)
