@@ -32,6 +32,7 @@ COPY accounts accounts
 COPY transactions transactions
 COPY compliance compliance
 COPY notifications notifications
+COPY checker checker
 COPY meshkit meshkit
 COPY local local
 COPY envoy envoy

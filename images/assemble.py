@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICES = ("accounts", "transactions", "compliance", "notifications")
-OPERATOR = (*SERVICES, "local", "envoy")
+OPERATOR = (*SERVICES, "checker", "local", "envoy")
 SOURCES = (".pyi", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".h", ".hpp")
 """Files of packages that only compilers and editors read."""
 UNUSED = re.compile(

@@ -123,7 +123,7 @@ def _pages(state: State, account: str, age_days: int, tenant: str) -> Iterator[d
 
 
 def _line(item: dict[str, Any]) -> str:
-    from local.texts import printable
+    from checker.texts import printable
 
     told = [
         *(item["name"], item["valueDate"], f"{item.get('ageDays', 0)} days", _money(item["amount"])),

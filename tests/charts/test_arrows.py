@@ -18,6 +18,9 @@ KUBE_DNS = Party("dns", {"k8s-app": "kube-dns"}, "kube-system")
 PROMETHEUS = Party("prometheus", {"app.kubernetes.io/name": "prometheus"}, "monitoring")
 STRANGER = Party("stranger", {"app": "stranger"}, "bank")
 NEIGHBOUR = Party("neighbour", {"app.kubernetes.io/name": "transactions"}, "elsewhere")
+# No chart installs it; whoever does gives it these labels.
+_LABELS = {"name": "checker", "component": "service", "part-of": "florin"}
+CHECKER = Party("checker", {f"app.kubernetes.io/{label}": value for label, value in _LABELS.items()})
 DATABASE = Party("database", address="192.0.2.20")
 ISSUER = Party("issuer", address="192.0.2.10")
 INTERNET = Party("internet", address="93.184.216.34")
@@ -34,7 +37,7 @@ def parties(objects: Objects) -> dict[str, Party]:
         name, component = labels["app.kubernetes.io/name"], labels["app.kubernetes.io/component"]
         known = name if component in {"service", "edge", "broker", "database"} else f"{name}/{component}"
         found[known] = Party(known, labels)
-    around = (KUBE_DNS, PROMETHEUS, STRANGER, NEIGHBOUR, DATABASE, ISSUER, INTERNET, METADATA, PRIVATE)
+    around = (KUBE_DNS, PROMETHEUS, CHECKER, STRANGER, NEIGHBOUR, DATABASE, ISSUER, INTERNET, METADATA, PRIVATE)
     return {**found, **{one.name: one for one in around}}
 
 
@@ -49,7 +52,10 @@ def common(*, database: str) -> set[Arrow]:
     arrows |= {("streams/operator", "nats", NATS), ("streams/operator", "dns", DNS)}
     arrows |= {("nats", "nats", ROUTES), ("nats", "dns", DNS), ("edge", "dns", DNS)}
     arrows |= {("payment-check/check", "edge", HTTPS), ("payment-check/check", "dns", DNS)}
-    callers = ("internet", "private", "metadata", "database", "issuer", "stranger", "neighbour", "prometheus", "dns")
+    callers = (
+        *("internet", "private", "metadata", "database", "issuer", "stranger", "neighbour", "prometheus", "dns"),
+        "checker",
+    )
     arrows |= {(caller, "edge", HTTPS) for caller in callers}
     # Webhooks go to public addresses, whatever their port.
     return arrows | {("notifications", "internet", port) for port in PORTS}
@@ -70,7 +76,11 @@ def test_exactly_the_arrows_of_the_architecture_are_allowed(values: str, request
     objects: Objects = request.getfixturevalue(values)
     known = parties(objects)
     network = Network(objects.kind("NetworkPolicy"))
-    ours = {name for name, one in known.items() if not one.address and one.namespace == "bank" and one != STRANGER}
+    ours = {
+        name
+        for name, one in known.items()
+        if not one.address and one.namespace == "bank" and one not in (STRANGER, CHECKER)
+    }
     allowed = {
         (source, target, port)
         for source, target in product(known, known)

@@ -19,6 +19,7 @@ SERVICES = ("accounts", "transactions", "compliance", "notifications")
 IMAGES = (*SERVICES, "operator")
 OURS = {
     *SERVICES,
+    "checker",
     "meshkit",
     "local",
     "envoy",
@@ -73,7 +74,7 @@ def packages_of(module: str) -> set[str]:
 def test_an_image_has_the_packages_that_its_code_imports(image: str) -> None:
     """Each import of its folders is in its part of the lock; the parts of a mesh on one machine are in none."""
     requirements = script("requirements")
-    folders = ("meshkit", "accounts", "transactions", "compliance", "notifications", "local", "envoy")
+    folders = ("meshkit", *SERVICES, "checker", "local", "envoy")
     found = requirements.entries(requirements.LOCK.read_text())
     inside = set(requirements.closure(requirements.IMAGES[image], found))
     # Where the parts of a mesh on one machine are looked for, which an operator's image has not.
@@ -146,7 +147,7 @@ def test_an_image_has_its_own_code_and_no_other(image: str, tmp_path: Path) -> N
     """A service: meshkit, the stubs, its folder. It starts from there, without the repository."""
     script("assemble").assemble(image, tmp_path)
     inside = {path.name for path in (tmp_path / "app").iterdir()}
-    own = {*SERVICES, "local", "envoy"} if image == "operator" else {image}
+    own = {*SERVICES, "checker", "local", "envoy"} if image == "operator" else {image}
     assert inside == {"meshkit", "build", *own}
     held = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.suffix for path in held} <= {"", ".py", ".pyc", ".yaml", ".binpb", ".lua"}

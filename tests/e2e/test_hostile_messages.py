@@ -20,7 +20,7 @@ from local import issuer
 from local.roles import ROLES
 from meshkit import pages
 from tests.contract.test_reasons import METHODS
-from tests.support import bank_statements, hostile, rails
+from tests.support import bank_statements, freezing, hostile, rails
 from tests.support.csv_payments import document, row, uploaded
 from tests.support.mesh import Mesh
 from tests.support.protocols import SERVICES, Refused, of, path, raw, refused, web
@@ -119,6 +119,7 @@ def names(mesh: Mesh, tenant: str) -> dict[str, str]:
         "overdraftChanges": mesh.overdraft_change(credit, tenant=tenant),
         "rejectable": mesh.overdraft_change(mesh.account(tenant=tenant), tenant=tenant),
         "overdraftThresholds": "overdraftThresholds/EUR",
+        "ledgerFreezes": freezing.freeze(mesh, tenant),
         **rails.belongings(mesh, debit, number, tenant=tenant),
         **bank_statements.reconciled(mesh, tenant=tenant),
     }

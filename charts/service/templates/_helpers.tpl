@@ -54,7 +54,7 @@ helm.sh/chart: {{ printf "%s-%s" $top.Chart.Name $top.Chart.Version | replace "+
 
 {{/* Who may call each service, and whom it calls; a test compares it with each policy.yaml. */}}
 {{- define "service.arrows" -}}
-accounts: {callers: [edge, transactions], calls: []}
+accounts: {callers: [edge, transactions, checker], calls: []}
 transactions: {callers: [edge], calls: [accounts, compliance]}
 compliance: {callers: [edge, transactions], calls: []}
 notifications: {callers: [edge], calls: []}
