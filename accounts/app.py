@@ -80,14 +80,8 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
         watches = _watches(settings, db)
         ledger, together = _ledger(settings, db, watches), _together(db, watches)
         balances, past_balances = _balances(db), _past_balances(db)
-        consumer = Consumer(
-            bus,
-            db,
-            stream="compliance",
-            durable=settings.service,
-            handle=consumers.compliance_handler(db.cipher),
-            gap_seconds=None,
-        )
+        handle = consumers.compliance_handler(db.cipher)
+        consumer = Consumer(bus, db, stream="compliance", durable=settings.service, handle=handle, gap_seconds=None)
         signer = None if settings.sealing_key_file is None else signing.signer(settings.sealing_key_file)
         approval_time = timedelta(hours=settings.overdraft_approval_hours)
         accounts = AccountService(db, ledger, balances, past_balances, approval_time=approval_time)

@@ -26,7 +26,8 @@ _CLOCK = "SELECT clock_timestamp()"
 # the clock, before the accounts are locked, and in one order: what is frozen is read by a statement after it, which so
 # sees every freeze that was begun.
 _CLOCK_AND_LEDGERS = (
-    "SELECT clock_timestamp(), (SELECT count(pg_advisory_xact_lock_shared(%s, key)) FROM unnest(%s::integer[]) AS key)"
+    _CLOCK  # noqa: S608 - a constant
+    + ", (SELECT count(pg_advisory_xact_lock_shared(%s, key)) FROM unnest(%s::integer[]) AS key)"
 )
 _IDENTIFIERS = (
     "SELECT tenant, kind, value, account FROM account_identifiers"
