@@ -19,21 +19,22 @@ from meshkit.identity import Call, Principal
 
 
 async def freeze_ledger(
-    conn: AsyncConnection, call: Call, tenant: str, currency: str, findings: Sequence[Finding]
+    conn: AsyncConnection, call: Call, tenant: str, currency: str, findings: Sequence[Finding], ended_freezes: int
 ) -> tuple[Freeze | None, int]:
     """Freezes a currency of a ledger, or adds findings to the freeze that stands; gives it, and how many were new.
 
-    What a person accepted freezes nothing, nor does what was found before the last freeze ended, since it may be put
-    right by now: None where all is such. Raises TenantNotFound.
+    What a person accepted freezes nothing, nor does what was found in a reading that knew of `ended_freezes` alone where
+    more have ended, since it may be put right by now: None where all is such. Raises TenantNotFound.
     """
     await freeze_store.lock(conn, tenant)
     if not await store.tenant_exists(conn, tenant):
         raise TenantNotFound(tenant)
-    last_end = await freeze_store.last_end(conn, tenant, currency)
-    distinct = {one.id: one for one in findings if last_end is None or one.found_time > last_end}
+    standing = await freeze_store.standing(conn, tenant, currency)
+    if await freeze_store.ended_count(conn, tenant, currency) > ended_freezes:
+        return standing, 0
+    distinct = {one.id: one for one in findings}
     known = await freeze_store.known_findings(conn, tenant, list(distinct))
     fresh = [finding for id_, finding in distinct.items() if id_ not in known]
-    standing = await freeze_store.standing(conn, tenant, currency)
     if standing is not None:
         fresh = fresh[: FINDINGS_MAX - standing.finding_count]
     if not fresh:

@@ -8,7 +8,6 @@ it sees the freeze.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import text
@@ -117,13 +116,10 @@ async def known_findings(conn: AsyncConnection, tenant: str, ids: Sequence[str])
     return {row[0] for row in rows}
 
 
-async def last_end(conn: AsyncConnection, tenant: str, currency: str) -> datetime | None:
-    """When the last freeze of a currency ended that did; None for never."""
-    rows = await fetch(
-        conn, "SELECT max(end_time) FROM ledger_freezes WHERE tenant = %s AND currency = %s", (tenant, currency)
-    )
-    last: datetime | None = rows[0][0]
-    return last
+async def ended_count(conn: AsyncConnection, tenant: str, currency: str) -> int:
+    """How many freezes of a currency have ended."""
+    statement = "SELECT count(*) FROM ledger_freezes WHERE tenant = %s AND currency = %s AND state = 2"
+    return int((await fetch(conn, statement, (tenant, currency)))[0][0])
 
 
 async def add_findings(conn: AsyncConnection, freeze_id: str, added: Sequence[Finding]) -> None:

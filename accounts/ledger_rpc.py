@@ -90,7 +90,9 @@ class LedgerService(pb_grpc.LedgerServiceServicer):
         ]
 
         async def work(conn: AsyncConnection) -> tuple[Freeze | None, int]:
-            return await freeze_operations.freeze_ledger(conn, call, request.tenant, request.currency_code, findings)
+            return await freeze_operations.freeze_ledger(
+                conn, call, request.tenant, request.currency_code, findings, request.ended_freezes
+            )
 
         freeze, fresh = await self._db.run(request.tenant, work)
         return pb.FreezeLedgerResponse(ledger_freeze="" if freeze is None else freeze.name, new_findings=fresh)

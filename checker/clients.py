@@ -25,7 +25,7 @@ class AccountsClient:
         self._stub: pb_grpc.LedgerServiceAsyncStub = pb_grpc.LedgerServiceStub(channel)
 
     async def freeze(
-        self, tenant: str, currency: str, violations: Sequence[Violation], found_time: datetime
+        self, tenant: str, currency: str, violations: Sequence[Violation], found_time: datetime, ended_freezes: int
     ) -> tuple[str, int]:
         """Freezes a ledger; gives the freeze's name, empty for none, and how many of the findings were new.
 
@@ -33,28 +33,27 @@ class AccountsClient:
         """
         name, fresh = "", 0
         for start in range(0, len(violations), _FINDINGS_MAX):
-            answer = await self._freeze(tenant, currency, violations[start : start + _FINDINGS_MAX], found_time)
+            request = _request(tenant, currency, violations[start : start + _FINDINGS_MAX], found_time, ended_freezes)
+            call = channels.call(self._stub.FreezeLedger, request, service="accounts", timeout_s=_TIMEOUT_SECONDS)
+            answer: pb.FreezeLedgerResponse = await call
             name, fresh = answer.ledger_freeze or name, fresh + answer.new_findings
         return name, fresh
 
-    async def _freeze(
-        self, tenant: str, currency: str, violations: Sequence[Violation], found_time: datetime
-    ) -> pb.FreezeLedgerResponse:
-        found = Timestamp()
-        found.FromDatetime(found_time)
-        request = pb.FreezeLedgerRequest(
-            tenant=tenant,
-            currency_code=currency,
-            findings=[
-                pb.FreezeLedgerRequest.Finding(
-                    invariant=violation.invariant,
-                    object=violation.object[:_OBJECT_MAX],
-                    sentence=violation.sentence.removeprefix(":").strip()[:_SENTENCE_MAX],
-                    found_time=found,
-                )
-                for violation in violations
-            ],
+
+def _request(
+    tenant: str, currency: str, violations: Sequence[Violation], found_time: datetime, ended_freezes: int
+) -> pb.FreezeLedgerRequest:
+    found = Timestamp()
+    found.FromDatetime(found_time)
+    findings = [
+        pb.FreezeLedgerRequest.Finding(
+            invariant=violation.invariant,
+            object=violation.object[:_OBJECT_MAX],
+            sentence=violation.sentence.removeprefix(":").strip()[:_SENTENCE_MAX],
+            found_time=found,
         )
-        call = channels.call(self._stub.FreezeLedger, request, service="accounts", timeout_s=_TIMEOUT_SECONDS)
-        response: pb.FreezeLedgerResponse = await call
-        return response
+        for violation in violations
+    ]
+    return pb.FreezeLedgerRequest(
+        tenant=tenant, currency_code=currency, findings=findings, ended_freezes=ended_freezes
+    )

@@ -50,6 +50,7 @@ _NAMED_TRANSFERS = (
     "SELECT {columns} FROM transfers AS t JOIN unnest(%(tenants)s::text[], %(ids)s::text[]) AS k(tenant, id)"
     " USING (tenant, id)"
 )
+_ENDED = "SELECT tenant, currency, count(*) FROM ledger_freezes WHERE state = 2 GROUP BY tenant, currency"
 _ORIGINS = "SELECT tenant, origin FROM {rows} AS j WHERE starts_with(origin, 'transfers/')"
 
 
@@ -207,6 +208,13 @@ def rights_of_roles(readings: Readings, settings: Settings) -> Verdict:
             verdict.checked["INV-4"] += number
             verdict.wrong += found
     return verdict
+
+
+def ended_freezes(readings: Readings) -> Mapping[tuple[str, str], int]:
+    """How many freezes of each tenant's currency have ended; none are where it is not named."""
+    with readings.reading("accounts") as connections:
+        found = connections["accounts"].execute(_ENDED)
+        return {(tenant, currency): count for tenant, currency, count in found}
 
 
 def same(first: Sequence[Violation], second: Sequence[Violation]) -> list[Violation]:

@@ -20,11 +20,24 @@ _LOCK_CLASS, _LOCK = 0x6368656B, 0  # "chek": one checker works on a mesh
 # ones, a plan might read a table whole. To compile a statement costs more here than it saves.
 _PLANS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
 
+# A host that is gone is noticed from both sides within half a minute, so that another checker can take over.
+_ALIVE = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=20000"
+_ALIVE_HERE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20000}
+
 _TRANSACTION_TIMEOUT_FROM = 170000  # the first server version that has it
 
 
 class Behind(Exception):
     """A replica's database has not shown for a while that it follows its primary."""
+
+
+TOOK_TOO_LONG = (psycopg.errors.QueryCanceled, psycopg.errors.TransactionTimeout)
+"""What ends a reading by this process's own bounds."""
+
+
+class Lost(Exception):
+    """There is no connection, or none any more: behind the next one may be another server, or the same one as it was
+    earlier."""
 
 
 class Readings:
@@ -37,19 +50,22 @@ class Readings:
 
     @contextmanager
     def reading(self, *services: str) -> Iterator[Mapping[str, Connection]]:
-        """New snapshots of some databases, each taken by its first statement. Raises psycopg.Error."""
+        """New snapshots of some databases, each taken by its first statement. Raises psycopg.Error, Lost."""
         used = services or SERVICES
         try:
             for service in used:
                 if service not in self._open:
-                    self._open[service] = self._connect(service)
+                    self._open[service] = self._connected(service)
             yield {service: self._open[service] for service in used}
-        except BaseException:
             for service in used:
+                self._open[service].rollback()
+        except BaseException as error:
+            broken = [service for service in used if not self._ended(service)]
+            for service in broken:
                 self._forget(service)
+            if broken and not isinstance(error, TOOK_TOO_LONG):
+                raise Lost(str(error)) from error
             raise
-        for service in used:
-            self._open[service].rollback()
 
     def check_follows(self, services: Mapping[str, Connection], seconds: float) -> None:
         """Raises Behind where a database is a replica that replayed nothing of the last `seconds`: what is compared
@@ -84,17 +100,33 @@ class Readings:
             self._forget(service)
         self._close_leader()
 
+    def _ended(self, service: str) -> bool:
+        """Ends a transaction that failed; whether its connection still stands."""
+        try:
+            if service in self._open:
+                self._open[service].rollback()
+        except psycopg.Error:
+            return False
+        return True
+
+    def _connected(self, service: str) -> Connection:
+        try:
+            return self._connect(service)
+        except psycopg.OperationalError as error:
+            raise Lost(str(error)) from error
+
     def _connect(self, service: str) -> Connection:
         timeout = self._settings.statement_timeout_ms
         options = (
             f"-c florin.tenants=* -c timezone=UTC -c statement_timeout={timeout} -c lock_timeout={timeout // 4}"
-            f" -c idle_in_transaction_session_timeout={timeout * 2} {_PLANS}"
+            f" -c idle_in_transaction_session_timeout={timeout * 2} {_PLANS} {_ALIVE}"
         )
         connection: Connection = psycopg.connect(
             **self._settings.connection(service),
             options=options,
             application_name="florin-checker",
             connect_timeout=3,
+            **_ALIVE_HERE,
             # Slices are planned with their values.
             prepare_threshold=None,
         )

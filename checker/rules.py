@@ -85,14 +85,12 @@ ON_MANUAL_JOURNALS = (
         "SELECT j.tenant, '', 'journals/' || j.journal, ' of kind ' || j.kind || ' has the origin ' || j.origin"
         " FROM {rows} AS j WHERE (j.kind = 4) <> (j.origin = 'manual' OR starts_with(j.origin, 'manual/'))",
     ),
-    # The audit of a tenant is read once for all of them: it has no index by what it is about.
     Rule(
         "INV-6",
         JOURNALS,
-        "WITH manual AS MATERIALIZED (SELECT j.tenant, 'journals/' || j.journal AS name FROM {rows} AS j"
-        " WHERE j.kind = 4) SELECT tenant, '', name, ' was posted by the bank itself and is not audited' FROM manual"
-        " WHERE (tenant, name) NOT IN (SELECT a.tenant, a.resource FROM audit AS a WHERE a.action = 'post_journal'"
-        " AND a.tenant = ANY (ARRAY(SELECT DISTINCT tenant FROM manual)))",
+        "SELECT j.tenant, '', 'journals/' || j.journal, ' was posted by the bank itself and is not audited'"
+        " FROM {rows} AS j WHERE j.kind = 4 AND NOT EXISTS (SELECT 1 FROM audit AS a WHERE a.tenant = j.tenant"
+        " AND a.action = 'post_journal' AND a.resource = 'journals/' || j.journal)",
     ),
     Rule(
         "INV-6",
@@ -127,6 +125,13 @@ ON_ENTRIES = (
         " FROM {rows} AS e WHERE NOT EXISTS"
         " (SELECT 1 FROM journals AS j WHERE j.tenant = e.tenant AND j.journal = e.journal)",
     ),
+    Rule(
+        "INV-2",
+        ENTRIES,
+        "SELECT e.tenant, '', 'accounts/' || e.account, ': entry ' || e.sequence || ' is in ' || e.currency"
+        " || coalesce(', the account in ' || a.currency, ', and there is no such account')"
+        " FROM {rows} AS e LEFT JOIN accounts AS a USING (tenant, account) WHERE a.currency IS DISTINCT FROM e.currency",
+    ),
     # Each follows from the one before it, so the last is the sum of all of them.
     Rule(
         "INV-2",
@@ -134,7 +139,7 @@ ON_ENTRIES = (
         "SELECT e.tenant, e.currency, 'accounts/' || e.account, ': entry ' || e.sequence || ' says ' || e.balance_after"
         " || CASE WHEN e.sequence > 1 AND p.sequence IS NULL THEN ', and the one before it is gone'"
         " ELSE ', the sum is ' || coalesce(p.balance_after, 0) + e.amount END"
-        f" FROM {{rows}} AS e{_BEFORE} WHERE (e.sequence > 1 AND p.sequence IS NULL)"
+        f" FROM {{rows}} AS e{_BEFORE} WHERE e.sequence < 1 OR (e.sequence > 1 AND p.sequence IS NULL)"
         " OR e.balance_after <> coalesce(p.balance_after, 0) + e.amount",
     ),
     Rule(

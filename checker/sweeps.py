@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,7 +17,7 @@ from checker import judgements, metrics, sealed_log
 from checker.findings import Violation
 from checker.judgements import Look, Place, Verdict
 from checker.log_check import Report
-from checker.readings import Readings
+from checker.readings import TOOK_TOO_LONG, Readings
 from checker.sealed_log import LogWalk
 from checker.settings import Settings
 from checker.tables import JOURNALS, SWEPT, TRANSFERS, Key, Rows, Table
@@ -34,8 +34,10 @@ class Sweep:
     began: float = 0.0
     after: Key | None = None
     rows: int = 0
+    is_whole: bool = True
+    """Whether the one under way left nothing out."""
     whole_since: float = 0.0
-    """When the last sweep began that came to the end; 0 for none."""
+    """When the last sweep began that came to the end, and left nothing out; 0 for none."""
 
     def is_due(self, now: float, every_seconds: float) -> bool:
         """Whether a piece of it can be judged: one is under way, or it is time for another."""
@@ -61,6 +63,8 @@ class Turn:
     rows: int = 0
     """What was read of tables and logs that are gone through."""
     confirmed: list[Violation] = field(default_factory=list)
+    ended_freezes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """How many freezes had ended, by tenant and currency, before anything was confirmed."""
 
 
 class Sweeps:
@@ -84,6 +88,8 @@ class Sweeps:
         """Makes the readings that are due, and one piece of a sweep. Raises psycopg.Error, Behind."""
         now, done = time.monotonic(), Turn()
         due = sorted((one for one in self._waiting if one.due <= now), key=lambda one: one.due)
+        if any(waiting.found for waiting in due[:_LOOKS_MAX]):
+            done.ended_freezes = judgements.ended_freezes(self._readings)
         for waiting in due[:_LOOKS_MAX]:
             self._waiting.remove(waiting)
             self._second(waiting, done)
@@ -160,10 +166,16 @@ class Sweeps:
         else:
             return False
         if sweep.after is None:
-            sweep.began, sweep.rows = now, 0
+            sweep.began, sweep.rows, sweep.is_whole = now, 0, True
         rows, count = self._bounded(sweep)
+        after = rows.upto if count >= sweep.table.at_once or (count and sweep.table.next_key) else None
         if count:
-            self._first(partial(judgements.rows_of, self._readings, self._settings, rows))
+            try:
+                self._first(partial(judgements.rows_of, self._readings, self._settings, rows))
+            except TOOK_TOO_LONG:
+                # Not at once again: what took too long now would again, and load the database with nothing to show.
+                sweep.after, sweep.is_whole = after, False
+                raise
             if sweep.table in (TRANSFERS, JOURNALS):
                 look = partial(judgements.transfers_of, self._readings, self._settings, rows)
                 self._wait(look, self._settings.settle_seconds)
@@ -171,10 +183,10 @@ class Sweeps:
             metrics.checked(invariant, count)
         sweep.rows += count
         done.rows += count
-        sweep.after = rows.upto if count >= sweep.table.at_once or (count and sweep.table.next_key) else None
+        sweep.after = after
         metrics.SWEEP_ROWS.labels(sweep.table.id).set(sweep.rows)
         if sweep.after is None:
-            sweep.whole_since = sweep.began
+            sweep.whole_since = sweep.began if sweep.is_whole else sweep.whole_since
             metrics.SWEEP_LAST_ROWS.labels(sweep.table.id).set(sweep.rows)
             metrics.SWEEP_LAST_SECONDS.labels(sweep.table.id).set(time.monotonic() - sweep.began)
             metrics.SWEEP_LAST_END.labels(sweep.table.id).set(time.time())

@@ -156,6 +156,7 @@ SWEPT = (
 LOOKED_UP: dict[str, dict[str, tuple[str, ...]]] = {
     "accounts": {
         "audit": ("tenant", "action", "resource"),
+        "ledger_freezes": ("tenant", "currency", "state"),
         "holds": ("tenant", "hold", "account", "currency", "amount", "state", "origin"),
         "sealed_journals": ("tenant", "position", "journal", "leaf_hash"),
         "tree_nodes": ("tenant", "level", "number", "hash"),

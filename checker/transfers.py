@@ -26,10 +26,11 @@ _FINAL = (*_MOVED, *_NOTHING_MOVED, "CAPTURED")
 _COUNTED = (1, 2)  # reservations: live, captured
 _RELEASED = 3
 
-# What has to be held for an authorization, and for its fee, while no capture is under way that may have taken of it.
+# What has to be held for an authorization, and for its fee, while no capture is under way that may have taken of it, and
+# no clock that is a few minutes fast can have ended it.
 _LEFT = (
     "CASE WHEN t.state = 'AUTHORIZED' AND NOT t.voided"
-    " AND t.expire_time > now() + %(ahead)s::interval + interval '1 second'"
+    " AND t.expire_time > now() + %(ahead)s::interval + interval '5 minutes'"
     " AND NOT EXISTS (SELECT 1 FROM transfers AS c WHERE c.tenant = t.tenant AND c.capture_of = t.id"
     " AND c.capture_of <> '' AND c.state IN ('ACCEPTED', 'SCREENED', 'IN_REVIEW'))"
     " THEN t.amount - t.captured + coalesce(t.fee, 0) - coalesce((SELECT sum(c.fee) FROM transfers AS c"
@@ -153,7 +154,8 @@ def judge(connections: Connections, rows: Rows, ahead: timedelta | None = None) 
 
 
 def journals_of_others(connections: Connections, rows: Rows) -> list[Violation]:
-    """Journals, of some rows, that their transfers do not know of although they are final."""
+    """Journals, of some rows, whose transfers are not there, or do not know of them although they are final. A transfer is
+    recorded before its journal is asked for."""
     journals = connections["accounts"].execute(_ORIGINS.replace("{rows}", rows.sql()), rows.parameters()).fetchall()
     keys = {(tenant, origin.removeprefix("transfers/")) for tenant, _, origin in journals}
     if not keys:
@@ -165,7 +167,11 @@ def journals_of_others(connections: Connections, rows: Rows) -> list[Violation]:
     }
     suspects = []
     for tenant, journal, origin in journals:
-        state, wanted, currency = known.get((tenant, origin), ("", "", ""))
+        if (tenant, origin) not in known:
+            sentence = f" is not there: journals {[journal]}, expected []"
+            suspects.append(Violation("INV-6", tenant, "", origin, sentence, is_exact=True))
+            continue
+        state, wanted, currency = known[tenant, origin]
         if state in _FINAL and journal != wanted:
             sentence = f" is {state}: journals {[journal]}, expected {[wanted] if wanted else []}"
             suspects.append(Violation("INV-6", tenant, currency, origin, sentence, is_exact=True))

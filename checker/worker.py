@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,7 +17,7 @@ import psycopg
 from accounts.signing import VerifyingKeys
 from checker import metrics
 from checker.findings import Violation
-from checker.readings import Behind, Readings
+from checker.readings import Behind, Lost, Readings
 from checker.settings import Settings
 from checker.standing import Standing
 from checker.sweeps import Sweeps, Turn
@@ -29,14 +30,18 @@ _FAILED_SECONDS = 1.0
 _UNSENT_SECONDS = 60.0
 """A freeze that could not be asked for is asked for again for so long; after it, what stands is found anew."""
 _MARGIN_SECONDS = 5.0
+_CURRENCY = re.compile("[A-Z]{3}")
 _log = logs.get(__name__)
+
+Place = tuple[str, str]
+"""A tenant and a currency, which is empty for all of them."""
 
 
 class Accounts(Protocol):
     """What the checker needs from accounts."""
 
     async def freeze(
-        self, tenant: str, currency: str, violations: list[Violation], found_time: datetime
+        self, tenant: str, currency: str, violations: Sequence[Violation], found_time: datetime, ended_freezes: int
     ) -> tuple[str, int]:
         """Freezes a ledger; gives the freeze's name, empty for none, and how many of the findings were new."""
 
@@ -45,8 +50,11 @@ class Accounts(Protocol):
 class Unsent:
     """What a ledger is to be frozen for."""
 
-    violations: list[Violation]
+    violations: Mapping[tuple[str, str, str], Violation]
+    """By their keys."""
     found_time: datetime
+    ended_freezes: int
+    """How many of its freezes had ended before these were looked at."""
     until: float
     next_try: float = 0.0
 
@@ -62,7 +70,7 @@ class Worker:
         self._sweeps = Sweeps(self._readings, settings, keys)
         self._lead_due = 0.0
         self._standing = Standing()
-        self._unsent: dict[tuple[str, str], Unsent] = {}
+        self._unsent: dict[Place, Unsent] = {}
         self._failure = "no reading yet"
         self.leading = False
         self.margin_seconds = settings.settle_seconds + settings.confirm_seconds + _MARGIN_SECONDS
@@ -115,14 +123,19 @@ class Worker:
                 self._tell_failure("")
                 return _LEAD_SECONDS
             done = await asyncio.to_thread(self._sweeps.turn)
+        except Lost as error:
+            # What was seen in part is of the past of another server, perhaps: nothing is concluded from it.
+            metrics.FAILURES.labels("Lost").inc()
+            self._tell_failure(f"a connection was lost: {_cause(error)}")
+            self._sweeps = Sweeps(self._readings, self._settings, self._keys)
+            return _FAILED_SECONDS
         except Behind:
             metrics.FAILURES.labels("Behind").inc()
             self._tell_failure("a replica of a database does not follow its primary")
             return _FAILED_SECONDS
         except psycopg.Error as error:
-            # The text of an error names the statement's objects; its detail would quote rows.
             metrics.FAILURES.labels(type(error).__name__).inc()
-            self._tell_failure(f"{type(error).__name__}: {str(error).partition('DETAIL:')[0].strip()}")
+            self._tell_failure(f"{type(error).__name__}: {_cause(error)}")
             return _FAILED_SECONDS
         self._tell_failure("")
         self._note(done)
@@ -162,35 +175,51 @@ class Worker:
         self._standing.forget(self.whole_since - self.margin_seconds)
         self._standing.tell()
         for place, violations in self._freezing(done.confirmed).items():
-            self._unsent[place] = Unsent(violations, clock.now(), now + _UNSENT_SECONDS)
+            ended = done.ended_freezes.get(place, 0)
+            before = self._unsent.get(place)
+            if before is not None and before.ended_freezes == ended:
+                violations = {**before.violations, **violations}
+            self._unsent[place] = Unsent(violations, clock.now(), ended, now + _UNSENT_SECONDS)
 
-    def _freezing(self, confirmed: Iterable[Violation]) -> Mapping[tuple[str, str], list[Violation]]:
-        """The violations that freeze a ledger, by tenant and currency."""
-        found: dict[tuple[str, str], list[Violation]] = {}
+    def _freezing(self, confirmed: Iterable[Violation]) -> Mapping[Place, dict[tuple[str, str, str], Violation]]:
+        """The violations that freeze a ledger, by tenant and currency, then by key."""
+        found: dict[Place, dict[tuple[str, str, str], Violation]] = {}
         for violation in confirmed:
             freezes = violation.invariant in self._settings.freezing_invariants and not violation.is_on_its_way
             if freezes and violation.tenant:
-                found.setdefault((violation.tenant, violation.currency), []).append(violation)
+                # Who changed a row may have written anything for its currency.
+                currency = violation.currency if _CURRENCY.fullmatch(violation.currency) else ""
+                found.setdefault((violation.tenant, currency), {})[violation.key] = violation
         return found
 
     async def _freeze(self) -> None:
-        """Asks for the freezes that are not asked for yet."""
-        for place, unsent in list(self._unsent.items()):
-            tenant, currency = place
-            now = time.monotonic()
-            if now < unsent.next_try:
-                continue
-            try:
-                name, fresh = await self._accounts.freeze(tenant, currency, unsent.violations, unsent.found_time)
-            except DomainError as error:
-                metrics.FREEZES.labels("failed").inc()
-                _log.warning("a ledger could not be frozen", tenant=tenant, currency=currency, cause=error.message)
-                if now > unsent.until:
-                    del self._unsent[place]
-                else:
-                    self._unsent[place] = replace(unsent, next_try=now + _FAILED_SECONDS)
-                continue
-            del self._unsent[place]
-            metrics.FREEZES.labels("asked").inc()
-            if fresh:
-                _log.error("a ledger is frozen", tenant=tenant, currency=currency, freeze=name, new_findings=fresh)
+        """Asks for the freezes that are not asked for yet, all at once: none waits for another one's answer."""
+        now = time.monotonic()
+        due = {place: unsent for place, unsent in self._unsent.items() if now >= unsent.next_try}
+        for place, error in zip(due, await asyncio.gather(*(self._ask(*one) for one in due.items())), strict=True):
+            if error is None or now > due[place].until:
+                del self._unsent[place]
+            else:
+                self._unsent[place] = replace(due[place], next_try=now + _FAILED_SECONDS)
+
+    async def _ask(self, place: Place, unsent: Unsent) -> DomainError | None:
+        """Asks for a freeze; gives what came in between."""
+        tenant, currency = place
+        try:
+            violations = list(unsent.violations.values())
+            name, fresh = await self._accounts.freeze(
+                tenant, currency, violations, unsent.found_time, unsent.ended_freezes
+            )
+        except DomainError as error:
+            metrics.FREEZES.labels("failed").inc()
+            _log.warning("a ledger could not be frozen", tenant=tenant, currency=currency, cause=error.message)
+            return error
+        metrics.FREEZES.labels("asked").inc()
+        if fresh:
+            _log.error("a ledger is frozen", tenant=tenant, currency=currency, freeze=name, new_findings=fresh)
+        return None
+
+
+def _cause(error: Exception) -> str:
+    """What names a statement's objects; an error's detail would quote rows."""
+    return str(error).partition("DETAIL:")[0].strip()

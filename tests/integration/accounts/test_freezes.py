@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -50,11 +49,11 @@ def asked(
     currency: str = "EUR",
     *objects: str,
     sentence: str = "broken",
-    found_time: datetime | None = None,
+    ended: int = 0,
 ) -> ledger_pb.FreezeLedgerRequest:
-    """A freeze for findings about objects, just found."""
+    """A freeze for findings about objects, of a reading that knew of so many freezes that had ended."""
     found = Timestamp()
-    found.FromDatetime(found_time or datetime.now(UTC))
+    found.GetCurrentTime()
     return ledger_pb.FreezeLedgerRequest(
         tenant=tenant,
         currency_code=currency,
@@ -62,6 +61,7 @@ def asked(
             ledger_pb.FreezeLedgerRequest.Finding(invariant="INV-2", object=name, sentence=sentence, found_time=found)
             for name in objects or ("accounts/a",)
         ],
+        ended_freezes=ended,
     )
 
 
@@ -196,9 +196,9 @@ async def test_a_freeze_ends_by_a_person_and_its_findings_do_not_freeze_again(
     assert await unfreeze(service, staff, standing.name, **ending) == ended
     assert await refusal(unfreeze(service, staff, standing.name)) == "LEDGER_FREEZE_ENDED"
     assert not (await state(service, staff)).frozen
-    known = await checker.FreezeLedger(asked(service.tenant, "EUR", "accounts/b", "accounts/a"), timeout=5)
+    known = await checker.FreezeLedger(asked(service.tenant, "EUR", "accounts/b", "accounts/a", ended=1), timeout=5)
     assert (known.ledger_freeze, known.new_findings) == ("", 0)
-    other = await checker.FreezeLedger(asked(service.tenant, "EUR", sentence="other numbers"), timeout=5)
+    other = await checker.FreezeLedger(asked(service.tenant, "EUR", sentence="other numbers", ended=1), timeout=5)
     assert other.ledger_freeze not in ("", first.ledger_freeze)
     assert await told(db, service.tenant, first.ledger_freeze) == [
         "ledger_frozen",
@@ -223,12 +223,13 @@ async def test_what_was_not_accepted_freezes_again_unless_it_was_found_before(
     service: Service, checker: Checker, staff: FreezeServiceStub
 ) -> None:
     """A repair that was none is found again; a finding on its way while it was put right does not undo the end."""
-    before = datetime.now(UTC)
     first = await checker.FreezeLedger(asked(service.tenant), timeout=5)
     await unfreeze(service, staff, first.ledger_freeze)
-    late = await checker.FreezeLedger(asked(service.tenant, found_time=before), timeout=5)
+    late = await checker.FreezeLedger(asked(service.tenant, sentence="other words"), timeout=5)
     assert (late.ledger_freeze, late.new_findings) == ("", 0)
-    again = await checker.FreezeLedger(asked(service.tenant), timeout=5)
+    elsewhere = await checker.FreezeLedger(asked(service.tenant, "USD"), timeout=5)
+    assert elsewhere.new_findings == 1
+    again = await checker.FreezeLedger(asked(service.tenant, ended=1), timeout=5)
     assert again.new_findings == 1
     assert again.ledger_freeze not in ("", first.ledger_freeze)
 

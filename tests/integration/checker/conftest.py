@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -25,7 +25,10 @@ from local.migrate import let_the_checker_read
 from meshkit.database import Database
 from meshkit.errors import Unavailable
 from tests.integration.accounts.conftest import FUNDER, Ledger, new_ledger
+from tests.integration.local import test_verify as rows
 from tests.support import parts as real
+
+_LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -35,12 +38,15 @@ class Freezer:
     asked: list[tuple[str, str, list[Violation], datetime]] = field(default_factory=list)
     is_down: bool = False
     attempts: int = 0
+    ended: list[int] = field(default_factory=list)
+    """How many freezes each call knew to be ended."""
 
     async def freeze(
-        self, tenant: str, currency: str, violations: list[Violation], found_time: datetime
+        self, tenant: str, currency: str, violations: Sequence[Violation], found_time: datetime, ended_freezes: int
     ) -> tuple[str, int]:
         """Notes what is asked for."""
         self.attempts += 1
+        self.ended.append(ended_freezes)
         if self.is_down:
             raise Unavailable("accounts")
         self.asked.append((tenant, currency, list(violations), found_time))
@@ -75,6 +81,10 @@ class Bank:
     async def ledger(self, payments: int = 3) -> Ledger:
         """A tenant with customer accounts "a" and "b", between which money moved."""
         made = await new_ledger(self.db)
+        waiting = rows.transfer(self.urls, "DECLINED", told=0)
+        # Whose journals are posted, as far as accounts knows; it is not over, so nothing more is asked of it.
+        asked_for = "UPDATE transfers SET tenant = %s, id = 't', state = 'ACCEPTED', refusal = NULL, update_time = %s"
+        rows.execute(self.urls, "transactions", f"{asked_for} WHERE id = %s", made.tenant, _LONG_AGO, waiting)
         await made.open("a", 1000, type=AccountType.CUSTOMER)
         await made.open("b", type=AccountType.CUSTOMER)
         for _ in range(payments):
@@ -90,6 +100,11 @@ class Bank:
         """Seals all that is posted."""
         while (await self.sealer.seal()).more:
             pass
+
+    @property
+    def urls(self) -> rows.Urls:
+        """The databases, as their owners."""
+        return {service: self.parts.url(name, f"{name}_owner") for service, name in self.names.items()}
 
     @contextmanager
     def superuser(self, service: str = "accounts") -> Iterator[psycopg.Connection[Any]]:

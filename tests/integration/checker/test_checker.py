@@ -244,7 +244,7 @@ async def test_a_right_too_many_is_told_and_freezes_nothing(bank: Bank) -> None:
 
 async def test_what_is_on_its_way_between_services_freezes_nothing(bank: Bank) -> None:
     """A reservation that counts although its transfer was declined: until compliance was told of that, it is late."""
-    urls = {service: bank.parts.url(name, f"{name}_owner") for service, name in bank.names.items()}
+    urls = bank.urls
     declined = rows.transfer(urls, "DECLINED", version=2, told=2)
     rows.reservation(urls, declined, 1)
     async with bank.checked() as checker:
@@ -263,7 +263,7 @@ async def test_what_is_on_its_way_between_services_freezes_nothing(bank: Bank) -
 
 async def test_money_that_accounts_knows_nothing_of_is_found_across_services(bank: Bank) -> None:
     """A completed transfer whose journal is not there, and a declined one that has one."""
-    urls = {service: bank.parts.url(name, f"{name}_owner") for service, name in bank.names.items()}
+    urls = bank.urls
     lost = rows.transfer(urls, "COMPLETED", "journals/lost")
     paid = rows.transfer(urls, "DECLINED")
     rows.legs(urls, rows.journal_of(urls, paid), ("a", -5), ("b", 5))
