@@ -1,5 +1,5 @@
 # Every image of Florin; `make images` builds them with the arguments that each needs.
-#   --target service  --build-arg SERVICE=accounts|transactions|compliance|notifications
+#   --target service  --build-arg SERVICE=accounts|transactions|compliance|notifications|checker
 #   --target operator --build-arg SERVICE=operator    the florin command, for what a deployment needs done
 #   --target edge     --build-arg SERVICE=operator    Envoy with the configuration that the contracts give
 ARG PYTHON_IMAGE=python:3.12-slim

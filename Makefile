@@ -137,7 +137,8 @@ charts: setup $(HELM) ## The Helm charts: linted, rendered, and what they come t
 	single="--set service=accounts,tokens.issuer=https://issuer.example,tokens.jwksSecret=issuer-keys"; \
 	cd build/charts && "$(HELM)" dependency build florin >/dev/null && \
 	"$(HELM)" lint --strict --quiet florin && "$(HELM)" lint --strict --quiet florin -f florin/values-production.yaml && \
-	"$(HELM)" lint --strict --quiet service $$single && "$(HELM)" lint --strict --quiet edge $${single/service=accounts,/}
+	"$(HELM)" lint --strict --quiet service $$single && "$(HELM)" lint --strict --quiet edge $${single/service=accounts,/} && \
+	"$(HELM)" lint --strict --quiet checker
 	@FLORIN_HELM="$(HELM)" $(BIN)/pytest -q -n 2 tests/charts
 
 .PHONY: cluster
@@ -158,7 +159,7 @@ images: ## Every image, by docker, buildah or podman (IMAGES=registry/florin BUI
 	@build() { $(BUILDER) build --target "$$1" --build-arg SERVICE="$$2" --build-arg VERSION=$(VERSION) \
 	    --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" \
 	    $(IMAGE_ARGS) --tag "$(IMAGES)/$$3:$(VERSION)" .; }; \
-	for service in accounts transactions compliance notifications; do build service $$service $$service; done; \
+	for service in accounts transactions compliance notifications checker; do build service $$service $$service; done; \
 	build operator operator operator; build edge operator edge
 
 # All are made beside their place and then moved there: an interrupted installation leaves nothing half done.

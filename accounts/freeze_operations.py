@@ -23,8 +23,8 @@ async def freeze_ledger(
 ) -> tuple[Freeze | None, int]:
     """Freezes a currency of a ledger, or adds findings to the freeze that stands; gives it, and how many were new.
 
-    What a person accepted freezes nothing, nor does what was found in a reading that knew of `ended_freezes` alone where
-    more have ended, since it may be put right by now: None where all is such. Raises TenantNotFound.
+    What a person accepted freezes nothing, nor does what a reading found that knew of `ended_freezes` alone, where more
+    have ended: it may be put right by now. None where all is such. Raises TenantNotFound.
     """
     await freeze_store.lock(conn, tenant)
     if not await store.tenant_exists(conn, tenant):

@@ -1,4 +1,5 @@
-"""Writes the Grafana dashboard of each service into charts/service/dashboards, from the metrics that it really has.
+"""Writes the Grafana dashboard of each service into charts/service/dashboards, and the checker's into its chart's, from
+the metrics that they really have.
 
 `python charts/dashboards.py` writes them, with `--check` it only compares. The services themselves are not imported:
 tests/charts looks each metric up in what they register.
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent / "service" / "dashboards"
+FOLDER = Path(__file__).resolve().parent
 
 # Title, unit, and each line's expression and legend; JOB is the service, RATE Grafana's interval.
 Panel = tuple[str, str, tuple[tuple[str, str], ...]]
@@ -149,10 +150,68 @@ OWN: dict[str, tuple[Panel, ...]] = {
     ),
 }
 
+CHECKER: tuple[Panel, ...] = (
+    ("Violations that stand", "short", (("max by (invariant) (florin_invariant_violations{JOB})", "{{invariant}}"),)),
+    (
+        "Since each invariant was judged",
+        "s",
+        (("time() - max by (invariant) (florin_invariant_last_checked_timestamp_seconds{JOB})", "{{invariant}}"),),
+    ),
+    (
+        "Judged a second",
+        "ops",
+        (("sum by (invariant) (rate(florin_invariant_checked_total{JOB}[RATE]))", "{{invariant}}"),),
+    ),
+    (
+        "How long the last sweep of a table took",
+        "s",
+        (("max by (table) (florin_checker_sweep_last_seconds{JOB})", "{{table}}"),),
+    ),
+    (
+        "Rows of the sweep under way, of the last one",
+        "short",
+        (
+            ("max by (table) (florin_checker_sweep_rows{JOB})", "{{table}}"),
+            ("max by (table) (florin_checker_sweep_last_rows{JOB})", "{{table}}, last"),
+        ),
+    ),
+    (
+        "Since the last sweep ended",
+        "s",
+        (("time() - max by (table) (florin_checker_sweep_last_end_timestamp_seconds{JOB})", "{{table}}"),),
+    ),
+    (
+        "Second looks that wait, journals left to the sweeps",
+        "short",
+        (
+            ("max(florin_checker_waiting{JOB})", "looks"),
+            ("sum(increase(florin_checker_tail_skipped_total{JOB}[RATE]))", "times left"),
+        ),
+    ),
+    (
+        "Readings that failed, freezes asked for",
+        "ops",
+        (
+            ("sum by (cause) (rate(florin_checker_failures_total{JOB}[RATE]))", "{{cause}}"),
+            ("sum by (outcome) (rate(florin_checker_freezes_total{JOB}[RATE]))", "freezes, {{outcome}}"),
+        ),
+    ),
+    (
+        "Checkers that work, that are ready",
+        "short",
+        (("sum(florin_checker_leading{JOB})", "work"), ("sum(florin_ready{JOB})", "ready")),
+    ),
+)
+BOARDS = {
+    **{service: ("service", (*own, *COMMON)) for service, own in OWN.items()},
+    "checker": ("checker", CHECKER),
+}
+"""Name → the chart that has it, and its panels."""
+
 
 def dashboard(service: str) -> str:
-    """A service's dashboard as JSON: what all have, then its own."""
-    panels = [_panel(number, service, panel) for number, panel in enumerate((*OWN[service], *COMMON))]
+    """A dashboard as JSON: a service's own panels, then those that all have."""
+    panels = [_panel(number, service, panel) for number, panel in enumerate(BOARDS[service][1])]
     made: dict[str, Any] = {
         "title": f"Florin {service}",
         "uid": f"florin-{service}",
@@ -194,8 +253,8 @@ def _panel(number: int, service: str, panel: Panel) -> dict[str, Any]:
 def main(check: bool) -> int:
     """Writes the files, or says which are not as they would be written."""
     stale = []
-    for service in OWN:
-        path = FOLDER / f"{service}.json"
+    for service, (chart, _) in BOARDS.items():
+        path = FOLDER / chart / "dashboards" / f"{service}.json"
         text = dashboard(service)
         if not check:
             path.write_text(text)

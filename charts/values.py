@@ -19,17 +19,21 @@ FOLDER = Path(__file__).resolve().parent
 if str(FOLDER.parent) not in sys.path:
     sys.path.append(str(FOLDER.parent))
 
-from meshkit.settings import ServiceSettings  # noqa: E402 - the repository's root is on the path from here on
+from meshkit.process_settings import ProcessSettings  # noqa: E402 - the repository's root is on the path from here on
 
 SERVICES = ("accounts", "transactions", "compliance", "notifications")
-CHARTS = ("service", "edge", "florin")
+CHARTS = ("service", "checker", "edge", "florin")
 BY_THE_CHART = frozenset(
     {
         "host", "grpc_port", "health_port", "probe_port", "database_url", "database_password_file",
         "owner_database_url", "owner_database_password_file", "runtime_role", "nats_url", "tls_cert_file",
         "tls_key_file", "tls_ca_file", "jwt_issuer", "jwt_audience", "jwks_url", "jwks_file", "jwks_ca_file",
         "encryption_key_file", "sealing_key_file", "accounts_target", "compliance_target", "webhook_ca_file",
-        "drain_seconds", "grace_seconds", "rail_folder",
+        "drain_seconds", "grace_seconds", "rail_folder", "sealing_keys_file",
+    }
+    | {
+        f"{service}{of}_database_{what}"
+        for service in SERVICES for of in ("", "_owner") for what in ("url", "password_file")
     }
 )  # fmt: skip
 """Settings that the chart itself gives, from its other values."""
@@ -109,9 +113,9 @@ GLOBAL = section(
 )
 
 
-def settings_class(service: str) -> type[ServiceSettings]:
-    """What a service is told from outside."""
-    found: type[ServiceSettings] = importlib.import_module(f"{service}.settings").Settings
+def settings_class(service: str) -> type[ProcessSettings]:
+    """What a service, or the checker, is told from outside."""
+    found: type[ProcessSettings] = importlib.import_module(f"{service}.settings").Settings
     return found
 
 
@@ -175,6 +179,31 @@ def service_schema() -> Schema:
     return made
 
 
+def checker_schema() -> Schema:
+    """What charts/checker takes."""
+    database = {"host": TEXT, "port": PORT, "caSecret": TEXT}
+    named = dict.fromkeys(("readHost", "name", "role", "ownerRole", "existingSecret", "ownerExistingSecret"), TEXT)
+    own = {name: one for name, one in POD.items() if name not in {"fullnameOverride", "tokens"}}
+    made = section(
+        **own,
+        enabled=FLAG,
+        image=section(**IMAGE, repository=TEXT, digest=DIGEST),
+        settings=section(**settings_of("checker")),
+        tls=section(existingSecret=TEXT),
+        database=section(**database, sslMode=SSL_MODE),
+        databases=section(**dict.fromkeys(SERVICES, section(**database, **named))),
+        grants=section(enabled=FLAG, waitSeconds=COUNT, resources=RESOURCES),
+        sealing=section(existingSecret=TEXT),
+        accountsTarget=TEXT,
+        networkPolicy=section(enabled=FLAG, dns=PEERS, database=PEERS, metrics=PEERS),
+        metrics=section(
+            serviceMonitor=FLAG, rules=FLAG, dashboards=FLAG, interval=DURATION, labels=LABELS, dashboardLabels=LABELS
+        ),
+    )
+    made["properties"]["global"] = GLOBAL
+    return made
+
+
 def edge_schema() -> Schema:
     """What charts/edge takes."""
     rate: Schema = {"type": "integer", "minimum": 1}
@@ -213,7 +242,7 @@ def umbrella_schema() -> Schema:
     """What charts/florin takes beside what it hands on, which the charts that get it check."""
     part: Schema = {"type": "object", "properties": {"enabled": FLAG}, "required": ["enabled"]}
     made = section(
-        **dict.fromkeys((*SERVICES, "edge"), part),
+        **dict.fromkeys((*SERVICES, "checker", "edge"), part),
         postgres=section(
             enabled=FLAG, image=TEXT, size=SIZE, storageClass=TEXT, existingSecret=TEXT, tlsSecret=TEXT,
             resources=RESOURCES,
@@ -233,7 +262,9 @@ def umbrella_schema() -> Schema:
 
 def schema(chart: str) -> str:
     """The values.schema.json of a chart."""
-    made = {"service": service_schema, "edge": edge_schema, "florin": umbrella_schema}[chart]()
+    made = {"service": service_schema, "checker": checker_schema, "edge": edge_schema, "florin": umbrella_schema}[
+        chart
+    ]()
     return json.dumps({"$schema": "http://json-schema.org/draft-07/schema#", **made}, indent=1) + "\n"
 
 

@@ -1,20 +1,26 @@
-"""`python -m checker` checks; `python -m checker grants SERVICE ROLE` prints what lets a role read for it."""
+"""`python -m checker` checks; `… grant [SECONDS]` gives its roles their rights, as the owners of the schemas."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 
-from checker import tables
+from checker import grants
 from checker.app import serve
-from checker.settings import SERVICES, Settings
+from checker.settings import Settings
+from meshkit import logs
 from meshkit.process_settings import load
 
 match sys.argv[1:]:
     case []:
         asyncio.run(serve(load(Settings)))
-    case ["grants", service, role] if service in SERVICES:
-        sys.stdout.write("".join(f"{statement};\n" for statement in tables.grants(service, role)))
+    case ["grant", *seconds] if len(seconds) <= 1 and all(one.isdigit() for one in seconds):
+        settings = load(Settings)
+        logs.configure(settings.service, settings.log_level)
+        try:
+            grants.grant(settings, float(seconds[0]) if seconds else 0.0)
+        except grants.Refused as refused:
+            sys.exit(str(refused))
     case _:
-        sys.stderr.write(f"usage: python -m checker [grants {{{'|'.join(SERVICES)}}} ROLE]\n")
+        sys.stderr.write("usage: python -m checker [grant [SECONDS]]\n")
         raise SystemExit(2)

@@ -54,6 +54,4 @@ def _request(
         )
         for violation in violations
     ]
-    return pb.FreezeLedgerRequest(
-        tenant=tenant, currency_code=currency, findings=findings, ended_freezes=ended_freezes
-    )
+    return pb.FreezeLedgerRequest(tenant=tenant, currency_code=currency, findings=findings, ended_freezes=ended_freezes)

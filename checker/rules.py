@@ -130,14 +130,16 @@ ON_ENTRIES = (
         ENTRIES,
         "SELECT e.tenant, '', 'accounts/' || e.account, ': entry ' || e.sequence || ' is in ' || e.currency"
         " || coalesce(', the account in ' || a.currency, ', and there is no such account')"
-        " FROM {rows} AS e LEFT JOIN accounts AS a USING (tenant, account) WHERE a.currency IS DISTINCT FROM e.currency",
+        " FROM {rows} AS e LEFT JOIN accounts AS a USING (tenant, account)"
+        " WHERE a.currency IS DISTINCT FROM e.currency",
     ),
     # Each follows from the one before it, so the last is the sum of all of them.
     Rule(
         "INV-2",
         ENTRIES,
         "SELECT e.tenant, e.currency, 'accounts/' || e.account, ': entry ' || e.sequence || ' says ' || e.balance_after"
-        " || CASE WHEN e.sequence > 1 AND p.sequence IS NULL THEN ', and the one before it is gone'"
+        " || CASE WHEN e.sequence < 1 THEN ', and comes before the first one'"
+        " WHEN e.sequence > 1 AND p.sequence IS NULL THEN ', and the one before it is gone'"
         " ELSE ', the sum is ' || coalesce(p.balance_after, 0) + e.amount END"
         f" FROM {{rows}} AS e{_BEFORE} WHERE e.sequence < 1 OR (e.sequence > 1 AND p.sequence IS NULL)"
         " OR e.balance_after <> coalesce(p.balance_after, 0) + e.amount",

@@ -36,6 +36,14 @@ class Settings(ProcessSettings):
     compliance_database_password_file: FilePath | None = Field(None, description="File with that role's password.")
     notifications_database_url: str = Field(..., description="The same of notifications.")
     notifications_database_password_file: FilePath | None = Field(None, description="File with that role's password.")
+    accounts_owner_database_url: str | None = Field(None, description="The database as its owner; for grants alone.")
+    accounts_owner_database_password_file: FilePath | None = Field(None, description="File with the owner's password.")
+    transactions_owner_database_url: str | None = Field(None, description="The same of transactions.")
+    transactions_owner_database_password_file: FilePath | None = Field(None, description="File with that password.")
+    compliance_owner_database_url: str | None = Field(None, description="The same of compliance.")
+    compliance_owner_database_password_file: FilePath | None = Field(None, description="File with that password.")
+    notifications_owner_database_url: str | None = Field(None, description="The same of notifications.")
+    notifications_owner_database_password_file: FilePath | None = Field(None, description="File with that password.")
     statement_timeout_ms: int = Field(
         4000, ge=100, description="A statement is ended after this, a snapshot soon after."
     )
@@ -62,9 +70,11 @@ class Settings(ProcessSettings):
         24.0, gt=0, description="Changes of so long must have their events; less than any OUTBOX_RETENTION_HOURS."
     )
 
-    @field_validator(*(f"{service}_database_url" for service in SERVICES))
+    @field_validator(*(f"{service}{of}_database_url" for service in SERVICES for of in ("", "_owner")))
     @classmethod
-    def _a_database_without_a_password(cls, value: str) -> str:
+    def _a_database_without_a_password(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         try:
             parameters = conninfo_to_dict(_libpq(value))
         except psycopg.ProgrammingError:
@@ -96,10 +106,14 @@ class Settings(ProcessSettings):
             raise ValueError(f"there is no {unknown[0]}")
         return value
 
-    def connection(self, service: str) -> Mapping[str, Any]:
-        """How a service's database is connected to, for libpq."""
-        parameters: dict[str, Any] = dict(conninfo_to_dict(_libpq(getattr(self, f"{service}_database_url"))))
-        password_file: Path | None = getattr(self, f"{service}_database_password_file")
+    def connection(self, service: str, *, as_owner: bool = False) -> Mapping[str, Any]:
+        """How a service's database is connected to, for libpq. Raises ValueError where the owner's is not told."""
+        name = f"{service}_owner_database" if as_owner else f"{service}_database"
+        url: str | None = getattr(self, f"{name}_url")
+        if url is None:
+            raise ValueError(f"CHECKER_{name.upper()}_URL is not set")
+        parameters: dict[str, Any] = dict(conninfo_to_dict(_libpq(url)))
+        password_file: Path | None = getattr(self, f"{name}_password_file")
         if password_file is not None:
             parameters["password"] = text_of(password_file).strip()
         return parameters

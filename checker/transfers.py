@@ -27,7 +27,7 @@ _COUNTED = (1, 2)  # reservations: live, captured
 _RELEASED = 3
 
 # What has to be held for an authorization, and for its fee, while no capture is under way that may have taken of it, and
-# no clock that is a few minutes fast can have ended it.
+# no clock can have ended it that is a few minutes fast.
 _LEFT = (
     "CASE WHEN t.state = 'AUTHORIZED' AND NOT t.voided"
     " AND t.expire_time > now() + %(ahead)s::interval + interval '5 minutes'"
@@ -154,8 +154,10 @@ def judge(connections: Connections, rows: Rows, ahead: timedelta | None = None) 
 
 
 def journals_of_others(connections: Connections, rows: Rows) -> list[Violation]:
-    """Journals, of some rows, whose transfers are not there, or do not know of them although they are final. A transfer is
-    recorded before its journal is asked for."""
+    """Journals, of some rows, whose transfers are not there, or do not know of them although they are final.
+
+    A transfer is recorded before its journal is asked for.
+    """
     journals = connections["accounts"].execute(_ORIGINS.replace("{rows}", rows.sql()), rows.parameters()).fetchall()
     keys = {(tenant, origin.removeprefix("transfers/")) for tenant, _, origin in journals}
     if not keys:

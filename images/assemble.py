@@ -1,7 +1,7 @@
 """Puts together what an image holds beside its packages: the code that it needs, compiled, and its entry point.
 
 `python images/assemble.py SERVICE TARGET` in the repository with its stubs made. A service gets meshkit, the stubs and
-its own folder; `operator` gets everything but the contracts' sources. The same sources give the same bytes: the file
+its own folder; `checker` those of accounts too; `operator` everything but the contracts' sources. The same sources give the same bytes: the file
 times are SOURCE_DATE_EPOCH, and compiled files do not depend on them.
 """
 
@@ -17,7 +17,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICES = ("accounts", "transactions", "compliance", "notifications")
-OPERATOR = (*SERVICES, "checker", "local", "envoy")
+FOLDERS = {
+    **{service: (service,) for service in SERVICES},
+    "checker": ("checker", "accounts"),
+    "operator": (*SERVICES, "checker", "local", "envoy"),
+}
+"""Image → the folders that it holds beside meshkit and the stubs. What accounts seals is verified by its own code."""
+POLICIES = {"checker": ("transactions", "compliance", "notifications")}
+"""Image → the services that it knows the policies of, and nothing else."""
 SOURCES = (".pyi", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".h", ".hpp")
 """Files of packages that only compilers and editors read."""
 UNUSED = re.compile(
@@ -31,8 +38,11 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyi", "*.pyc", "*.md", ".rea
 def assemble(image: str, target: Path) -> None:
     """Fills `target`/app and `target`/entrypoint, and compiles all that is below `target`."""
     app = target / "app"
-    for folder in ("meshkit", *(OPERATOR if image == "operator" else (image,))):
+    for folder in ("meshkit", *FOLDERS[image]):
         shutil.copytree(ROOT / folder, app / folder, ignore=LEFT_OUT)
+    for service in POLICIES.get(image, ()):
+        (app / service).mkdir()
+        shutil.copy(ROOT / service / "policy.yaml", app / service)
     shutil.copytree(ROOT / "build" / "gen", app / "build" / "gen", ignore=LEFT_OUT)
     module = "local" if image == "operator" else image
     entrypoint = target / "entrypoint"
@@ -64,6 +74,6 @@ def normalize(target: Path, moment: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in {*SERVICES, "operator"}:
-        sys.exit(f"usage: python images/assemble.py {'|'.join((*SERVICES, 'operator'))} TARGET")
+    if len(sys.argv) != 3 or sys.argv[1] not in FOLDERS:
+        sys.exit(f"usage: python images/assemble.py {'|'.join(FOLDERS)} TARGET")
     assemble(sys.argv[1], Path(sys.argv[2]))

@@ -29,6 +29,7 @@ OWN = {
 """What a service imports beside what all do."""
 IMAGES = {
     **{service: (*SERVICE, *own) for service, own in OWN.items()},
+    "checker": SERVICE,
     "operator": (*SERVICE, *(name for own in OWN.values() for name in own), "rich", "typer"),
     "stubs": ("googleapis-common-protos", "grpcio-tools", "mypy-protobuf", "protovalidate"),
 }

@@ -19,7 +19,7 @@ from meshkit import policy
 
 _MARKER = "florin-deployment"
 _OURS = {"secrets", "certs", "ca.pem", "jwks.json", "sealing-public.pem"}
-_ROLES = ("runtime", "owner")
+_ROLES = ("runtime", "owner", "checker")
 _LABELS = {"app.kubernetes.io/part-of": "florin"}
 
 
@@ -68,11 +68,12 @@ def secrets(state: State, *, production: bool) -> dict[str, dict[str, Path | str
     """
     made: dict[str, dict[str, Path | str]] = {}
     for service in SERVICES:
-        for role, name in (("runtime", f"{service}-database"), ("owner", f"{service}-database-owner")):
+        for role, name in zip(_ROLES, ("database", "database-owner", "database-checker"), strict=True):
             password = state.secrets / f"postgres-{service}_{role}"
-            made[name] = {"username": f"{service}_{role}", "password": password}
+            made[f"{service}-{name}"] = {"username": f"{service}_{role}", "password": password}
         made[f"{service}-encryption"] = {"keys": Path(services.encryption_key(state, service))}
     made["accounts-sealing"] = {"key.pem": services.ensure_sealing_key(state)}
+    made["checker-sealing"] = {"keys.pem": state.sealing_keys}
     if production:
         return made
     for identity in (*certs.IDENTITIES, "postgres"):

@@ -13,11 +13,11 @@ from pathlib import Path
 
 # Their users import these two where they need them; here that is at once, while there is time.
 import alembic.command  # noqa: F401
-import sqlalchemy as sa
+import psycopg
 from sqlalchemy.engine import URL, make_url
 
 import meshkit.bus  # noqa: F401
-from checker import tables
+from checker import grants
 from local import nats
 from local.state import State
 from meshkit import migrations, policy
@@ -25,14 +25,9 @@ from meshkit import migrations, policy
 
 def let_the_checker_read(owner: URL, service: str, role: str) -> None:
     """Gives a role the rights to read what the checker reads of a service's database, and no others."""
-    engine = sa.create_engine(owner)
-    try:
-        with engine.begin() as connection:
-            connection.execute(sa.text(f'REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{role}"'))
-            for statement in tables.grants(service, role):
-                connection.execute(sa.text(statement))
-    finally:
-        engine.dispose()
+    parameters = {**owner.translate_connect_args(username="user", database="dbname"), **owner.query}
+    with psycopg.connect(**parameters) as connection:  # type: ignore[arg-type]
+        grants.let_read(connection, service, role)
 
 
 def main() -> None:

@@ -18,9 +18,6 @@ KUBE_DNS = Party("dns", {"k8s-app": "kube-dns"}, "kube-system")
 PROMETHEUS = Party("prometheus", {"app.kubernetes.io/name": "prometheus"}, "monitoring")
 STRANGER = Party("stranger", {"app": "stranger"}, "bank")
 NEIGHBOUR = Party("neighbour", {"app.kubernetes.io/name": "transactions"}, "elsewhere")
-# No chart installs it; whoever does gives it these labels.
-_LABELS = {"name": "checker", "component": "service", "part-of": "florin"}
-CHECKER = Party("checker", {f"app.kubernetes.io/{label}": value for label, value in _LABELS.items()})
 DATABASE = Party("database", address="192.0.2.20")
 ISSUER = Party("issuer", address="192.0.2.10")
 INTERNET = Party("internet", address="93.184.216.34")
@@ -37,7 +34,7 @@ def parties(objects: Objects) -> dict[str, Party]:
         name, component = labels["app.kubernetes.io/name"], labels["app.kubernetes.io/component"]
         known = name if component in {"service", "edge", "broker", "database"} else f"{name}/{component}"
         found[known] = Party(known, labels)
-    around = (KUBE_DNS, PROMETHEUS, CHECKER, STRANGER, NEIGHBOUR, DATABASE, ISSUER, INTERNET, METADATA, PRIVATE)
+    around = (KUBE_DNS, PROMETHEUS, STRANGER, NEIGHBOUR, DATABASE, ISSUER, INTERNET, METADATA, PRIVATE)
     return {**found, **{one.name: one for one in around}}
 
 
@@ -49,13 +46,12 @@ def common(*, database: str) -> set[Arrow]:
         arrows |= {(caller, service, GRPC) for caller in declared.callers}
         arrows |= {(service, database, POSTGRES), (f"{service}/migration", database, POSTGRES)}
         arrows |= {(service, "nats", NATS), (service, "dns", DNS), (f"{service}/migration", "dns", DNS)}
+    arrows |= {(name, database, POSTGRES) for name in ("checker", "checker/grants")}
+    arrows |= {("checker", "accounts", GRPC), ("checker", "dns", DNS), ("checker/grants", "dns", DNS)}
     arrows |= {("streams/operator", "nats", NATS), ("streams/operator", "dns", DNS)}
     arrows |= {("nats", "nats", ROUTES), ("nats", "dns", DNS), ("edge", "dns", DNS)}
     arrows |= {("payment-check/check", "edge", HTTPS), ("payment-check/check", "dns", DNS)}
-    callers = (
-        *("internet", "private", "metadata", "database", "issuer", "stranger", "neighbour", "prometheus", "dns"),
-        "checker",
-    )
+    callers = ("internet", "private", "metadata", "database", "issuer", "stranger", "neighbour", "prometheus", "dns")
     arrows |= {(caller, "edge", HTTPS) for caller in callers}
     # Webhooks go to public addresses, whatever their port.
     return arrows | {("notifications", "internet", port) for port in PORTS}
@@ -65,7 +61,7 @@ EXPECTED = {
     "evaluation": common(database="postgres"),
     "production": common(database="database")
     | {(name, "issuer", 443) for name in (*SERVICES, "edge")}
-    | {("prometheus", service, METRICS) for service in SERVICES}
+    | {("prometheus", service, METRICS) for service in (*SERVICES, "checker")}
     | {("prometheus", "edge", 9902)},
 }
 
@@ -76,11 +72,7 @@ def test_exactly_the_arrows_of_the_architecture_are_allowed(values: str, request
     objects: Objects = request.getfixturevalue(values)
     known = parties(objects)
     network = Network(objects.kind("NetworkPolicy"))
-    ours = {
-        name
-        for name, one in known.items()
-        if not one.address and one.namespace == "bank" and one not in (STRANGER, CHECKER)
-    }
+    ours = {name for name, one in known.items() if not one.address and one.namespace == "bank" and one is not STRANGER}
     allowed = {
         (source, target, port)
         for source, target in product(known, known)
@@ -112,6 +104,18 @@ def test_what_a_service_calls_is_what_its_policy_says(evaluation: Objects) -> No
         ]
         callers = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for peer in found["ingress"][0]["from"]]
         assert (sorted(callers), sorted(targets)) == (sorted(declared.callers), sorted(declared.calls))
+
+
+def test_the_checkers_replicas_are_told_where_they_are(charts: Charts) -> None:
+    """A service's database of another place, or a copy that is read in its place, is nothing that a policy can guess."""
+    elsewhere = ("--set", "databases.compliance.readHost=db-read.example")
+    assert "checker: networkPolicy.database is not set: say where db-read.example is" in charts.refused(
+        "checker", *elsewhere
+    )
+    place = "networkPolicy.database[0].ipBlock.cidr=192.0.2.20/32,databases.compliance.port=5433"
+    found = charts.render("checker", *elsewhere, "--set", place).one("NetworkPolicy", "checker")["spec"]["egress"]
+    (rule,) = [one for one in found if one["to"] == [{"ipBlock": {"cidr": "192.0.2.20/32"}}]]
+    assert [one["port"] for one in rule["ports"]] == [5432, 5433]
 
 
 def test_a_place_that_a_policy_needs_must_be_told(charts: Charts) -> None:

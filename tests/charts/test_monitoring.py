@@ -14,11 +14,12 @@ from prometheus_client import REGISTRY
 from tests.support.charts import ROOT, SERVICES, Objects
 
 KNOWN_LABELS = {"job", "le"}
+WATCHED = (*SERVICES, "checker")
 
 
 def metrics() -> dict[str, set[str]]:
     """Each sample's name → its labels, of all that is registered once every service is imported."""
-    for service in SERVICES:
+    for service in WATCHED:
         importlib.import_module(f"{service}.app")
     found: dict[str, set[str]] = {}
     for collector, names in REGISTRY._collector_to_names.items():
@@ -37,7 +38,7 @@ def defined_in(name: str, service: str) -> bool:
 
 def queries(production: Objects) -> Iterator[tuple[str, str]]:
     """Service and expression of every alarm and every line of a dashboard."""
-    for service in SERVICES:
+    for service in WATCHED:
         for group in production.one("PrometheusRule", service)["spec"]["groups"]:
             yield from ((service, rule["expr"]) for rule in group["rules"])
         board = json.loads(production.one("ConfigMap", f"{service}-dashboard")["data"][f"florin-{service}.json"])
@@ -65,7 +66,7 @@ def test_every_query_asks_for_what_its_service_has(production: Objects) -> None:
 
 def test_the_monitors_find_the_services(production: Objects) -> None:
     """The job is the service's name, which alarms and dashboards go by."""
-    for service in SERVICES:
+    for service in WATCHED:
         monitor = production.one("ServiceMonitor", service)["spec"]
         target = production.one("Service", service)
         assert monitor["selector"]["matchLabels"].items() <= target["metadata"]["labels"].items()
@@ -90,7 +91,7 @@ def test_the_alarms_of_the_documents_are_there(production: Objects) -> None:
     named = set(re.findall(r"`(florin_[a-z_]+)", table))
     watched = {
         name
-        for service in SERVICES
+        for service in WATCHED
         for group in production.one("PrometheusRule", service)["spec"]["groups"]
         for rule in group["rules"]
         for name in re.findall(r"florin_[a-z_]+", rule["expr"])
@@ -99,7 +100,7 @@ def test_the_alarms_of_the_documents_are_there(production: Objects) -> None:
     assert named <= watched, sorted(named - watched)
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", WATCHED)
 def test_an_alarm_says_what_to_do(production: Objects, service: str) -> None:
     """A summary, a description, a severity, and no two of one name."""
     rules = [rule for group in production.one("PrometheusRule", service)["spec"]["groups"] for rule in group["rules"]]

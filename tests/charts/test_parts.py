@@ -97,7 +97,7 @@ def test_the_script_of_the_database_makes_the_roles_of_the_documents(
     for service in SERVICES:
         # The server of the session has databases of other tests; these get names of their own.
         script = re.sub(rf"\b{service}\b", f"chart_{service}", script)
-        for role in ("owner", "runtime"):
+        for role in ("owner", "runtime", "checker"):
             secret = made.secrets / f"postgres-{service}_{role}"
             (passwords / f"chart_{service}_{role}").write_text(secret.read_text() + "\n")
     (tmp_path / "databases.sh").write_text(script)
@@ -123,7 +123,7 @@ def test_the_script_of_the_database_makes_the_roles_of_the_documents(
             " WHERE rolname LIKE 'chart\\_%' ORDER BY rolname"
         ).fetchall()
         assert [row[0] for row in rows] == sorted(
-            f"chart_{one}_{role}" for one in SERVICES for role in ("owner", "runtime")
+            f"chart_{one}_{role}" for one in SERVICES for role in ("owner", "runtime", "checker")
         )
         assert all(row[1:] == (False, False, False, False) for row in rows)
         for service in SERVICES:
@@ -132,6 +132,11 @@ def test_the_script_of_the_database_makes_the_roles_of_the_documents(
                 (f"chart_{service}_runtime", f"chart_{service}", "chart_compliance_owner", "chart_accounts"),
             ).fetchone()
             assert may == (True, False)
+            reads = connection.execute(
+                "SELECT has_database_privilege(%s, %s, 'CONNECT'), has_database_privilege(%s, 'chart_accounts', 'CREATE')",
+                (f"chart_{service}_checker", f"chart_{service}", f"chart_{service}_checker"),
+            ).fetchone()
+            assert reads == (True, False)
     password = (made.secrets / "postgres-accounts_runtime").read_text()
     dsn = psycopg.conninfo.make_conninfo(
         admin.admin_dsn("chart_accounts"), user="chart_accounts_runtime", password=password

@@ -94,7 +94,7 @@ def test_a_version_comes_without_a_gap(objects: Objects) -> None:
         assert ("replicas" in one["spec"]) == (name not in scaled), name
         assert len(one["spec"]["template"]["spec"]["topologySpreadConstraints"]) == 2, name
     budgets = {one["metadata"]["name"] for one in objects.kind("PodDisruptionBudget")}
-    assert {*SERVICES, "edge", "nats"} <= budgets
+    assert {*SERVICES, "checker", "edge", "nats"} <= budgets
 
 
 def test_selectors_find_their_pods_and_no_others(objects: Objects) -> None:

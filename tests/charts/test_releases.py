@@ -29,17 +29,17 @@ def described(objects: Objects) -> dict[tuple[str, str], Manifest]:
 
 
 def test_single_releases_are_the_umbrella_in_parts(charts: Charts, production: Objects, tmp_path: Path) -> None:
-    """With the same values, five releases render to the letter what the umbrella does for them."""
+    """With the same values, six releases render to the letter what the umbrella does for them."""
     together = described(production)
     whole = yaml.safe_load((ROOT / "charts" / "florin" / "values-production.yaml").read_text())
     defaults = yaml.safe_load((ROOT / "charts" / "florin" / "values.yaml").read_text())
     seen = set()
-    for name in (*SERVICES, "edge"):
+    for name in (*SERVICES, "checker", "edge"):
         mine = {**defaults[name], **whole.get(name, {})}
         told = tmp_path / f"{name}.yaml"
         shared = {**whole["global"], "image": {"pullPolicy": "IfNotPresent", **whole["global"]["image"]}}
         told.write_text(yaml.safe_dump({**mine, "global": shared}))
-        chart = "edge" if name == "edge" else "service"
+        chart = name if name in {"checker", "edge"} else "service"
         alone = described(charts.render(chart, "-f", str(told), release=name))
         for key, one in alone.items():
             assert one == together[key], key

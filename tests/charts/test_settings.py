@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,11 +83,57 @@ def test_a_service_starts_with_what_it_is_told(
             assert (made.owner_database_url is not None) == (kind == "Job")
 
 
+def test_the_checker_starts_with_what_it_is_told(
+    charts: Charts, objects: Objects, values: ModuleType, tmp_path: Path, secrets: dict[str, dict[str, bytes]]
+) -> None:
+    """So do the Job that gives its roles their rights, and one that reads a copy of a database in its place."""
+    for kind, name in (("Deployment", "checker"), ("Job", "checker-grants-*")):
+        pod = objects.one(kind, name)["spec"]["template"]
+        made: Any = loaded(values, pod, tmp_path / kind, secrets)
+        assert made.accounts_target == "dns:///accounts.bank.svc.cluster.local:50051"
+        for service in SERVICES:
+            assert made.connection(service)["user"] == f"{service}_checker"
+            assert made.connection(service)["password"] == secrets[f"{service}-database-checker"]["password"].decode()
+            if kind == "Job":
+                assert made.connection(service, as_owner=True)["user"] == f"{service}_owner"
+            assert (getattr(made, f"{service}_owner_database_url") is not None) == (kind == "Job")
+    place = "networkPolicy.database[0].ipBlock.cidr=192.0.2.20/32,databases.accounts.readHost=copy,database.host=db"
+    read = charts.render("checker", "--set", place)
+    urls = {
+        kind: loaded(values, read.one(kind, name)["spec"]["template"], tmp_path / f"copy-{kind}", secrets)
+        for kind, name in (("Deployment", "checker"), ("Job", "checker-grants-*"))
+    }
+    job: Any = urls["Job"]
+    pods: Any = urls["Deployment"]
+    assert (pods.connection("accounts")["host"], pods.connection("compliance")["host"]) == ("copy", "db")
+    assert job.connection("accounts", as_owner=True)["host"] == "db"
+
+
+def test_each_setting_of_the_checker_can_be_set(
+    charts: Charts, values: ModuleType, tmp_path: Path, secrets: dict[str, dict[str, bytes]]
+) -> None:
+    """Whatever is in its settings class is in the chart's schema, and arrives; what the chart gives itself is not."""
+    fields = values.settings_class("checker").model_fields
+    offered = values.settings_of("checker")
+    assert set(fields) == set(offered) | (set(fields) & (values.BY_THE_CHART | values.NOT_IN_A_CLUSTER))
+    special = {"freezing_invariants": ["INV-2"], "runtime_roles": {"accounts": "ledger"}}
+    wanted = {
+        name: special.get(name) or sample(name, declared, fields[name].default) for name, declared in offered.items()
+    }
+    told = tmp_path / "values.json"
+    told.write_text(json.dumps({"settings": wanted}))
+    pod = charts.render("checker", "-f", str(told)).one("Deployment", "checker")["spec"]["template"]
+    made: Any = loaded(values, pod, tmp_path / "pod", secrets)
+    found = {name: getattr(made, name) for name in wanted}
+    assert {**found, "freezing_invariants": list(made.freezing_invariants)} == wanted
+
+
 def test_the_owner_of_a_schema_is_known_to_its_migrations_alone(objects: Objects) -> None:
-    """A service that is broken into cannot change its schema or its append-only tables."""
+    """And to what gives the checker its rights. A service that is broken into cannot change its schema or its append-only
+    tables."""
     for label, pod in objects.pods():
         text = json.dumps(pod)
-        if "-migrate-" not in label and label != "StatefulSet/postgres":
+        if not re.search("-migrate-|/checker-grants-|^StatefulSet/postgres$", label):
             assert "owner" not in text, label
 
 

@@ -17,7 +17,7 @@ from local import binaries
 from local.cli import app
 from tests.support.charts import ROOT, SERVICES
 
-ONCE = {*(f"{service}-migration" for service in SERVICES), "nats-volume", "streams", "check"}
+ONCE = {*(f"{service}-migration" for service in SERVICES), "nats-volume", "streams", "check", "checker-grants"}
 Service = dict[str, Any]
 
 
@@ -74,6 +74,8 @@ def test_what_speaks_to_whom_shares_a_network(read: Service) -> None:
     for service in SERVICES:
         assert {"calls", "data", "events"} <= joined[service]
         assert joined[f"{service}-migration"] == {"data"}
+    assert joined["checker"] == {"calls", "data"}
+    assert joined["checker-grants"] == {"data"}
 
 
 def test_every_container_is_bounded_and_cannot_change_itself(read: Service) -> None:
@@ -100,7 +102,7 @@ def test_what_serves_has_a_health_check(read: Service) -> None:
 def test_images_have_their_ordinary_names(read: Service) -> None:
     """Official ones by tag, ours by version; each of ours is built once."""
     images = {one["image"] for _, one in services(read)}
-    ours = {f"florin/{name}:0.1.0" for name in (*SERVICES, "operator", "edge")}
+    ours = {f"florin/{name}:0.1.0" for name in (*SERVICES, "checker", "operator", "edge")}
     assert images == {*ours, "postgres:18", "nats:2.15.0-alpine"}
     built = [one["image"] for _, one in services(read) if one.get("build")]
     assert sorted(built) == sorted(ours)
@@ -119,13 +121,43 @@ def test_every_file_that_is_mounted_is_made_by_the_command(read: Service, projec
 
 
 def test_the_owner_of_a_schema_is_known_to_its_migration_alone(read: Service) -> None:
-    """And to the database, which makes it."""
+    """And to the database, which makes it, and to what gives the checker its rights."""
     for name, one in services(read):
         sources = {secret["source"] for secret in one.get("secrets", [])}
         owners = {source for source in sources if source.endswith("-database-owner")}
         wanted = {f"{name.removesuffix('-migration')}-database-owner"} if name.endswith("-migration") else set()
+        if name == "checker-grants":
+            wanted = {f"{service}-database-owner" for service in SERVICES}
         if name != "postgres":
             assert owners == wanted, name
+
+
+def settings_of(read: Service, process: str, name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a process makes of the variables and files that its container has."""
+    one = read["services"][name]
+    for secret in one["secrets"]:
+        place = root / secret["target"].strip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(Path(read["secrets"][secret["source"]]["file"]).read_bytes())
+    settings_class = importlib.import_module(f"{process}.settings").Settings
+    for variable, value in one["environment"].items():
+        moved = value.replace("/etc/florin", f"{root}/etc/florin") if variable.endswith("_FILE") else value
+        monkeypatch.setenv(variable, moved)
+    told = {variable.removeprefix(f"{process.upper()}_").lower() for variable in one["environment"]}
+    assert told <= set(settings_class.model_fields)
+    return settings_class()
+
+
+def test_the_checker_starts_with_what_it_is_told(
+    read: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a role of its own in each database; as their owners only where it gives itself its rights."""
+    for name in ("checker", "checker-grants"):
+        made = settings_of(read, "checker", name, tmp_path / name, monkeypatch)
+        for service in SERVICES:
+            assert made.connection(service)["user"] == f"{service}_checker"
+            owner = getattr(made, f"{service}_owner_database_url")
+            assert (owner is not None) == (name == "checker-grants")
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -134,19 +166,7 @@ def test_a_service_starts_with_what_it_is_told(
 ) -> None:
     """Its own settings class takes the variables and the files, of the service and of its migration."""
     for name in (service, f"{service}-migration"):
-        one = read["services"][name]
-        root = tmp_path / name
-        for secret in one["secrets"]:
-            place = root / secret["target"].strip("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(Path(read["secrets"][secret["source"]]["file"]).read_bytes())
-        settings_class = importlib.import_module(f"{service}.settings").Settings
-        for variable, value in one["environment"].items():
-            moved = value.replace("/etc/florin", f"{root}/etc/florin") if variable.endswith("_FILE") else value
-            monkeypatch.setenv(variable, moved)
-        made = settings_class()
-        told = {variable.removeprefix(f"{service.upper()}_").lower() for variable in one["environment"]}
-        assert told <= set(settings_class.model_fields)
+        made = settings_of(read, service, name, tmp_path / name, monkeypatch)
         assert (made.owner_database_url is not None) == (name != service)
         assert "sslmode=verify-full" in made.database_url
 

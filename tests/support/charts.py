@@ -143,5 +143,5 @@ def without_release(manifest: Manifest) -> Manifest:
     """An object without what only tells which release it is of."""
     text = json.dumps(copy.deepcopy(manifest), sort_keys=True)
     text = re.sub(r'"(app.kubernetes.io/instance|helm.sh/chart)": "[^"]*"', r'"\1": "-"', text)
-    made: Manifest = json.loads(re.sub(r"-migrate-[0-9a-f]{10}", "-migrate", text))
+    made: Manifest = json.loads(re.sub(r"-(migrate|grants)-[0-9a-f]{10}", r"-\1", text))
     return made

@@ -81,6 +81,8 @@ sslMode: {{ $database.sslMode | default "verify-full" }}
 caSecret: {{ $cluster | ternary (printf "%s-ca" $own) ($database.caSecret | default "") | quote }}
 secret: {{ $database.existingSecret | default (printf "%s-database" $service) }}
 ownerSecret: {{ $database.ownerExistingSecret | default (printf "%s-database-owner" $service) }}
+checkerRole: {{ $service }}_checker
+checkerSecret: {{ $service }}-database-checker
 {{- end -}}
 
 {{/* A database's URL for a role. Arguments: the database as above, the role. */}}

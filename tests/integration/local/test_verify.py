@@ -166,6 +166,38 @@ def test_a_declined_transfer_with_a_journal_is_found(urls: Urls) -> None:
     assert f"demo/transfers/{id_} is DECLINED: journals ['{journal}'], expected []" in violations
 
 
+def test_a_journal_of_a_transfer_that_is_not_there_is_found(urls: Urls) -> None:
+    """Money that moved for nothing: a transfer is recorded before its journal is."""
+    journal = journal_of(urls, "made-up")
+    legs(urls, journal, ("a", -5), ("b", 5))
+    assert found(urls)["INV-6"].violations == [
+        f"demo/transfers/made-up is not there: journals {[journal]}, expected []"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ("UPDATE accounts SET currency = 'USD' WHERE account = 'b'", "b: entry 1 is in EUR, the account in USD"),
+        ("DELETE FROM accounts WHERE account = 'b'", "b: entry 1 is in EUR, and there is no such account"),
+        ("UPDATE entries SET sequence = 0 WHERE account = 'b'", "b: entry 0 says 5, and comes before the first one"),
+    ],
+)
+def test_an_entry_that_its_account_cannot_have_is_found(parts: Parts, urls: Urls, change: str, wrong: str) -> None:
+    """Of another currency, of no account, before the first."""
+    paid(urls, 0)
+    with psycopg.connect(parts.postgres.admin_dsn(str(urls["accounts"].database))) as root:
+        root.execute("SET session_replication_role = replica")
+        root.execute("ALTER TABLE entries DROP CONSTRAINT inv_2_sequence_positive")
+        root.execute(change)  # type: ignore[arg-type]
+        try:
+            root.commit()
+            assert f"demo/accounts/{wrong}" in found(urls)["INV-2"].violations
+        finally:
+            execute(urls, "accounts", "TRUNCATE journals, accounts CASCADE")
+            root.execute("ALTER TABLE entries ADD CONSTRAINT inv_2_sequence_positive CHECK (sequence > 0)")
+
+
 def priced(urls: Urls, id_: str, fee: int) -> None:
     """Has a transfer that a schedule's only version priced."""
     execute(
