@@ -15,7 +15,7 @@ _EVENTS = (
     " THEN (SELECT max(b.version) FROM outbox AS b WHERE b.tenant = e.tenant AND b.aggregate = e.aggregate"
     " AND b.version < e.version) END"
     " FROM {rows} AS e LEFT JOIN outbox AS p"
-    " ON p.tenant = e.tenant AND p.aggregate = e.aggregate AND p.version = e.version - 1"
+    " ON p.tenant = e.tenant AND p.aggregate = e.aggregate AND p.version = e.before"
 )
 
 
@@ -24,7 +24,7 @@ def violations(connection: Connection, rows: Rows) -> list[Violation]:
     found = []
     place = f"{rows.table.service}: "
     for tenant, aggregate, version, event_id, jumped_from in connection.execute(
-        _EVENTS.replace("{rows}", rows.sql()), rows.parameters()
+        rows.statement(_EVENTS), rows.parameters()
     ):
         if event_id != uuid.uuid5(NAMESPACE, f"{tenant}/{aggregate}#{version}"):
             found.append(Violation("INV-7", tenant, "", aggregate, f" version {version} has another event id", place))

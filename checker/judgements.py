@@ -44,7 +44,7 @@ _NEW = (
 _HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 _ADDED = (
     "SELECT {columns} FROM journals AS j WHERE (j.xid, j.journal) > (%(after_xid)s::text::xid8, %(after)s::uuid)"
-    " AND (j.xid, j.journal) <= (%(upto_xid)s::text::xid8, %(upto)s::uuid)"
+    " AND (j.xid, j.journal) <= (%(upto_xid)s::text::xid8, %(upto)s::uuid) ORDER BY j.xid, j.journal LIMIT %(limit)s"
 )
 _NAMED_TRANSFERS = (
     "SELECT {columns} FROM transfers AS t JOIN unnest(%(tenants)s::text[], %(ids)s::text[]) AS k(tenant, id)"
@@ -173,9 +173,7 @@ def journals_added(readings: Readings, new: Added) -> Verdict:
 def transfers_added(readings: Readings, settings: Settings, new: Added) -> Verdict:
     """Compares the transfers that new journals are of with the other services. Raises Behind."""
     with readings.reading("accounts") as connections:
-        found = connections["accounts"].execute(
-            _ORIGINS.replace("{rows}", new.journals().sql()), new.journals().parameters()
-        )
+        found = connections["accounts"].execute(new.journals().statement(_ORIGINS), new.journals().parameters())
         keys = [(tenant, origin.removeprefix("transfers/")) for tenant, origin in found]
     if not keys:
         return Verdict()

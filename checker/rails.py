@@ -27,7 +27,7 @@ _MOVED = (
 
 def violations(connection: Connection, rows: Rows) -> tuple[int, list[Violation]]:
     """How many deposits some rows are, and which of them were not credited as they say."""
-    deposits = connection.execute(_DEPOSITS.replace("{rows}", rows.sql()), rows.parameters()).fetchall()
+    deposits = connection.execute(rows.statement(_DEPOSITS), rows.parameters()).fetchall()
     return len(deposits), _judged(connection, deposits) if deposits else []
 
 

@@ -17,8 +17,12 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 _LOCK_CLASS, _LOCK = 0x6368656B, 0  # "chek": one checker works on a mesh
 
 # As the services have it (meshkit/database.py): every statement has its index, and without statistics, or with old
-# ones, a plan might read a table whole. To compile a statement costs more here than it saves.
-_PLANS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+# ones, a plan might read a table whole. To compile a statement costs more here than it saves, and nothing is to be done
+# sooner at the price of more processes of the server.
+_PLANS = (
+    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+    " -c max_parallel_workers_per_gather=0"
+)
 
 # A host that is gone is noticed from both sides within half a minute, so that another checker can take over.
 _ALIVE = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=20000"
@@ -122,11 +126,10 @@ class Readings:
             f" -c idle_in_transaction_session_timeout={timeout * 2} {_PLANS} {_ALIVE}"
         )
         connection: Connection = psycopg.connect(
-            **self._settings.connection(service),
+            **{**self._settings.connection(service), **_ALIVE_HERE},
             options=options,
             application_name="florin-checker",
             connect_timeout=3,
-            **_ALIVE_HERE,
             # Slices are planned with their values.
             prepare_threshold=None,
         )

@@ -36,7 +36,7 @@ from meshkit import clock
 
 # Of a transfer: what is wrong with an exchange may be wrong in both of its currencies.
 _CURRENCY = "CASE WHEN t.rate IS NULL THEN t.currency ELSE '' END"
-_BEFORE = " LEFT JOIN entries AS p ON p.tenant = e.tenant AND p.account = e.account AND p.sequence = e.sequence - 1"
+_BEFORE = " LEFT JOIN entries AS p ON p.tenant = e.tenant AND p.account = e.account AND p.sequence = e.before"
 _CAPTURES = (
     "(SELECT sum(c.amount) AS total, sum(c.fee) AS fees FROM transfers AS c WHERE c.tenant = t.tenant"
     " AND c.capture_of = t.id AND c.capture_of <> '' AND c.state IN ('COMPLETED', 'REVERSED'))"
@@ -55,9 +55,10 @@ class Rule:
     def violations(self, connection: Connection, rows: Rows, ahead: timedelta | None = None) -> list[Violation]:
         """What is wrong with some rows; `ahead` is how far the bank's time is ahead of the database's, unless it is as
         in this process."""
-        statement = self.statement.replace("{rows}", rows.sql()).replace("{slice}", rows.condition())
         parameters = {**rows.parameters(), "ahead": clock.ahead() if ahead is None else ahead}
-        return [Violation(self.invariant, *row) for row in connection.execute(statement, parameters)]
+        return [
+            Violation(self.invariant, *row) for row in connection.execute(rows.statement(self.statement), parameters)
+        ]
 
 
 ON_JOURNALS = (
@@ -89,8 +90,8 @@ ON_MANUAL_JOURNALS = (
         "INV-6",
         JOURNALS,
         "SELECT j.tenant, '', 'journals/' || j.journal, ' was posted by the bank itself and is not audited'"
-        " FROM {rows} AS j WHERE j.kind = 4 AND NOT EXISTS (SELECT 1 FROM audit AS a WHERE a.tenant = j.tenant"
-        " AND a.action = 'post_journal' AND a.resource = 'journals/' || j.journal)",
+        " FROM {rows} AS j WHERE j.kind = 4 AND (SELECT count(*) FROM audit WHERE tenant = j.tenant"
+        " AND action = 'post_journal' AND resource = 'journals/' || j.journal) = 0",
     ),
     Rule(
         "INV-6",

@@ -25,7 +25,7 @@ _TRANSFERS = (
 
 def violations(connection: Connection, rows: Rows) -> tuple[int, list[Violation]]:
     """How many of some runs tried to pay, and which of them did not pay as they say."""
-    runs = connection.execute(_RUNS.replace("{rows}", rows.sql()), rows.parameters()).fetchall()
+    runs = connection.execute(rows.statement(_RUNS), rows.parameters()).fetchall()
     return len(runs), _judged(connection, runs) if runs else []
 
 

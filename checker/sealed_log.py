@@ -100,7 +100,7 @@ def unsealed(accounts: Connection) -> list[Violation]:
 def late(accounts: Connection, rows: Rows, grace_seconds: float) -> list[Violation]:
     """Those of some journals that should have been sealed so long ago. Nobody changed anything for that to be so."""
     parameters = {**rows.parameters(), "grace_seconds": grace_seconds}
-    return _not_sealed(accounts.execute(_LATE.replace("{rows}", rows.sql()), parameters))
+    return _not_sealed(accounts.execute(rows.statement(_LATE), parameters))
 
 
 def _not_sealed(rows: Iterable[tuple[str, str]]) -> list[Violation]:

@@ -22,6 +22,8 @@ class Table:
     next_key: str = ""
     """Where slices are not so many rows but all of one key: a statement that gives the next one, of those that {slice}
     lets through."""
+    derived: tuple[tuple[str, str], ...] = ()
+    """More columns of the rows that are judged, with what they are made of."""
     weight: str = ""
     """With it, a statement that gives how many rows are read for the keys that {slice} lets through."""
 
@@ -31,9 +33,9 @@ class Table:
         return f"{self.service}.{self.name}"
 
 
-def _table(service: str, name: str, key: str, columns: str, at_once: int = 1000) -> Table:
+def _table(service: str, name: str, key: str, columns: str, **more: Any) -> Table:
     pairs = tuple((part.split()[0], part.split()[1]) for part in key.split(", "))
-    return Table(service, name, pairs, tuple(columns.split()), at_once)
+    return Table(service, name, pairs, tuple(columns.split()), **more)
 
 
 ACCOUNTS = _table(
@@ -53,6 +55,7 @@ ENTRIES = _table(
     "entries",
     "tenant text, account text, sequence bigint",
     "tenant account sequence journal leg currency amount balance_after create_time effective_time",
+    derived=(("before", "sequence - 1"),),
 )
 STATEMENTS = _table(
     "accounts",
@@ -131,6 +134,7 @@ OUTBOXES = {
         "tenant text, aggregate text, version bigint",
         "tenant aggregate version event_id",
         at_once=2000,
+        derived=(("before", "version - 1"),),
     )
     for service in ("accounts", "transactions", "compliance", "notifications")
 }
@@ -205,14 +209,28 @@ class Rows:
     values: dict[str, Any] = field(default_factory=dict)
     """Parameters of `source`."""
 
+    def statement(self, text: str) -> str:
+        """A statement about these rows, which it has as {rows}, and the condition of their key as {slice}.
+
+        They are read first, once, with what their table derives. So a plan begins with them, however many rows there
+        seem to be, and what they are compared with is found by its index: row-level security keeps an index from being
+        asked for what a statement works out of a row on the way.
+        """
+        judged = ", ".join(("*", *(f"{made} AS {name}" for name, made in self.table.derived)))
+        if self.is_all:
+            return text.replace("{rows}", f"(SELECT {judged} FROM {self.table.name})").replace("{slice}", "true")
+        rows = f"WITH judged AS MATERIALIZED (SELECT {judged} FROM {self.sql()} AS r) "
+        return rows + text.replace("{rows}", "judged").replace("{slice}", self.condition())
+
     def sql(self) -> str:
-        """To be put behind FROM."""
+        """The rows, to be put behind FROM."""
         if self.is_all:
             return self.table.name
         if self.source:
             return f"({self.source})"
         columns, keys = ", ".join(self.table.columns), self._keys()
-        limit = "" if self.upto is not None else f" LIMIT {self.table.at_once}"
+        # A slice may have grown since it was bounded, but not without a bound: more is the next sweep's.
+        limit = "" if self.table.next_key else f" LIMIT {self.table.at_once * (1 if self.upto is None else 2)}"
         return f"(SELECT {columns} FROM {self.table.name} WHERE {self.condition()} ORDER BY {keys}{limit})"
 
     def condition(self) -> str:

@@ -26,8 +26,8 @@ _FINAL = (*_MOVED, *_NOTHING_MOVED, "CAPTURED")
 _COUNTED = (1, 2)  # reservations: live, captured
 _RELEASED = 3
 
-# What has to be held for an authorization, and for its fee, while no capture is under way that may have taken of it, and
-# no clock can have ended it that is a few minutes fast.
+# What has to be held for an authorization, and for its fee, while no capture is under way that may have taken of it,
+# and no clock can have ended it that is a few minutes fast.
 _LEFT = (
     "CASE WHEN t.state = 'AUTHORIZED' AND NOT t.voided"
     " AND t.expire_time > now() + %(ahead)s::interval + interval '5 minutes'"
@@ -141,7 +141,7 @@ def judge(connections: Connections, rows: Rows, ahead: timedelta | None = None) 
     """Compares some rows of transfers with what accounts and compliance have of them; `ahead` is how far the bank's
     time is ahead of the databases', unless it is as in this process."""
     parameters = {**rows.parameters(), "ahead": clock.ahead() if ahead is None else ahead}
-    found = connections["transactions"].execute(_TRANSFERS.replace("{rows}", rows.sql()), parameters)
+    found = connections["transactions"].execute(rows.statement(_TRANSFERS), parameters)
     transfers = [Transfer(*row) for row in found]
     if not transfers:
         return Judged({}, ())
@@ -158,7 +158,7 @@ def journals_of_others(connections: Connections, rows: Rows) -> list[Violation]:
 
     A transfer is recorded before its journal is asked for.
     """
-    journals = connections["accounts"].execute(_ORIGINS.replace("{rows}", rows.sql()), rows.parameters()).fetchall()
+    journals = connections["accounts"].execute(rows.statement(_ORIGINS), rows.parameters()).fetchall()
     keys = {(tenant, origin.removeprefix("transfers/")) for tenant, _, origin in journals}
     if not keys:
         return []

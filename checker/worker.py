@@ -174,12 +174,10 @@ class Worker:
             )
         self._standing.forget(self.whole_since - self.margin_seconds)
         self._standing.tell()
-        for place, violations in self._freezing(done.confirmed).items():
-            ended = done.ended_freezes.get(place, 0)
-            before = self._unsent.get(place)
-            if before is not None and before.ended_freezes == ended:
-                violations = {**before.violations, **violations}
-            self._unsent[place] = Unsent(violations, clock.now(), ended, now + _UNSENT_SECONDS)
+        for place, found in self._freezing(done.confirmed).items():
+            ended, before = done.ended_freezes.get(place, 0), self._unsent.get(place)
+            still = before.violations if before is not None and before.ended_freezes == ended else {}
+            self._unsent[place] = Unsent({**still, **found}, clock.now(), ended, now + _UNSENT_SECONDS)
 
     def _freezing(self, confirmed: Iterable[Violation]) -> Mapping[Place, dict[tuple[str, str, str], Violation]]:
         """The violations that freeze a ledger, by tenant and currency, then by key."""

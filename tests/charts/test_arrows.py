@@ -107,7 +107,7 @@ def test_what_a_service_calls_is_what_its_policy_says(evaluation: Objects) -> No
 
 
 def test_the_checkers_replicas_are_told_where_they_are(charts: Charts) -> None:
-    """A service's database of another place, or a copy that is read in its place, is nothing that a policy can guess."""
+    """A copy that is read in a database's place, or a port of its own, is nothing that a policy can guess."""
     elsewhere = ("--set", "databases.compliance.readHost=db-read.example")
     assert "checker: networkPolicy.database is not set: say where db-read.example is" in charts.refused(
         "checker", *elsewhere

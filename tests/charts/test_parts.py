@@ -133,7 +133,8 @@ def test_the_script_of_the_database_makes_the_roles_of_the_documents(
             ).fetchone()
             assert may == (True, False)
             reads = connection.execute(
-                "SELECT has_database_privilege(%s, %s, 'CONNECT'), has_database_privilege(%s, 'chart_accounts', 'CREATE')",
+                "SELECT has_database_privilege(%s, %s, 'CONNECT'),"
+                " has_database_privilege(%s, 'chart_accounts', 'CREATE')",
                 (f"chart_{service}_checker", f"chart_{service}", f"chart_{service}_checker"),
             ).fetchone()
             assert reads == (True, False)

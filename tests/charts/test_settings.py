@@ -129,8 +129,8 @@ def test_each_setting_of_the_checker_can_be_set(
 
 
 def test_the_owner_of_a_schema_is_known_to_its_migrations_alone(objects: Objects) -> None:
-    """And to what gives the checker its rights. A service that is broken into cannot change its schema or its append-only
-    tables."""
+    """And to what gives the checker its rights. A service that is broken into cannot change its schema, or what is
+    append-only."""
     for label, pod in objects.pods():
         text = json.dumps(pod)
         if not re.search("-migrate-|/checker-grants-|^StatefulSet/postgres$", label):

@@ -6,13 +6,12 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from checker import judgements, sweeps
+from checker import judgements
 from checker.findings import Violation
 from checker.judgements import Verdict
 from checker.readings import Readings
@@ -172,8 +171,8 @@ async def test_a_lost_connection_is_told_and_all_begins_anew(bank: Bank) -> None
 async def test_a_log_that_another_server_has_otherwise_is_read_from_its_beginning(
     bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checker is half-way through a log when the database is restored, or a replica takes over that had not all of it:
-    what was sealed since in another order is as sound as what was there before."""
+    """A checker is half-way through a log when the database is restored, or a replica takes over that had not all.
+    What was sealed since, in another order, is as sound as what was there before."""
     monkeypatch.setattr(judgements, "_LOG_PAGE", 2)
     ledger = await bank.ledger(payments=6)
     await bank.seal()
