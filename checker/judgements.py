@@ -14,7 +14,16 @@ from typing import Any
 from checker import events, rails, rights, schedules, sealed_log, transfers
 from checker.findings import Violation
 from checker.readings import Readings
-from checker.rules import ON_ACCOUNTS, ON_ENTRIES, ON_JOURNALS, ON_MANUAL_JOURNALS, RULES, of_table, told_of
+from checker.rules import (
+    ON_ACCOUNTS,
+    ON_ENTRIES,
+    ON_JOURNALS,
+    ON_MANUAL_JOURNALS,
+    RULES,
+    of_table,
+    told_of,
+    violations,
+)
 from checker.sealed_log import LogWalk
 from checker.settings import SERVICES, Settings
 from checker.tables import (
@@ -71,8 +80,7 @@ def rows_of(readings: Readings, settings: Settings, rows: Rows) -> Verdict:
     rules = of_table((*RULES, *told_of(settings.events_hours / 24)), table)
     with readings.reading(table.service) as connections:
         connection = connections[table.service]
-        for rule in rules:
-            verdict.wrong += rule.violations(connection, rows)
+        verdict.wrong += violations(connection, rules, rows)
         if table is SCHEDULE_RUNS:
             verdict.wrong += schedules.violations(connection, rows)[1]
         if table is DEPOSITS:
@@ -164,8 +172,8 @@ def journals_added(readings: Readings, new: Added) -> Verdict:
     scopes = ((on_journals, new.journals()), (ON_ENTRIES, new.entries()), (ON_ACCOUNTS, new.accounts()))
     with readings.reading("accounts") as connections:
         for rules, rows in scopes:
+            verdict.wrong += violations(connections["accounts"], rules, rows)
             for rule in rules:
-                verdict.wrong += rule.violations(connections["accounts"], rows)
                 verdict.checked[rule.invariant] += new.count
     return verdict
 

@@ -6,7 +6,7 @@ at once, about a slice, or about those that were added. What a row is compared w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -55,10 +55,22 @@ class Rule:
     def violations(self, connection: Connection, rows: Rows, ahead: timedelta | None = None) -> list[Violation]:
         """What is wrong with some rows; `ahead` is how far the bank's time is ahead of the database's, unless it is as
         in this process."""
-        parameters = {**rows.parameters(), "ahead": clock.ahead() if ahead is None else ahead}
-        return [
-            Violation(self.invariant, *row) for row in connection.execute(rows.statement(self.statement), parameters)
-        ]
+        return violations(connection, (self,), rows, ahead)
+
+
+def violations(
+    connection: Connection, rules: Sequence[Rule], rows: Rows, ahead: timedelta | None = None
+) -> list[Violation]:
+    """What is wrong with some rows by any of the rules, which are of their table: the rows are read once for all."""
+    if not rules:
+        return []
+    text = " UNION ALL ".join(
+        f"SELECT {number}, v.* FROM ({rule.statement}) AS v(tenant, currency, object, sentence)"
+        for number, rule in enumerate(rules)
+    )
+    parameters = {**rows.parameters(), "ahead": clock.ahead() if ahead is None else ahead}
+    found = connection.execute(rows.statement(text), parameters)
+    return [Violation(rules[number].invariant, *row) for number, *row in found]
 
 
 ON_JOURNALS = (

@@ -61,7 +61,7 @@ class Settings(ProcessSettings):
         None, description="For a sandbox alone: a file that says how far its clock is moved."
     )
     sweep_seconds: float = Field(5.0, gt=0, description="A table is gone through again after this at the earliest.")
-    sweep_rows_per_second: float = Field(2000.0, gt=0, description="Rows that are gone through in a second at most.")
+    busy_share: float = Field(0.04, gt=0, le=1, description="Of the time that databases are read in, at most.")
     tail_seconds: float = Field(1.0, gt=0, description="How often what was posted is looked at.")
     tail_journals_max: int = Field(1000, ge=1, le=10_000, description="Of more new journals a sweep judges the rest.")
     confirm_seconds: float = Field(1.0, ge=0, description="Between two readings of one database.")

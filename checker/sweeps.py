@@ -78,7 +78,6 @@ class Sweeps:
         self._waiting: list[Waiting] = []
         self._place: Place | None = None
         self._tail_due = 0.0
-        self._pieces_due = 0.0
         self._rights_due, self._rights_whole = 0.0, 0.0
         self._log_due, self._log_began, self._log_whole = 0.0, 0.0, 0.0
         self._walk: LogWalk | None = None
@@ -100,12 +99,10 @@ class Sweeps:
             self._rights_due = now + self._settings.sweep_seconds
             self._first(partial(judgements.rights_of_roles, self._readings, self._settings))
             self._rights_whole = now
-        if now >= self._pieces_due:
-            for _ in range(len(self._sweeps)):
-                if not self._piece(now, done) or done.rows >= _ROWS_MAX:
-                    break
-            self._log(now, done)
-            self._pieces_due = now + done.rows / self._settings.sweep_rows_per_second
+        for _ in range(len(self._sweeps)):
+            if not self._piece(now, done) or done.rows >= _ROWS_MAX:
+                break
+        self._log(now, done)
         metrics.WAITING.set(len(self._waiting))
         return done
 
@@ -121,8 +118,7 @@ class Sweeps:
         sweeps = (
             0.0 if sweep.after is not None else sweep.began + self._settings.sweep_seconds for sweep in self._sweeps
         )
-        pieces_due = max(self._pieces_due, min(log_due, *sweeps))
-        return min(self._tail_due, self._rights_due, pieces_due, *(one.due for one in self._waiting))
+        return min(self._tail_due, self._rights_due, log_due, *sweeps, *(one.due for one in self._waiting))
 
     def _first(self, look: Look) -> Verdict:
         """Makes a first reading; what is wrong in it is looked at again a little later."""

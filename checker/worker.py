@@ -141,8 +141,9 @@ class Worker:
         self._note(done)
         await self._freeze()
         now = time.monotonic()
-        # At most half of the time, whatever it costs.
-        return max(now - began, min(self._sweeps.next_due() - now, _LEAD_SECONDS))
+        # Whatever it costs: the busier the databases are, the longer it rests.
+        rest = (now - began) * (1 / self._settings.busy_share - 1)
+        return max(rest, min(self._sweeps.next_due() - now, _LEAD_SECONDS))
 
     def _lead(self, leading: bool) -> None:
         if leading == self.leading:

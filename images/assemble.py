@@ -1,8 +1,8 @@
 """Puts together what an image holds beside its packages: the code that it needs, compiled, and its entry point.
 
 `python images/assemble.py IMAGE TARGET` in the repository with its stubs made. Each gets meshkit, the stubs and its own
-folder, `checker` that of accounts too, `operator` everything but the contracts' sources. The same sources give the same bytes: the file
-times are SOURCE_DATE_EPOCH, and compiled files do not depend on them.
+folder, `checker` that of accounts too, `operator` everything but the contracts' sources. The same sources give the same
+bytes: the file times are SOURCE_DATE_EPOCH, and compiled files do not depend on them.
 """
 
 from __future__ import annotations

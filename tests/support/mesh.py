@@ -375,6 +375,10 @@ def florin(*arguments: str, seconds: float = 60.0) -> subprocess.CompletedProces
     return subprocess.run([FLORIN, *arguments], capture_output=True, text=True, timeout=seconds, check=False)
 
 
+_IMPATIENT = {"CHECKER_BUSY_SHARE": "0.3"}
+"""Tests wait until the checker has gone through everything."""
+
+
 @contextmanager
 def running(*options: str, environment: Mapping[str, str] | None = None) -> Iterator[Mesh]:
     """A mesh of its own on a free port, gone afterwards with its folder; options as `florin up` takes them."""
@@ -385,7 +389,11 @@ def running(*options: str, environment: Mapping[str, str] | None = None) -> Iter
     command = [FLORIN, "up", "--port", "0", "--state", str(state.root), *options]
     with log.open("wb") as output:
         supervisor = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(environment or {})}
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **_IMPATIENT, **(environment or {})},
         )
     try:
 

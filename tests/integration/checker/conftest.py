@@ -176,6 +176,7 @@ def settings(parts: real.Parts, names: dict[str, str]) -> Settings:
         "tls_ca_file": parts.state.ca,
         "accounts_target": "unused",
         "sweep_seconds": 0.2,
+        "busy_share": 0.5,
         "tail_seconds": 0.05,
         "confirm_seconds": 0.1,
         "settle_seconds": 0.5,
