@@ -26,7 +26,7 @@ from meshkit import migrations, policy
 def let_the_checker_read(owner: URL, service: str, role: str) -> None:
     """Gives a role the rights to read what the checker reads of a service's database, and no others."""
     parameters = {**owner.translate_connect_args(username="user", database="dbname"), **owner.query}
-    with psycopg.connect(**parameters) as connection:  # type: ignore[arg-type]
+    with psycopg.connect(**parameters) as connection:
         grants.let_read(connection, service, role)
 
 

@@ -36,8 +36,13 @@ def test_production_has_no_authority_and_no_issuer_of_ours(tmp_path: Path) -> No
     """Whoever could sign certificates or tokens would be in everybody's name."""
     production = made(tmp_path / "kept", production=True)
     assert set(production) == {
-        *(f"{service}-{kind}" for service in SERVICES for kind in ("database", "database-owner", "encryption")),
+        *(
+            f"{service}-{kind}"
+            for service in SERVICES
+            for kind in ("database", "database-owner", "database-checker", "encryption")
+        ),
         "accounts-sealing",
+        "checker-sealing",
     }
     assert production.items() <= made(tmp_path / "kept").items()
 
