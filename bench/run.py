@@ -151,8 +151,8 @@ async def _warm_start(report: Report, mesh: Mesh, parties: tuple[Party, ...], te
 
 async def _loads(report: Report, mesh: Mesh, parties: tuple[Party, ...], tell: Tell) -> None:
     plan = report.plan
-    world = _world(mesh.state, f"localhost:{mesh.port}", parties)
-    async with generators(world, plan.generators) as made:
+    where = world(mesh.state, f"localhost:{mesh.port}", parties)
+    async with generators(where, plan.generators) as made:
         bench = _Bench(report, mesh, made, tell)
         for callers in plan.callers:
             await bench.row("transfers, uniform", "transfers", bench.order("transfer", callers))
@@ -253,7 +253,7 @@ async def _empty_calls(report: Report, mesh: Mesh, parties: tuple[Party, ...], t
     plan = report.plan
     async with (
         floors.empty_edge(mesh) as empty,
-        generators(_world(mesh.state, empty.target, parties), plan.generators) as made,
+        generators(world(mesh.state, empty.target, parties), plan.generators) as made,
     ):
         roots = {
             **mesh.roots(),
@@ -281,7 +281,8 @@ async def _pgbench(report: Report, mesh: Mesh, tell: Tell) -> None:
                 made.tally = await floors.tpc_b(program, postgres, clients, report.plan.pgbench_seconds)
 
 
-def _world(state: State, target: str, parties: tuple[Party, ...]) -> World:
+def world(state: State, target: str, parties: tuple[Party, ...]) -> World:
+    """What the load generators pay in, and as whom."""
     tokens = [
         issuer.mint(state, "teller", tenant=bank.TENANT, subject=f"teller-{number}") for number in range(_SUBJECTS)
     ]
