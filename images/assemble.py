@@ -1,8 +1,10 @@
-"""Puts together what an image holds beside its packages: the code that it needs, compiled, and its entry point.
+"""Puts together what an image holds: the packages that are installed in it, and the code that it needs, both compiled.
 
-`python images/assemble.py IMAGE TARGET` in the repository with its stubs made. Each gets meshkit, the stubs and its own
-folder, `checker` that of accounts too, `operator` everything but the contracts' sources. The same sources give the same
-bytes: the file times are SOURCE_DATE_EPOCH, and compiled files do not depend on them.
+`python images/assemble.py packages TARGET` trims and compiles TARGET/venv; then `python images/assemble.py SERVICE TARGET`,
+in the repository with its stubs made, adds the code and the entry point. Each gets meshkit, the stubs and its own folder,
+`checker` that of accounts too, `operator` everything but the contracts' sources. The same sources give the same bytes:
+code has the time SOURCE_DATE_EPOCH, packages always the same one, so that a new version with the same packages shares
+their layer.
 """
 
 from __future__ import annotations
@@ -35,8 +37,16 @@ UNUSED = re.compile(
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyi", "*.pyc", "*.md", ".ready")
 
 
+def packages(target: Path) -> None:
+    """Drops what nothing imports from `target`/venv, and compiles the rest."""
+    for path in sorted((target / "venv").rglob("*")):
+        if path.is_file() and (path.suffix in SOURCES or UNUSED.search(path.as_posix())):
+            path.unlink()
+    _finish(target / "venv", target, 0)
+
+
 def assemble(image: str, target: Path) -> None:
-    """Fills `target`/app and `target`/entrypoint, and compiles all that is below `target`."""
+    """Fills `target`/app with compiled code, and writes `target`/entrypoint."""
     app = target / "app"
     for folder in ("meshkit", *FOLDERS[image]):
         shutil.copytree(ROOT / folder, app / folder, ignore=LEFT_OUT)
@@ -47,11 +57,16 @@ def assemble(image: str, target: Path) -> None:
     module = "local" if image == "operator" else image
     entrypoint = target / "entrypoint"
     entrypoint.write_text(f'#!/bin/sh\nexec python -m {module} "$@"\n')
-    for path in sorted(target.rglob("*")):
-        if path.is_file() and (path.suffix in SOURCES or UNUSED.search(path.as_posix())):
-            path.unlink()
+    moment = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+    _finish(app, target, moment)
+    entrypoint.chmod(0o755)
+    os.utime(entrypoint, (moment, moment))
+
+
+def _finish(folder: Path, target: Path, moment: int) -> None:
+    """Compiles a folder below `target`, as what it is called in an image, and gives all of it one time."""
     compiled = compileall.compile_dir(
-        str(target),
+        str(folder),
         quiet=1,
         stripdir=str(target),
         prependdir="/opt/florin",
@@ -60,13 +75,8 @@ def assemble(image: str, target: Path) -> None:
     )
     if not compiled:
         sys.exit("something cannot be compiled; its name is above")
-    normalize(target, int(os.environ.get("SOURCE_DATE_EPOCH", "0")))
-    entrypoint.chmod(0o755)
-
-
-def normalize(target: Path, moment: int) -> None:
-    """Gives everything one time, and modes that do not depend on who builds."""
-    for path in (*target.rglob("*"), target):
+    # Modes that do not depend on who builds, too.
+    for path in (*folder.rglob("*"), folder):
         if not path.is_symlink():
             runs = path.is_dir() or bool(path.stat().st_mode & 0o100)
             path.chmod(0o755 if runs else 0o644)
@@ -74,6 +84,9 @@ def normalize(target: Path, moment: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in FOLDERS:
-        sys.exit(f"usage: python images/assemble.py {'|'.join(FOLDERS)} TARGET")
-    assemble(sys.argv[1], Path(sys.argv[2]))
+    if len(sys.argv) != 3 or sys.argv[1] not in {*FOLDERS, "packages"}:
+        sys.exit(f"usage: python images/assemble.py packages|{'|'.join(FOLDERS)} TARGET")
+    if sys.argv[1] == "packages":
+        packages(Path(sys.argv[2]))
+    else:
+        assemble(sys.argv[1], Path(sys.argv[2]))
