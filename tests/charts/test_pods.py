@@ -104,7 +104,7 @@ def test_selectors_find_their_pods_and_no_others(objects: Objects) -> None:
         selector = one["spec"]["selector"]
         wanted = selector.get("matchLabels", selector)
         found = [label for label, labels in pods.items() if wanted.items() <= labels.items()]
-        name = one["metadata"]["name"].removesuffix("-pods")
+        name = one["metadata"]["name"].removesuffix("-pods").removesuffix("-stable")
         assert [label.partition("/")[2] for label in found] == [name], one["metadata"]["name"]
 
 
@@ -145,3 +145,16 @@ def test_no_secret_is_rendered(objects: Objects) -> None:
         for container in containers(pod):
             for one in container.get("env", []):
                 assert not re.search(r"PASSWORD$|SECRET|TOKEN|_KEY$", one["name"]), f"{label} {one['name']}"
+
+
+def test_the_evaluation_fits_a_machine_with_two_processors(charts: Charts) -> None:
+    """With room for a new pod beside each old one, for DNS and for the machine itself."""
+    asked = {"cpu": 0.0, "memory": 0.0}
+    units = {"m": 0.001, "Mi": 1.0, "Gi": 1024.0, "": 1.0}
+    for label, pod in charts.render("florin").pods():
+        for name in asked if label.startswith(("Deployment/", "StatefulSet/")) else ():
+            text = str(pod["spec"]["containers"][0]["resources"]["requests"][name])
+            number = text.rstrip("mMGi")
+            asked[name] += float(number) * units[text.removeprefix(number)]
+    assert 0 < asked["cpu"] <= 1.0
+    assert 0 < asked["memory"] <= 2048
