@@ -214,6 +214,7 @@ def edge_schema() -> Schema:
         configurator=section(repository=TEXT, digest=DIGEST),
         tls=section(existingSecret=TEXT, publicSecret=TEXT, hosts=TEXTS),
         upstreams=section(**dict.fromkeys(SERVICES, ADDRESS)),
+        canary=section(service={"enum": ["", *SERVICES]}, percent={"type": "integer", "minimum": 1, "maximum": 99}),
         corsOrigins={"type": "array", "items": {"type": "string", "pattern": "^https?://[^/ ]+$"}},
         openReflection=FLAG,
         rates=section(**dict.fromkeys(("read", "write", "batch", "admin", "address", "total"), rate)),

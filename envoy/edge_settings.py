@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +15,14 @@ TYPE = "type.googleapis.com/envoy."
 
 class EdgeError(Exception):
     """A setting that cannot be used; its text is one clear sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Replicas of another version that get a share of the calls."""
+
+    percent: int
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,8 @@ class EdgeSettings:
     heap_bytes: int = 1024 * 1024 * 1024
     connections: int = 20_000
     streams_per_connection: int = 256
+    canaries: Mapping[str, Canary] = field(default_factory=dict)
+    """Service → its version on trial."""
     open_reflection: bool = False
     """Whether reflection is answered without a token."""
     stats: str | None = None
@@ -137,7 +147,10 @@ def clusters(settings: EdgeSettings) -> Iterator[dict[str, Any]]:
     """One cluster a service, one of all for reflection, the issuer, and the traces' collector."""
     for service in SERVICES:
         replicas = settings.upstreams[service]
-        yield _service_cluster(settings, service, replicas, [service])
+        canary = settings.canaries.get(service)
+        tried = canary.addresses if canary is not None else ()
+        made = _service_cluster(settings, service, [*replicas, *tried], [service])
+        yield _with_canary(made, canary) if canary is not None else made
     # Every service describes the whole public contract, so reflection survives the loss of any of them.
     everyone = [address for service in SERVICES for address in settings.upstreams[service]]
     yield _service_cluster(settings, "reflection", everyone, list(SERVICES))
@@ -216,6 +229,26 @@ def _service_cluster(
                 "grpc_health_check": {},
             }
         ],
+    }
+
+
+def _with_canary(cluster: dict[str, Any], canary: Canary) -> dict[str, Any]:
+    """A cluster whose last addresses are the canary's, as two weighed groups. What is not healthy weighs nothing, and a
+    call that is sent again may go to the other group: a version that fails is left alone before anybody takes it back.
+    """
+    every = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    first = len(every) - len(canary.addresses)
+    groups = [
+        {"locality": {"sub_zone": name}, "load_balancing_weight": weight, "lb_endpoints": endpoints}
+        for name, weight, endpoints in (
+            ("stable", 100 - canary.percent, every[:first]),
+            ("canary", canary.percent, every[first:]),
+        )
+    ]
+    return {
+        **cluster,
+        "load_assignment": {"cluster_name": cluster["name"], "endpoints": groups},
+        "common_lb_config": {**cluster["common_lb_config"], "locality_weighted_lb_config": {}},
     }
 
 
@@ -373,4 +406,18 @@ def parse_upstreams(values: Sequence[str]) -> dict[str, tuple[str, ...]]:
         if service not in SERVICES or not addresses:
             raise EdgeError(f"--upstream {value}: give SERVICE=HOST:PORT with one of {', '.join(SERVICES)}.")
         made[service] = (*made.get(service, ()), *addresses.split(","))
+    return made
+
+
+def parse_canaries(values: Sequence[str]) -> dict[str, Canary]:
+    """`accounts:10=h:1,h:2` → the replicas that get 10 % of the calls. Raises EdgeError."""
+    made: dict[str, Canary] = {}
+    for value in values:
+        who, _, addresses = value.partition("=")
+        service, _, percent = who.partition(":")
+        if service not in SERVICES or not addresses or not percent.isdigit() or not 1 <= int(percent) <= 99:
+            raise EdgeError(
+                f"--canary {value}: give SERVICE:PERCENT=HOST:PORT with one of {', '.join(SERVICES)} and 1 to 99."
+            )
+        made[service] = Canary(int(percent), tuple(addresses.split(",")))
     return made

@@ -34,6 +34,7 @@ from edge_settings import (
     cross_origin,
     keys,
     loopback,
+    parse_canaries,
     parse_upstreams,
     socket_address,
     stats_listener,
@@ -164,6 +165,14 @@ def _parser() -> argparse.ArgumentParser:
             f"--{name}", type=int, metavar="N", default=default[name.replace("-", "_")], help=f"{what} (%(default)s)"
         )
     may.add_argument("--stats", metavar="HOST:PORT", help="where Prometheus may read Envoy's numbers, plain HTTP")
+    may.add_argument(
+        "--canary",
+        action="append",
+        default=[],
+        dest="canaries",
+        metavar="SERVICE:PERCENT=HOST:PORT[,HOST:PORT...]",
+        help="replicas of another version that get a share of the calls; --upstream then names those of the first",
+    )
     may.add_argument("--open-reflection", action="store_true", help="describe the contracts without a token")
     return parser
 
@@ -174,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = options.pop("output")
     try:
         upstreams = parse_upstreams(options.pop("upstream"))
+        options["canaries"] = parse_canaries(options["canaries"])
         options["cors_origins"] = tuple(options["cors_origins"])
         text = render(EdgeSettings(upstreams=upstreams, **options))
         if output == "-":

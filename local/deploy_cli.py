@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from local.canary_cli import canary
+
 deploy = typer.Typer(help="What a deployment in containers needs beside the services.", no_args_is_help=True)
+deploy.add_typer(canary, name="canary")
 
 
 class Purpose(StrEnum):

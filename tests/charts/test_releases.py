@@ -87,7 +87,6 @@ def test_a_canary_takes_nothing_from_the_release_beside_it(charts: Charts, tmp_p
     first = charts.render("service", *told)
     canary = charts.render("service", *told, "--set", "fullnameOverride=accounts-canary", release="canary")
     assert {one["kind"] for one in first.every} - {one["kind"] for one in canary.every} == {
-        "Service",
         "Certificate",
         "ServiceMonitor",
         "PrometheusRule",
@@ -101,6 +100,23 @@ def test_a_canary_takes_nothing_from_the_release_beside_it(charts: Charts, tmp_p
     )
     files = {volume["name"]: volume["secret"] for volume in pods["spec"]["volumes"] if "secret" in volume}
     assert files["tls"]["secretName"] == first.one("Certificate", "accounts")["spec"]["secretName"]
+
+
+def test_the_edge_gives_a_canary_its_share(charts: Charts) -> None:
+    """By Services that find the pods of one release alone, while the service's own finds those of both."""
+    pods = {}
+    for release, told in (("accounts", ""), ("canary", ",fullnameOverride=accounts-canary")):
+        objects = charts.render("service", *SINGLE, "--set", f"service=accounts{told}", release=release)
+        pods[release] = objects.one("Deployment", "accounts*")["spec"]["template"]["metadata"]["labels"].items()
+        name = "accounts-stable" if release == "accounts" else "accounts-canary"
+        alone = objects.one("Service", name)["spec"]["selector"].items()
+        assert [one for one, labels in pods.items() if alone <= labels] == [release]
+    edge = charts.render("edge", *SINGLE, "--set", "canary.service=accounts,canary.percent=5")
+    arguments = edge.one("Deployment", "edge")["spec"]["template"]["spec"]["initContainers"][0]["args"]
+    inside = "bank.svc.cluster.local:50051"
+    assert f"--upstream=accounts=accounts-stable.{inside}" in arguments
+    assert f"--canary=accounts:5=accounts-canary.{inside}" in arguments
+    assert f"--upstream=transactions=transactions.{inside}" in arguments
 
 
 def test_a_second_edge_has_callers_and_a_certificate_of_its_own(charts: Charts) -> None:

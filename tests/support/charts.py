@@ -45,19 +45,24 @@ class Charts:
         done = self.run("dependency", "build", "florin")
         assert done.returncode == 0, done.stderr
 
-    def run(self, *arguments: str, cluster: Path = Path(os.devnull)) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, cluster: Path = Path(os.devnull), seconds: float = 120.0
+    ) -> subprocess.CompletedProcess[str]:
         """Helm in the charts' folder, without anything of the person who runs the tests; `cluster` is a kubeconfig."""
-        home = self.folder / "helm"
-        places = {f"HELM_{name}_HOME": str(home / name) for name in ("CACHE", "CONFIG", "DATA")}
         return subprocess.run(
             [str(self.helm), *arguments],
             cwd=self.folder / "charts",
-            env={**os.environ, **places, "KUBECONFIG": str(cluster)},
+            env=self.environment(cluster),
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=seconds,
         )
+
+    def environment(self, cluster: Path) -> dict[str, str]:
+        """Helm's, with nothing of the person who runs the tests."""
+        places = {f"HELM_{name}_HOME": str(self.folder / "helm" / name) for name in ("CACHE", "CONFIG", "DATA")}
+        return {**os.environ, **places, "KUBECONFIG": str(cluster)}
 
     def render(self, chart: str, *arguments: str, release: str = "") -> Objects:
         """What a chart comes to. Raises AssertionError where helm refuses."""

@@ -59,8 +59,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - --listen=0.0.0.0:8443
 - --admin=127.0.0.1:9901
 - --stats=0.0.0.0:9902
+{{- $canary := .Values.canary }}
+{{- $here := printf "%s.svc.%s:50051" .Release.Namespace (include "edge.domain" .) }}
 {{- range list "accounts" "transactions" "compliance" "notifications" }}
-- --upstream={{ . }}={{ index $top.Values.upstreams . | default (printf "%s.%s.svc.%s:50051" . $top.Release.Namespace (include "edge.domain" $top)) }}
+{{- $first := eq . $canary.service | ternary (printf "%s-stable" .) . }}
+- --upstream={{ . }}={{ index $top.Values.upstreams . | default (printf "%s.%s" $first $here) }}
+{{- end }}
+{{- if $canary.service }}
+- --canary={{ $canary.service }}:{{ int $canary.percent }}={{ printf "%s-canary.%s" $canary.service $here }}
 {{- end }}
 - --issuer={{ $tokens.issuer }}
 - --audience={{ $tokens.audience | default "florin" }}

@@ -70,6 +70,30 @@ def clusters(rendered: Any) -> Any:
     return {cluster["name"]: cluster for cluster in rendered["static_resources"]["clusters"]}
 
 
+def test_a_version_on_trial_gets_its_share(settings: Any, tmp_path: Path) -> None:
+    """A group of its own by weight; each is looked up, checked and left alone for itself, and a call may change over."""
+    canaries = sys.modules["edge_settings"].parse_canaries(["accounts:10=canary:443", "transactions:1=127.0.0.1:9"])
+    target = tmp_path / "envoy.json"
+    target.write_text(edge.generator().render(replace(settings, canaries=canaries)))
+    found = clusters(json.loads(target.read_text()))
+    assert found["accounts"]["type"] == found["transactions"]["type"] == "STRICT_DNS"
+    groups = found["accounts"]["load_assignment"]["endpoints"]
+    assert [group["load_balancing_weight"] for group in groups] == [90, 10]
+    assert [len(group["lb_endpoints"]) for group in groups] == [2, 1]
+    assert "locality_weighted_lb_config" not in found["compliance"]["common_lb_config"]
+    command = [str(binaries.find().envoy), "--mode", "validate", "-c", str(target), "--log-level", "error"]
+    check = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stderr
+
+
+@pytest.mark.parametrize("told", ["accounts=h:1", "accounts:0=h:1", "accounts:100=h:1", "ledger:5=h:1", "accounts:5="])
+def test_a_share_that_makes_no_sense_is_refused(told: str) -> None:
+    """With what to write instead."""
+    settings = sys.modules["edge_settings"]
+    with pytest.raises(settings.EdgeError, match="give SERVICE:PERCENT=HOST:PORT"):
+        settings.parse_canaries([told])
+
+
 def test_envoy_accepts_the_configuration(settings: Any, tmp_path: Path) -> None:
     """The real binary validates what the generator writes, with every option on."""
     target = tmp_path / "envoy.json"
