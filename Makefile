@@ -145,7 +145,7 @@ charts: setup $(HELM) ## The Helm charts: linted, rendered, and what they come t
 .PHONY: cluster
 cluster: setup $(HELM) $(KUBERNETES) $(PRODUCTION)/node_modules ## Florin on a real Kubernetes node of this machine (root), or on that of KUBECONFIG, under payments
 	@FLORIN_HELM="$(HELM)" FLORIN_KUBERNETES="$(KUBERNETES)" FLORIN_PRODUCTION_TOOLS="$(PRODUCTION)" FLORIN_NODE_CACHE="$(CACHE)/node" \
-	  $(BIN)/pytest -q -s tests/cluster
+	  FLORIN_IMAGES="$(IMAGES)" $(BIN)/pytest -q -s tests/cluster
 
 .PHONY: compose
 compose: setup $(COMPOSE) ## compose.yaml as Docker Compose reads it

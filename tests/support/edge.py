@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import http.client
 import importlib.util
 import json
@@ -308,8 +309,11 @@ def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
 
 
 @contextmanager
-def running() -> Iterator[Edge]:
-    """Envoy with two stand-ins for accounts and one for each other service, gone afterwards."""
+def running(canary_percent: int = 0) -> Iterator[Edge]:
+    """Envoy with two stand-ins for accounts and one for each other service, gone afterwards.
+
+    With a share, the second one of accounts is a canary that gets it.
+    """
     with tempfile.TemporaryDirectory(prefix="florin-edge-") as folder:
         Path(folder).chmod(0o755)
         state = open_state(Path(folder) / "state")
@@ -324,7 +328,12 @@ def running() -> Iterator[Edge]:
             for service, stand_ins in edge.stand_ins.items()
         }
         with _keys(state) as jwks:
+            if canary_percent:
+                upstreams["accounts"], tried = upstreams["accounts"][:1], upstreams["accounts"][1]
             made = settings(state, listen=edge.port, admin=edge.admin, upstreams=upstreams, jwks=jwks)
+            if canary_percent:
+                canaries = sys.modules["edge_settings"].parse_canaries([f"accounts:{canary_percent}={tried}"])
+                made = dataclasses.replace(made, canaries=canaries)
             configuration = state.root / "envoy.json"
             configuration.write_text(generator().render(made))
             program = [str(binaries.find().envoy), "-c", str(configuration), "--disable-hot-restart"]

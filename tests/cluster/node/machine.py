@@ -139,7 +139,7 @@ def traces(folder: Path, cache: Path) -> list[str]:
     left += [f"the network {name}" for name in _networks()]
     left += [f"the process {pid}" for pid in _of(folder)]
     left += [f"the group {one}" for one in _groups()]
-    left += [f"the rule {line}" for family in ("iptables", "ip6tables") for line in _rules(family) if _is_ours(line)]
+    left += [f"the rule {line}" for family in ("iptables", "ip6tables") for line in _rules(family) if is_ours(line)]
     if Path("/sys/class/net", BRIDGE).exists():
         left.append(f"the bridge {BRIDGE}")
     return left
@@ -220,13 +220,13 @@ def _rules(family: str) -> list[str]:
     return _run(f"{family}-save").splitlines()
 
 
-def _is_ours(line: str) -> bool:
+def is_ours(line: str) -> bool:
     """A chain or rule of kubelet, kube-proxy or the network plugins; all of them carry one of these names."""
     return re.search(r"\b(KUBE|CNI)-", line) is not None
 
 
 def _drop_rules(family: str) -> None:
     rules = _rules(family)
-    kept = [line for line in rules if not _is_ours(line)]
+    kept = [line for line in rules if not is_ours(line)]
     if kept != rules:
         _run(f"{family}-restore", stdin="\n".join(kept) + "\n")

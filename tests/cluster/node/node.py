@@ -87,8 +87,6 @@ def _api_server(started: Programs, folder: Path, sources: Sources, authority: Au
         "--service-account-issuer=https://kubernetes.default.svc",
         *(f"--service-account-key-file={accounts.with_suffix('.pub')}",),
         f"--service-account-signing-key-file={accounts_key}",
-        # The controllers and the scheduler ask for one, whoever could use it.
-        f"--requestheader-client-ca-file={authority.certificate}",
     )
     return url
 
