@@ -65,9 +65,8 @@ def cluster() -> Iterator[Cluster]:
         with tempfile.TemporaryDirectory() as folder:
             program = Path(folder, "kubectl")
             program.symlink_to(kubernetes)
-            yield Cluster(
-                Kubectl(program, Path(given).resolve()), Images(registry, os.environ), registry, is_here=False
-            )
+            theirs = Images(registry, os.environ, os.environ.get("IMAGE_ARGS", ""))
+            yield Cluster(Kubectl(program, Path(given).resolve()), theirs, registry, is_here=False)
         return
     cache = Path(os.environ["FLORIN_NODE_CACHE"])
     begun = time.monotonic()

@@ -19,8 +19,8 @@ FLORIN = Path(sys.executable).with_name("florin")
 INSTALL_SECONDS = 600
 RELEASE = "florin"
 VERSION = yaml.safe_load((ROOT / "charts" / "florin" / "Chart.yaml").read_text())["appVersion"]
-VALUES = ("--set", "edge.expose.type=NodePort")
-"""The tests call from outside of the cluster."""
+VALUES = ("--set", "edge.expose.type=NodePort,edge.shutdown.drainSeconds=9")
+"""The tests call from outside of the cluster, over connections that do not live long."""
 
 
 @dataclass(frozen=True, slots=True)

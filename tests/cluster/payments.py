@@ -159,7 +159,7 @@ class Payments:
                 with self._lock:
                     for seen in (self.everything, *self._watched):
                         seen.late += late
-                        seen.failed += [] if late else [refused.reason or f"{refused.code.name}: {refused}"[:120]]
+                        seen.failed += [] if late else [refused.reason or f"{refused.code.name}, unexplained"]
                 if time.monotonic() > begun + _PATIENCE_SECONDS:
                     raise refused from None
                 await asyncio.sleep(_AGAIN_SECONDS)

@@ -24,6 +24,16 @@ pytestmark = pytest.mark.timeout(1500)
 NEXT = f"{VERSION}-next"
 CALLED = ("accounts", "transactions", "compliance", "edge")
 """What a payment passes."""
+GREEDY = """
+import os, time
+for _ in range(40):
+    if os.fork() == 0:
+        taken = bytearray(b"x") * (40 * 2**20)
+        time.sleep(60)
+        os._exit(0)
+time.sleep(60)
+"""
+"""Many processes, each smaller than the service's own: that one is ended first, with which the container ends."""
 CREATE = re.compile(r'^florin_calls_total\{[^}]*method="[^"]*CreateTransfer"[^}]*\} (\S+)', re.M)
 
 
@@ -157,11 +167,11 @@ def test_a_canary_gets_its_share_and_is_taken_over_or_taken_back(mesh: Mesh, pay
         first, tried = _of_release(mesh, RELEASE), _of_release(mesh, "transactions-canary")
         assert len(tried) == 1
         counts = [payments_of(mesh, pod) for pod in (first[0], tried[0])]
-        payments.pass_by(0, at_least=300)
+        payments.pass_by(0, at_least=200)
         gained = [payments_of(mesh, pod) - before for pod, before in zip((first[0], tried[0]), counts, strict=True)]
         share = gained[1] / sum(gained)
         print(f"\nof {sum(gained):.0f} payments the canary got {share:.0%}")
-        assert 0.04 < share < 0.18
+        assert 0.03 < share < 0.2
         mesh.canary("back", "transactions")
         mesh.settled("transactions", 1)
     assert seen.is_whole, seen
@@ -176,10 +186,8 @@ def test_a_canary_gets_its_share_and_is_taken_over_or_taken_back(mesh: Mesh, pay
 def test_a_pod_over_its_memory_is_started_again_alone(mesh: Mesh, payments: Payments) -> None:
     """The limit of a pod is its own: what takes too much is ended, and nothing beside it."""
     before, pod = mesh.started(), mesh.kubectl.pods("notifications")[0]
-    # Of all in the container, its main process is to go, as where one is ended all are (cgroup version 2).
-    greedy = "open('/proc/1/oom_score_adj', 'w').write('1000'); taken = [b'x' * 2**24 for _ in range(1024)]"
     with happening("a pod over its memory", payments) as seen:
-        mesh.kubectl("exec", pod["metadata"]["name"], "--", "python", "-c", greedy, check=False)
+        mesh.kubectl("exec", pod["metadata"]["name"], "--", "python", "-c", GREEDY, check=False)
         again = until("a new process of notifications", partial(_restarted, mesh, "notifications", pod))
     assert again["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"] == "OOMKilled"
     assert _without("notifications", mesh.started()) == _without("notifications", before)

@@ -38,6 +38,8 @@ _KERNEL = (
     "net/ipv4/ip_forward",
     "net/ipv4/conf/all/route_localnet",
     "net/bridge/bridge-nf-call-iptables",
+    "net/netfilter/nf_conntrack_tcp_timeout_established",
+    "net/netfilter/nf_conntrack_tcp_timeout_close_wait",
     "vm/overcommit_memory",
     "vm/panic_on_oom",
     "kernel/panic",
