@@ -48,7 +48,15 @@ _KERNEL = (
     "kernel/keys/root_maxbytes",
 )
 """What the node's programs set."""
-_PLACES = ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/var/log/pods", "/run/containerd", "/run/netns")
+_PLACES = (
+    "/var/lib/kubelet",
+    "/var/lib/cni",
+    "/var/log/containers",
+    "/var/log/pods",
+    "/run/containerd",
+    "/run/docker",
+    "/run/netns",
+)
 """Where the node's programs write without being told to."""
 _PATH = ("/usr/sbin", "/sbin")
 
