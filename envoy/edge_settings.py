@@ -396,28 +396,3 @@ def loopback(address: str) -> str:
     if not _is_loopback(host):
         raise EdgeError(f"--admin must be on loopback, not {address}: it can stop the edge and shows its secrets.")
     return address
-
-
-def parse_upstreams(values: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """`accounts=h:1,h:2` → the replicas by service. Raises EdgeError."""
-    made: dict[str, tuple[str, ...]] = {}
-    for value in values:
-        service, _, addresses = value.partition("=")
-        if service not in SERVICES or not addresses:
-            raise EdgeError(f"--upstream {value}: give SERVICE=HOST:PORT with one of {', '.join(SERVICES)}.")
-        made[service] = (*made.get(service, ()), *addresses.split(","))
-    return made
-
-
-def parse_canaries(values: Sequence[str]) -> dict[str, Canary]:
-    """`accounts:10=h:1,h:2` → the replicas that get 10 % of the calls. Raises EdgeError."""
-    made: dict[str, Canary] = {}
-    for value in values:
-        who, _, addresses = value.partition("=")
-        service, _, percent = who.partition(":")
-        if service not in SERVICES or not addresses or not percent.isdigit() or not 1 <= int(percent) <= 99:
-            raise EdgeError(
-                f"--canary {value}: give SERVICE:PERCENT=HOST:PORT with one of {', '.join(SERVICES)} and 1 to 99."
-            )
-        made[service] = Canary(int(percent), tuple(addresses.split(",")))
-    return made

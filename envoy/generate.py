@@ -7,7 +7,6 @@ Run it by its path, or load it by its path and call `render`.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import sys
@@ -21,6 +20,7 @@ import yaml
 if str(Path(__file__).parent) not in sys.path:
     sys.path.append(str(Path(__file__).parent))
 
+from edge_arguments import parse_canaries, parse_upstreams, parser
 from edge_contracts import Contracts, load_contracts, routes, scope_policies, stats_services
 from edge_refusals import replies_source
 from edge_settings import (
@@ -34,8 +34,6 @@ from edge_settings import (
     cross_origin,
     keys,
     loopback,
-    parse_canaries,
-    parse_upstreams,
     socket_address,
     stats_listener,
     subject_buckets,
@@ -103,83 +101,9 @@ def _fill(node: Any, values: dict[str, Any]) -> Any:
     return node
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="envoy/generate.py",
-        description="Writes the edge's Envoy configuration from envoy/edge.yaml and the contracts (`make gen`).",
-        epilog="Check it with: envoy --mode validate -c FILE",
-    )
-    need = parser.add_argument_group("needed")
-    need.add_argument("--output", required=True, metavar="FILE", help="where to write it; - is the standard output")
-    need.add_argument("--listen", required=True, metavar="HOST:PORT", help="where callers connect (TLS)")
-    need.add_argument("--admin", required=True, metavar="HOST:PORT", help="Envoy's own interface; loopback only")
-    need.add_argument(
-        "--upstream",
-        action="append",
-        required=True,
-        metavar="SERVICE=HOST:PORT[,HOST:PORT...]",
-        help=f"the replicas of a service, once for each of {', '.join(SERVICES)}; names are looked up again every 5 s",
-    )
-    need.add_argument("--issuer", required=True, metavar="URL", help="the `iss` of tokens")
-    where = need.add_mutually_exclusive_group(required=True)
-    where.add_argument("--issuer-jwks", metavar="URL", help="where the issuer's keys are, or")
-    where.add_argument("--issuer-jwks-file", metavar="FILE", help="a file with them, read at the start")
-    need.add_argument("--tls-cert", required=True, metavar="FILE", help="the certificate that callers see")
-    need.add_argument("--tls-key", required=True, metavar="FILE", help="its key")
-    need.add_argument("--ca", required=True, metavar="FILE", help="what signs the services' certificates")
-    need.add_argument("--client-cert", required=True, metavar="FILE", help="the edge's own, spiffe://florin/edge")
-    need.add_argument("--client-key", required=True, metavar="FILE", help="its key")
-    may = parser.add_argument_group("optional")
-    default = {name: f.default for name, f in EdgeSettings.__dataclass_fields__.items()}
-    may.add_argument("--audience", default=default["audience"], help="the `aud` of tokens (%(default)s)")
-    may.add_argument(
-        "--issuer-ca",
-        default=default["issuer_ca"],
-        metavar="FILE",
-        help="what signs an https issuer's certificate (%(default)s)",
-    )
-    may.add_argument("--access-log", default=default["access_log"], metavar="FILE", help="%(default)s if absent")
-    may.add_argument("--otlp", metavar="HOST:PORT", help="where traces go, OTLP over gRPC; none if absent")
-    may.add_argument("--trace-percent", type=float, default=default["trace_percent"], help="of calls (%(default)s)")
-    may.add_argument(
-        "--cors-origin",
-        action="append",
-        default=[],
-        dest="cors_origins",
-        metavar="ORIGIN",
-        help="a web page's origin that may call, for example https://app.example; repeat for more",
-    )
-    for name, what in (
-        ("rate-read", "reads a second of one subject"),
-        ("rate-write", "writes a second of one subject"),
-        ("rate-batch", "batches a second of one subject"),
-        ("rate-admin", "administrative calls a second of one subject"),
-        ("rate-address", "calls a second from one address, whatever their tokens"),
-        ("rate-total", "calls a second from all"),
-        ("body-bytes", "the largest request that is not an upload"),
-        ("heap-bytes", "memory at which the edge refuses work"),
-        ("connections", "connections at a time"),
-        ("streams-per-connection", "calls at a time on one HTTP/2 connection"),
-    ):
-        may.add_argument(
-            f"--{name}", type=int, metavar="N", default=default[name.replace("-", "_")], help=f"{what} (%(default)s)"
-        )
-    may.add_argument("--stats", metavar="HOST:PORT", help="where Prometheus may read Envoy's numbers, plain HTTP")
-    may.add_argument(
-        "--canary",
-        action="append",
-        default=[],
-        dest="canaries",
-        metavar="SERVICE:PERCENT=HOST:PORT[,HOST:PORT...]",
-        help="replicas of another version that get a share of the calls; --upstream then names those of the first",
-    )
-    may.add_argument("--open-reflection", action="store_true", help="describe the contracts without a token")
-    return parser
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit code is 2 for settings that cannot be used."""
-    options = vars(_parser().parse_args(arguments))
+    options = vars(parser().parse_args(arguments))
     output = options.pop("output")
     try:
         upstreams = parse_upstreams(options.pop("upstream"))

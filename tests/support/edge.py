@@ -332,7 +332,7 @@ def running(canary_percent: int = 0) -> Iterator[Edge]:
                 upstreams["accounts"], tried = upstreams["accounts"][:1], upstreams["accounts"][1]
             made = settings(state, listen=edge.port, admin=edge.admin, upstreams=upstreams, jwks=jwks)
             if canary_percent:
-                canaries = sys.modules["edge_settings"].parse_canaries([f"accounts:{canary_percent}={tried}"])
+                canaries = sys.modules["edge_arguments"].parse_canaries([f"accounts:{canary_percent}={tried}"])
                 made = dataclasses.replace(made, canaries=canaries)
             configuration = state.root / "envoy.json"
             configuration.write_text(generator().render(made))

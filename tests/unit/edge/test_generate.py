@@ -71,8 +71,8 @@ def clusters(rendered: Any) -> Any:
 
 
 def test_a_version_on_trial_gets_its_share(settings: Any, tmp_path: Path) -> None:
-    """A group of its own by weight; each is looked up, checked and left alone for itself, and a call may change over."""
-    canaries = sys.modules["edge_settings"].parse_canaries(["accounts:10=canary:443", "transactions:1=127.0.0.1:9"])
+    """A group of its own by weight; each is looked up, checked and left alone for itself; a call may change over."""
+    canaries = sys.modules["edge_arguments"].parse_canaries(["accounts:10=other:443", "transactions:1=127.0.0.1:9"])
     target = tmp_path / "envoy.json"
     target.write_text(edge.generator().render(replace(settings, canaries=canaries)))
     found = clusters(json.loads(target.read_text()))
@@ -89,9 +89,9 @@ def test_a_version_on_trial_gets_its_share(settings: Any, tmp_path: Path) -> Non
 @pytest.mark.parametrize("told", ["accounts=h:1", "accounts:0=h:1", "accounts:100=h:1", "ledger:5=h:1", "accounts:5="])
 def test_a_share_that_makes_no_sense_is_refused(told: str) -> None:
     """With what to write instead."""
-    settings = sys.modules["edge_settings"]
-    with pytest.raises(settings.EdgeError, match="give SERVICE:PERCENT=HOST:PORT"):
-        settings.parse_canaries([told])
+    arguments = sys.modules["edge_arguments"]
+    with pytest.raises(arguments.EdgeError, match="give SERVICE:PERCENT=HOST:PORT"):
+        arguments.parse_canaries([told])
 
 
 def test_envoy_accepts_the_configuration(settings: Any, tmp_path: Path) -> None:
