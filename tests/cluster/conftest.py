@@ -80,16 +80,18 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def mesh(cluster: Cluster, charts: Charts) -> Iterator[Mesh]:
     """Florin, installed in a namespace where only restricted pods run, which goes away at the end."""
-    begun = time.monotonic()
-    cluster.images.publish(VERSION)
-    tell("the images are built and pushed", begun)
     kubectl = Kubectl(cluster.kubectl.program, cluster.kubectl.kubeconfig, RELEASE)
+    # It is deleted at the end, with all that is in it.
+    assert not kubectl("get", "namespace", RELEASE, "--ignore-not-found"), f"There is a namespace {RELEASE} already."
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
     kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASE, "labels": labels}}])
     folder = Path(tempfile.mkdtemp(prefix="florin-secrets-"))
     made = Mesh(kubectl, charts, State(folder))
-    begun = time.monotonic()
     try:
+        begun = time.monotonic()
+        cluster.images.publish(VERSION)
+        tell("the images are built and pushed", begun)
+        begun = time.monotonic()
         made.secrets()
         registry = ("--set", f"global.image.registry={cluster.registry}") if cluster.registry else ()
         made.helm("install", RELEASE, "florin", "--wait", "--timeout", "10m", *VALUES, *registry)
@@ -99,7 +101,7 @@ def mesh(cluster: Cluster, charts: Charts) -> Iterator[Mesh]:
         print(made.picture())
         raise
     finally:
-        kubectl("delete", "namespace", RELEASE, "--wait=false")
+        kubectl("delete", "namespace", RELEASE, f"--wait={str(not cluster.is_here).lower()}")
         shutil.rmtree(folder)
 
 
