@@ -112,7 +112,7 @@ bench: setup ## How fast it is and what it costs, beside what it stands on: one 
 lint: setup ## Style, types, and the direction of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy meshkit accounts transactions compliance notifications checker local bench
+	@$(BIN)/mypy meshkit accounts transactions compliance notifications checker local bench artifacts
 	@$(BIN)/lint-imports
 
 .PHONY: check
@@ -121,6 +121,10 @@ check: setup $(BUF) ## Contracts by buf: format, style, nothing broken; the edge
 	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python protos/check.py --buf "$(BUF)" || status=1; \
 	$(BIN)/python envoy/check.py || status=1; \
 	exit $$status
+
+.PHONY: artifacts
+artifacts: setup ## What others build on, into dist/: descriptors, OpenAPI, reference, golden vectors
+	@$(BIN)/python -m artifacts --output dist
 
 .PHONY: e2e-tools
 e2e-tools: setup $(GRPCURL) ## A real grpcurl and curl through the mesh, and the README's first calls

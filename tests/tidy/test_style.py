@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PRODUCT = ("accounts", "transactions", "compliance", "notifications", "checker", "meshkit", "local", "envoy", "protos")
+PRODUCT = (
+    "accounts",
+    "transactions",
+    "compliance",
+    "notifications",
+    "checker",
+    "meshkit",
+    "local",
+    "envoy",
+    "protos",
+    "artifacts",
+)
 SERVICES = ("accounts", "transactions", "compliance", "notifications")
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
