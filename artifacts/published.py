@@ -7,6 +7,7 @@ positions, so the paths are moved along with what stood behind something that wa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from google.protobuf import descriptor_pb2
 
@@ -41,11 +42,11 @@ def without(contracts: Set, *imports: str) -> Set:
     """The same contracts without the options that these imports declare: for stubs that need none of them."""
     made = Set(file=[_copy(file) for file in contracts.file if file.name not in imports])
     for file in made.file:
-        _drop_imports(file, imports)
-        if any(file.name == name for name in ALWAYS) or file.name.startswith("florin/"):
+        moved = _drop_imports(file, imports)
+        _move_comments(file, _Kept(imports=moved))
+        if file.name.startswith("florin/"):
             for options in _options(file):
                 _clear_extensions(options)
-        file.ClearField("source_code_info")
     return made
 
 
@@ -64,7 +65,7 @@ def _published_file(file: File) -> File:
     for service in made.service:
         for method in service.method:
             method.options.ClearExtension(policy_pb2.policy)
-    _move_comments(made, imports, messages, services, methods)
+    _move_comments(made, _Kept(imports, messages, services, methods))
     return made
 
 
@@ -93,31 +94,42 @@ def _drop_imports(file: File, names: Sequence[str]) -> dict[int, int]:
     return _keep(file.dependency, lambda name: name not in names)
 
 
-def _move_comments(
-    file: File,
-    imports: dict[int, int],
-    messages: dict[int, int],
-    services: dict[int, int],
-    methods: dict[int, dict[int, int]],
-) -> None:
-    kept = []
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Old → new positions of what a file keeps; None where it keeps all."""
+
+    imports: dict[int, int] | None = None
+    messages: dict[int, int] | None = None
+    services: dict[int, int] | None = None
+    methods: dict[int, dict[int, int]] | None = None
+    """By the new position of their service."""
+
+    def moved(self, path: list[int]) -> list[int] | None:
+        """Where a comment's path leads now; None if what it leads to is gone."""
+        path = list(path)
+        tables = {_IMPORTS: self.imports, _MESSAGES: self.messages, _SERVICES: self.services}
+        table = tables.get(path[0]) if len(path) > 1 else None
+        if table is not None:
+            if path[1] not in table:
+                return None
+            path[1] = table[path[1]]
+        if self.methods is not None and path[:1] == [_SERVICES] and len(path) > 3 and path[2] == _METHODS:
+            methods = self.methods[path[1]]
+            if path[3] not in methods:
+                return None
+            path[3] = methods[path[3]]
+        return path
+
+
+def _move_comments(file: File, kept: _Kept) -> None:
+    locations = []
     for location in file.source_code_info.location:
-        path = list(location.path)
-        if len(path) >= 2 and path[0] in {_IMPORTS, _MESSAGES, _SERVICES}:
-            moved = {_IMPORTS: imports, _MESSAGES: messages, _SERVICES: services}[path[0]].get(path[1])
-            if moved is None:
-                continue
-            path[1] = moved
-            if path[0] == _SERVICES and len(path) >= 4 and path[2] == _METHODS:
-                method = methods[moved].get(path[3])
-                if method is None:
-                    continue
-                path[3] = method
-        if not _is_of_own_option(path):
-            kept.append(descriptor_pb2.SourceCodeInfo.Location.FromString(location.SerializeToString()))
-            kept[-1].path[:] = path
+        path = kept.moved(list(location.path))
+        if path is not None and not _is_of_own_option(path):
+            locations.append(descriptor_pb2.SourceCodeInfo.Location.FromString(location.SerializeToString()))
+            locations[-1].path[:] = path
     del file.source_code_info.location[:]
-    file.source_code_info.location.extend(kept)
+    file.source_code_info.location.extend(locations)
 
 
 def _is_of_own_option(path: list[int]) -> bool:
