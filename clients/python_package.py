@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from artifacts.contract import Service, version
 from clients import stage
-
-EPOCH = "1767225600"
-"""The time that archives give their files: always the same, so that the same sources give the same bytes."""
+from clients.toolchains import run
 
 
 def build(output: Path) -> Path:
@@ -28,9 +25,7 @@ def build(output: Path) -> Path:
     for package in (sources / "florin").rglob("v1"):
         (package / "py.typed").touch()
     output.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(output.resolve())]
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - fixed words
+    run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", output.resolve()], cwd=folder)
     return output / f"florin_client-{version()}-py3-none-any.whl"
 
 
