@@ -112,7 +112,7 @@ bench: setup ## How fast it is and what it costs, beside what it stands on: one 
 lint: setup ## Style, types, and the direction of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy meshkit accounts transactions compliance notifications checker local bench artifacts
+	@$(BIN)/mypy meshkit accounts transactions compliance notifications checker local bench artifacts clients/*.py
 	@$(BIN)/lint-imports
 
 .PHONY: check
@@ -123,8 +123,17 @@ check: setup $(BUF) ## Contracts by buf: format, style, nothing broken; the edge
 	exit $$status
 
 .PHONY: artifacts
-artifacts: setup ## What others build on, into dist/: descriptors, OpenAPI, reference, golden vectors
+artifacts: setup ## What others build on, into dist/: descriptors, OpenAPI, reference, golden vectors, the clients' packages
+	@rm -rf dist
 	@$(BIN)/python -m artifacts --output dist
+	@$(BIN)/python -m clients --output dist
+	@cd dist && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
+
+.PHONY: clients
+clients: setup ## The clients in Python, Go, TypeScript and Java: built, and tried against a mesh that loses answers
+	@for program in go npm mvn javac; do command -v $$program >/dev/null || { echo "make clients needs $$program" \
+	  "(Go 1.26 of go.dev/doc/install; Debian: apt-get install npm maven openjdk-17-jdk-headless)." >&2; exit 1; }; done
+	@$(BIN)/pytest -q tests/clients
 
 .PHONY: e2e-tools
 e2e-tools: setup $(GRPCURL) ## A real grpcurl and curl through the mesh, and the README's first calls

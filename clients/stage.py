@@ -11,10 +11,11 @@ import shutil
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
-from grpc_tools import protoc
+from grpc_tools import protoc as bundled
 
 from artifacts import contract
 from artifacts.published import published, without
+from clients.toolchains import run
 from florin.common.v1 import policy_pb2
 from meshkit.money import EXPONENTS
 
@@ -82,10 +83,10 @@ def contracts() -> descriptor_pb2.FileDescriptorSet:
     return made
 
 
-def generate(output: Path, *flags: str, google: bool = False, services_only: bool = False) -> None:
+def generate(output: Path, *flags: str, google: bool = False, services_only: bool = False, protoc: str = "") -> None:
     """Runs protoc with plug-ins over Florin's contracts, and over Google's that they use where a language lacks them.
 
-    Raises ChildProcessError when protoc refuses; its message is on stderr.
+    It is the protoc of gRPC's wheel, unless another program is given. Raises ChildProcessError when it refuses.
     """
     output.mkdir(parents=True, exist_ok=True)
     everything = contracts()
@@ -97,7 +98,10 @@ def generate(output: Path, *flags: str, google: bool = False, services_only: boo
         if (file.name.startswith("florin/") or (google and file.name in _OF_GOOGLE))
         and (file.service or not services_only)
     ]
-    if protoc.main(["protoc", f"--descriptor_set_in={descriptors}", *flags, *wanted]) != 0:
+    arguments = [f"--descriptor_set_in={descriptors}", *flags, *wanted]
+    if protoc:
+        run([protoc, *arguments], cwd=output)
+    elif bundled.main(["protoc", *arguments]) != 0:
         raise ChildProcessError("protoc refused the contracts; its message is above")
 
 

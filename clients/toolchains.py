@@ -49,7 +49,7 @@ def run(command: Sequence[str | Path], *, cwd: Path, environment: Mapping[str, s
     done = subprocess.run(  # noqa: S603 - the words are ours
         [str(word) for word in command],
         cwd=cwd,
-        env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH, **(environment or {})},
+        env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH, "CGO_ENABLED": "0", **(environment or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

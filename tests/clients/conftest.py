@@ -36,6 +36,7 @@ class Bank:
         port = self.proxy.port if lossy else self.mesh.port
         return {
             **{name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}},
+            "CGO_ENABLED": "0",  # there may be no C compiler
             "EDGE": f"localhost:{port}",
             "CONTROL": f"127.0.0.1:{self.proxy.control}",
             "CA": str(self.mesh.state.ca),
