@@ -11,6 +11,9 @@ from clients.stage import STAGE
 from clients.toolchains import need, run
 from tests.clients.conftest import Bank, judge_losses, judge_quickstart, quickstart
 
+pytestmark = pytest.mark.timeout(600)
+"""Building may compile and fetch a lot, the first time."""
+
 
 @pytest.fixture(scope="module")
 def classpath(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -23,7 +26,6 @@ def classpath(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{jar}:{needed.read_text().strip()}"
 
 
-@pytest.mark.timeout(280)
 def test_the_quickstart_runs(bank: Bank, classpath: str, tmp_path: Path) -> None:
     """The README's program, word for word, compiled against the jar."""
     (tmp_path / "Quickstart.java").write_text(quickstart("java", "java"))
@@ -31,7 +33,6 @@ def test_the_quickstart_runs(bank: Bank, classpath: str, tmp_path: Path) -> None
     judge_quickstart(bank.run(need("java", "Java"), "-cp", f"{classpath}:{tmp_path}", "Quickstart", cwd=tmp_path))
 
 
-@pytest.mark.timeout(280)
 def test_the_clients_own_tests_pass_and_what_lost_its_answer_is_paid_once(bank: Bank, classpath: str) -> None:
     """`mvn test`, through a proxy that loses an answer."""
     bank.run(*java_package.maven("surefire:test"), cwd=STAGE / "java", lossy=True)

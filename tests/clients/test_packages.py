@@ -12,6 +12,9 @@ import pytest
 from clients.__main__ import BUILDERS
 from clients.stage import ROOT
 
+pytestmark = pytest.mark.timeout(600)
+"""Building may compile and fetch a lot, the first time."""
+
 
 def hashes(folder: Path) -> dict[str, str]:
     """Each file's hash."""
@@ -19,7 +22,6 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("language", BUILDERS)
 def test_a_package_built_twice_has_the_same_bytes(language: str, tmp_path: Path) -> None:
     """No time, no path and no order of the machine gets into it."""

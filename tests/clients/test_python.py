@@ -13,6 +13,9 @@ from clients import python_package, stage
 from clients.stage import ROOT
 from tests.clients.conftest import Bank, judge_losses, judge_quickstart, quickstart
 
+pytestmark = pytest.mark.timeout(600)
+"""Building may compile and fetch a lot, the first time."""
+
 UV = Path(sys.executable).with_name("uv")
 
 

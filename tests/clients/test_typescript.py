@@ -13,6 +13,9 @@ from clients.stage import ROOT
 from clients.toolchains import need, run
 from tests.clients.conftest import Bank, judge_losses, judge_quickstart, quickstart
 
+pytestmark = pytest.mark.timeout(600)
+"""Building may compile and fetch a lot, the first time."""
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -120,7 +120,7 @@ public final class FlorinClient extends Services implements AutoCloseable {
 
   @Override
   public void close() {
-    timer.shutdownNow();
+    timer.shutdown(); // calls that wait for their next try make it, and find the channel closed
     channel.shutdownNow();
     try {
       channel.awaitTermination(5, TimeUnit.SECONDS);

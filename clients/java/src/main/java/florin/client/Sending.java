@@ -13,6 +13,7 @@ import io.grpc.MethodDescriptor.MethodType;
 import io.grpc.Status;
 import java.time.Duration;
 import java.util.UUID;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
@@ -99,8 +100,10 @@ final class Sending implements ClientInterceptor {
     }
 
     @Override
-    public void halfClose() {
-      tryOnce();
+    public synchronized void halfClose() {
+      if (!cancelled) { // else its listener was told so already
+        tryOnce();
+      }
     }
 
     private synchronized void tryOnce() {
@@ -121,6 +124,16 @@ final class Sending implements ClientInterceptor {
       present.request(2);
       present.sendMessage(request);
       present.halfClose();
+    }
+
+    /** Has the next try made; false where the client was closed meanwhile. */
+    private boolean later(long pauseMs) {
+      try {
+        timer.schedule(this::tryOnce, pauseMs, TimeUnit.MILLISECONDS);
+        return true;
+      } catch (RejectedExecutionException closed) {
+        return false;
+      }
     }
 
     /** Hands on an answer; a refusal only where another try does not help. */
@@ -145,8 +158,7 @@ final class Sending implements ClientInterceptor {
           Refused refused = Refused.of(status, trailers);
           long pauseMs = Patience.mayHelp(refused) ? waiting.pauseMs(refused.retryAfter()) : -1;
           synchronized (Repeated.this) {
-            if (pauseMs >= 0 && !cancelled) {
-              timer.schedule(Repeated.this::tryOnce, pauseMs, TimeUnit.MILLISECONDS);
+            if (pauseMs >= 0 && !cancelled && later(pauseMs)) {
               return;
             }
           }
