@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.contract import version
 from clients.__main__ import BUILDERS
 from clients.stage import ROOT
 
@@ -39,3 +40,9 @@ def test_the_npm_lock_names_no_place() -> None:
     packages = {name: one for name, one in lock["packages"].items() if name}
     assert len(packages) > 4
     assert [name for name, one in packages.items() if "resolved" in one or "integrity" not in one] == []
+
+
+@pytest.mark.parametrize("language", BUILDERS)
+def test_a_readme_names_the_present_version(language: str) -> None:
+    """What it tells its reader to install is what is built."""
+    assert version() in (ROOT / "clients" / language / "README.md").read_text()

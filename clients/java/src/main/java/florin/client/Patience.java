@@ -31,7 +31,8 @@ final class Patience {
       return ASKED_AGAIN.contains(refused.reason());
     }
     return switch (refused.getStatus().getCode()) {
-      case UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL -> true;
+      // UNKNOWN is what Netty's transport calls a connection that broke while it wrote; Florin's own always has a reason.
+      case UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL, UNKNOWN -> true;
       default -> false;
     };
   }
