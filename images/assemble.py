@@ -1,10 +1,10 @@
 """Puts together what an image holds: the packages that are installed in it, and the code that it needs, both compiled.
 
-`python images/assemble.py packages TARGET` trims and compiles TARGET/venv; then `python images/assemble.py SERVICE TARGET`,
-in the repository with its stubs made, adds the code and the entry point. Each gets meshkit, the stubs and its own folder,
-`checker` that of accounts too, `operator` everything but the contracts' sources. The same sources give the same bytes:
-code has the time SOURCE_DATE_EPOCH, packages always the same one, so that a new version with the same packages shares
-their layer.
+`python images/assemble.py packages TARGET` trims and compiles TARGET/venv; `python images/assemble.py SERVICE TARGET`,
+in the repository with its stubs made, adds the code and the entry point. Each gets meshkit, the stubs and its own
+folder, `checker` that of accounts too, `operator` everything but the contracts' sources. The same sources give the same
+bytes: code has the time SOURCE_DATE_EPOCH, packages always the same one, so that a new version with the same packages
+shares their layer.
 """
 
 from __future__ import annotations
