@@ -244,7 +244,9 @@ def _past_balances(db: Database) -> Batcher[PastKey, PastBalance | None]:
     """Of its own: a balance of the past takes longer, and the present one must not wait for it."""
 
     async def process(keys: Sequence[PastKey]) -> Sequence[PastBalance | BaseException | None]:
-        return await db.run({key[0] for key in keys}, lambda conn: moments_store.balances(conn, keys), read_only=True)
+        return await db.run(
+            {key[0] for key in keys}, lambda conn: moments_store.each_balance(conn, keys), read_only=True
+        )
 
     return Batcher("past_balances", process, batch_max=_PAST_BATCH_MAX, concurrency=_PAST_READS_MAX)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import balance_errors, errors, messages, operations, store, sums_store
+from accounts import balance_errors, entry_store, errors, messages, operations, sums_store
 from accounts.account_changes import last_part
 from accounts.model import Balance, Entry
 from accounts.sums_store import BalanceSum, Page
@@ -122,7 +122,9 @@ class BalanceService(pb_grpc.BalanceServiceServicer):
         """The next entries; where one is missing that was seen, the stream must not go on over it."""
 
         async def work(conn: AsyncConnection) -> list[Entry]:
-            return await store.entries_between(conn, tenant, account, after=after, up_to=up_to, limit=_LOT_ENTRIES)
+            return await entry_store.entries_between(
+                conn, tenant, account, after=after, up_to=up_to, limit=_LOT_ENTRIES
+            )
 
         async with self._lots:
             started = time.perf_counter()

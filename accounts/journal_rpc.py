@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts import journal_store, manual, messages, moments, orders, posting
 from accounts.account_changes import last_part
+from accounts.archive_errors import ArchivedPeriodNotAttached, raised
 from accounts.book import Leg
 from accounts.model import Journal
 from accounts.orders import Item
@@ -52,7 +53,7 @@ class JournalService(pb_grpc.JournalServiceServicer):
         outcome = await self._ledger.submit(_item(call, request), deadline=call.deadline)
         name = posting.journal_in(outcome)
         found = await self._journals(call.tenant, [name])
-        return pb.PostJournalResponse(journal=messages.journal(found[name]))
+        return pb.PostJournalResponse(journal=messages.journal(raised(found[name])))
 
     async def BatchPostJournals(
         self, request: pb.BatchPostJournalsRequest, context: Any
@@ -70,12 +71,13 @@ class JournalService(pb_grpc.JournalServiceServicer):
             outcomes = await self._ledger.submit_all(items, deadline=call.deadline)
         results = [_result(outcome) for outcome in outcomes]
         found = await self._journals(call.tenant, [result for result in results if isinstance(result, str)])
+        shown = [found[result] if isinstance(result, str) else result for result in results]
         return pb.BatchPostJournalsResponse(
             results=[
-                pb.BatchPostJournalsResponse.Result(journal=messages.journal(found[result]))
-                if isinstance(result, str)
-                else pb.BatchPostJournalsResponse.Result(status=result.to_status())
-                for result in results
+                pb.BatchPostJournalsResponse.Result(journal=messages.journal(one))
+                if isinstance(one, Journal)
+                else pb.BatchPostJournalsResponse.Result(status=one.to_status())
+                for one in shown
             ]
         )
 
@@ -87,22 +89,23 @@ class JournalService(pb_grpc.JournalServiceServicer):
         filter_text = f"{call.tenant}\0{request.filter}"
         before = _position(pages.decode("journals", filter_text, request.page_token, [int, str]))
 
-        async def work(conn: AsyncConnection) -> list[Journal]:
-            return await journal_store.list_journals(conn, call.tenant, conditions, before=before, limit=size + 1)
+        async def work(conn: AsyncConnection) -> tuple[list[Journal], bool]:
+            return await journal_store.list_journals(conn, call.tenant, conditions, before=before, limit=size)
 
-        found = await self._db.run(call.tenant, work, read_only=True)
-        page, token = found[:size], ""
-        if len(found) > size:
+        page, more = await self._db.run(call.tenant, work, read_only=True)
+        token = ""
+        if more:
             token = pages.encode("journals", filter_text, [clock.microseconds(page[-1].create_time), page[-1].id])
         return pb.ListJournalsResponse(journals=[messages.journal(one) for one in page], next_page_token=token)
 
-    async def _journals(self, tenant: str, names: Sequence[str]) -> dict[str, Journal]:
-        """Journals by name. They never change, so an answer is made of them whenever it is asked for."""
+    async def _journals(self, tenant: str, names: Sequence[str]) -> dict[str, Journal | ArchivedPeriodNotAttached]:
+        """Journals by name. They never change, so an answer is made of them whenever it is asked for; in years it may
+        be the refusal, of what was posted long ago."""
         if not names:
             return {}
         ids = [last_part(name) for name in names]
 
-        async def work(conn: AsyncConnection) -> dict[str, Journal]:
+        async def work(conn: AsyncConnection) -> dict[str, Journal | ArchivedPeriodNotAttached]:
             return await journal_store.journals(conn, tenant, ids)
 
         found = await self._db.run(tenant, work, read_only=True)

@@ -13,18 +13,21 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accounts import places
+from accounts.archive_errors import ArchivedPeriodNotAttached, raised
 from accounts.book import Posted
+from accounts.entry_store import ENTRY, to_entry
 from accounts.model import Entry, Journal, JournalKind, Metadata
-from accounts.store import ENTRY, to_entry
+from accounts.places import ALL, LEDGER, Tables
 from meshkit import filters
 from meshkit.database import fetch
 from meshkit.filters import Condition
 
 # Each journal's entries are looked up for themselves: as a plain join the planner may go through all entries for each.
 _JOURNALS = (
-    f"SELECT {ENTRY}, j.create_time, j.effective_time FROM unnest(%s::uuid[]) AS k(journal)"  # noqa: S608 - a constant
-    " JOIN journals AS j ON j.tenant = %s AND j.journal = k.journal CROSS JOIN LATERAL"
-    " (SELECT * FROM entries AS e WHERE e.tenant = j.tenant AND e.journal = j.journal OFFSET 0) AS e"
+    f"SELECT {ENTRY}, j.create_time, j.effective_time FROM unnest(%s::uuid[]) AS k(journal)"  # noqa: S608 - constants
+    " JOIN {journals} AS j ON j.tenant = %s AND j.journal = k.journal CROSS JOIN LATERAL"
+    " (SELECT * FROM {entries} AS e WHERE e.tenant = j.tenant AND e.journal = j.journal OFFSET 0) AS e"
     " ORDER BY e.journal, e.leg"
 )
 _METADATA = (
@@ -57,19 +60,33 @@ FIELDS: filters.Fields = {
 
 
 async def journal(conn: AsyncConnection, tenant: str, journal_id: str) -> Journal | None:
-    """A journal with its entries in the order of the legs."""
+    """A journal with its entries in the order of the legs. Raises ArchivedPeriodNotAttached."""
     try:
         found = await journals(conn, tenant, [str(uuid.UUID(journal_id))])
     except ValueError:
         return None
-    return found.get(journal_id)
+    return raised(found.get(journal_id))
 
 
-async def journals(conn: AsyncConnection, tenant: str, ids: Sequence[str]) -> dict[str, Journal]:
-    """Those of the journals that exist, by id."""
+async def journals(
+    conn: AsyncConnection, tenant: str, ids: Sequence[str]
+) -> dict[str, Journal | ArchivedPeriodNotAttached]:
+    """Those of the journals that exist, by id; of one in a period that is not attached the refusal."""
+    wanted = list(dict.fromkeys(ids))
+    found: dict[str, Journal | ArchivedPeriodNotAttached] = {**await _read(conn, LEDGER, tenant, wanted)}
+    # All entries of a journal are in one place, and are moved at once.
+    missing = [id_ for id_ in wanted if id_ not in found]
+    if missing:
+        detached = await places.detached_journals(conn, tenant, missing)
+        found |= {id_: ArchivedPeriodNotAttached(period, f"journals/{id_}") for id_, period in detached.items()}
+        found |= await _read(conn, ALL, tenant, [id_ for id_ in missing if id_ not in detached])
+    return found
+
+
+async def _read(conn: AsyncConnection, tables: Tables, tenant: str, ids: Sequence[str]) -> dict[str, Journal]:
     entries: dict[str, list[Entry]] = {}
     times: dict[str, tuple[datetime, datetime]] = {}
-    for row in await fetch(conn, _JOURNALS, (list(dict.fromkeys(ids)), tenant)):
+    for row in await fetch(conn, tables.named(_JOURNALS), (list(ids), tenant)):
         entry = to_entry(row[:-2])
         entries.setdefault(entry.journal, []).append(entry)
         times[entry.journal] = (row[-2], row[-1])
@@ -99,14 +116,23 @@ async def list_journals(
     *,
     before: tuple[datetime, str] | None,
     limit: int,
-) -> list[Journal]:
-    """Journals that the bank posted itself and for which all conditions hold, the newest first, from behind a position
-    on; later ones do not move what comes next."""
+) -> tuple[list[Journal], bool]:
+    """So many at most of the journals that the bank posted itself and for which all conditions hold, the newest first,
+    from behind a position on, and whether there are more; later ones do not move what comes next. They end before one
+    that cannot be read. Raises ArchivedPeriodNotAttached where that is the first."""
     statement, values = _page(conditions, before)
-    rows = await conn.execute(text(statement), {**values, "tenant": tenant, "limit": limit})
+    rows = await conn.execute(text(statement), {**values, "tenant": tenant, "limit": limit + 1})
     ids = [str(row.journal) for row in rows]
-    found = await journals(conn, tenant, ids) if ids else {}
-    return [found[id_] for id_ in ids]
+    if not ids:
+        return [], False
+    found = await journals(conn, tenant, ids[:limit])
+    shown = [raised(found[ids[0]])]
+    for id_ in ids[1:limit]:
+        one = found[id_]
+        if isinstance(one, ArchivedPeriodNotAttached):
+            break
+        shown.append(one)
+    return shown, len(shown) < len(ids)
 
 
 def _page(conditions: Sequence[Condition], before: tuple[datetime, str] | None) -> tuple[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import errors, events, journal_store, moments, moments_store, overdraft_operations, store
+from accounts import entry_store, errors, events, journal_store, moments, moments_store, overdraft_operations, store
 from accounts.account_changes import audited, check_etag, last_part, locked_account, save
 from accounts.model import (
     Account,
@@ -169,7 +169,7 @@ async def get_account(conn: AsyncConnection, call: Call, name: str) -> Account:
 
 async def recorded_by(conn: AsyncConnection, call: Call, name: str, as_of: AsOf | None) -> int:
     """The sequence of the last of an account's entries recorded by a moment, or by now. Raises AccountNotFound,
-    AsOfFuture."""
+    ArchivedPeriodNotAttached, AsOfFuture."""
     if as_of is None:
         return (await get_account(conn, call, name)).balance.sequence
     account = last_part(name)
@@ -184,7 +184,8 @@ async def recorded_by(conn: AsyncConnection, call: Call, name: str, as_of: AsOf 
 async def list_entries(
     conn: AsyncConnection, call: Call, name: str, as_of: AsOf | None, *, recorded: int, before: int, limit: int
 ) -> list[Entry]:
-    """Entries as of a moment, or all, with sequences below `before`; `recorded` is what `recorded_by` gave."""
+    """Entries as of a moment, or all, with sequences below `before`; `recorded` is what `recorded_by` gave.
+    Raises ArchivedPeriodNotAttached."""
     account = last_part(name)
     if as_of is not None and as_of.axis is Axis.EFFECTIVE:
         return await moments_store.entries_effective_by(
@@ -192,11 +193,12 @@ async def list_entries(
         )
     if as_of is not None:
         before = min(before, recorded + 1)
-    return await store.list_entries(conn, call.tenant, account, before=before, limit=limit)
+    return await entry_store.list_entries(conn, call.tenant, account, before=before, limit=limit)
 
 
 async def get_journal(conn: AsyncConnection, call: Call, name: str) -> Journal:
-    """A journal; a customer sees those that touch own accounts, and balances of these. Raises JournalNotFound."""
+    """A journal; a customer sees those that touch own accounts, and balances of these. Raises JournalNotFound,
+    ArchivedPeriodNotAttached."""
     journal = await journal_store.journal(conn, call.tenant, last_part(name))
     if journal is None:
         raise errors.JournalNotFound(name)

@@ -13,13 +13,13 @@ from datetime import date
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accounts import (
+    entry_store,
     reconciliation_events,
     reconciliation_match_store,
     reconciliation_rules,
     reconciliation_store,
     statement_store,
     statements,
-    store,
 )
 from accounts.model import Entry
 from accounts.reconciliation_model import (
@@ -46,7 +46,7 @@ ENTRIES_LOT = 1000
 async def take_entries(conn: AsyncConnection, tenant: str, account: str, *, up_to: int) -> int:
     """Makes items of the next entries of ours, up to a sequence that was seen; gives how many."""
     books = await locked(conn, tenant, account)
-    entries = await store.entries_between(
+    entries = await entry_store.entries_between(
         conn, tenant, account, after=books.ledger_sequence, up_to=up_to, limit=ENTRIES_LOT
     )
     if not entries:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accounts import places
+from accounts.archive_errors import ArchivedPeriodNotAttached
 from accounts.reconciliation_model import Books
 from accounts.reconciliation_store import BOOKS
 from meshkit.database import fetch
@@ -43,13 +45,14 @@ class Summary:
         return self.difference - self.opening_difference - explained
 
 
-# One statement, so that all of it is of one moment.
+# One statement, so that all of it is of one moment. The entry may be archived by now: then, with all of it, anew.
 _SUMMARY = (
     f"SELECT {', '.join(f'r.{name}' for name in BOOKS.split(', '))},"  # noqa: S608 - constants
     " (SELECT s.statement::text FROM bank_statements AS s WHERE s.tenant = r.tenant AND s.account = r.account"
     " AND s.number = r.statements), a.sequence,"
-    " coalesce((SELECT e.balance_after FROM entries AS e WHERE e.tenant = r.tenant AND e.account = r.account"
-    " AND e.sequence = r.ledger_sequence), 0), o.bank, o.bank_sum, o.ledger, o.ledger_sum, o.number, o.total"
+    " CASE r.ledger_sequence WHEN 0 THEN 0 ELSE (SELECT e.balance_after FROM {entries} AS e WHERE e.tenant = r.tenant"
+    " AND e.account = r.account AND e.sequence = r.ledger_sequence LIMIT 1) END,"
+    " o.bank, o.bank_sum, o.ledger, o.ledger_sum, o.number, o.total"
     " FROM reconciliations AS r JOIN accounts AS a USING (tenant, account) CROSS JOIN LATERAL"
     " (SELECT count(*) FILTER (WHERE u.side = 2 AND NOT u.resolved) AS bank,"
     " coalesce(sum(u.amount) FILTER (WHERE u.side = 2 AND NOT u.resolved), 0) AS bank_sum,"
@@ -60,14 +63,24 @@ _SUMMARY = (
     " WHERE r.tenant = %s AND r.account = %s"
 )
 
+_NAMES = BOOKS.split(", ")
+_REACHED, _BALANCE = _NAMES.index("ledger_sequence"), len(_NAMES) + 2
+"""The places in a row of the sequence up to which entries are items, and of the balance after it."""
+
 
 async def summary(conn: AsyncConnection, tenant: str, account: str) -> Summary | None:
-    """How an account and its bank differ; None before the first statement."""
-    rows = await fetch(conn, _SUMMARY, (tenant, account))
+    """How an account and its bank differ; None before the first statement. Raises ArchivedPeriodNotAttached."""
+    rows = await fetch(conn, _SUMMARY.format(entries="entries"), (tenant, account))
     if not rows:
         return None
+    if rows[0][_BALANCE] is None:
+        (detached,) = await places.detached_of(conn, [(tenant, account)])
+        rows = await fetch(conn, _SUMMARY.format(entries="all_steps"), (tenant, account))
+        for one in detached if rows[0][_BALANCE] is None else ():
+            if one.first_sequence <= rows[0][_REACHED] <= one.last_sequence:
+                raise ArchivedPeriodNotAttached(one.period, f"accounts/{account} at entry {rows[0][_REACHED]}")
     *books_row, statement_id, last, balance, bank, bank_sum, ledger, ledger_sum, resolved, resolved_sum = rows[0]
     return Summary(
-        *(Books(*books_row), statement_id, last, balance),
+        *(Books(*books_row), statement_id, last, balance or 0),
         *((bank, int(bank_sum)), (ledger, int(ledger_sum)), (resolved, int(resolved_sum))),
     )

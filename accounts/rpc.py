@@ -305,8 +305,12 @@ class AccountService(pb_grpc.AccountServiceServicer):
             found = await operations.list_entries(
                 conn, call, request.account, as_of, recorded=recorded, before=before, limit=size + 1
             )
-            token = pages.encode("entries", filter_text, [found[size - 1].sequence]) if len(found) > size else ""
-            return pb.ListEntriesResponse(entries=[messages.entry(one) for one in found[:size]], next_page_token=token)
+            shown = found[:size]
+            # But by effective time, entries have no gap: before any but the first there are more, though not at hand.
+            is_gapless = as_of is None or as_of.axis is not Axis.EFFECTIVE
+            is_more = len(found) > size or (is_gapless and bool(shown) and shown[-1].sequence > 1)
+            token = pages.encode("entries", filter_text, [shown[-1].sequence]) if is_more else ""
+            return pb.ListEntriesResponse(entries=[messages.entry(one) for one in shown], next_page_token=token)
 
         return await self._db.run(call.tenant, work, read_only=True)
 

@@ -10,10 +10,12 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accounts import journal_store
+from accounts import journal_store, places
+from accounts.archive_errors import ArchivedPeriodNotAttached
 from accounts.history import MICROSECONDS, Head, JournalContent, SealedEntry
 from accounts.merkle import Node
 from accounts.model import JournalKind, Metadata
+from accounts.places import ALL, LEDGER, Tables
 from meshkit import clock
 from meshkit.database import execute, fetch
 
@@ -70,7 +72,7 @@ class NewHead:
     last: Cursor
 
 
-_JOURNAL = (
+JOURNAL = (
     f"j.kind, j.origin, {MICROSECONDS.format('j.create_time')} AS create_time,"
     f" {MICROSECONDS.format('j.effective_time')} AS effective_time"
 )
@@ -85,7 +87,7 @@ _NEXT = (
     " CASE WHEN c.server <> o.system_identifier THEN '18446744073709551615'::xid8"
     " ELSE pg_snapshot_xmin(pg_current_snapshot()) END AS horizon"
     " FROM pg_control_system() AS o, (SELECT %s::bigint AS server) AS c) AS h"
-    f" LEFT JOIN LATERAL (SELECT j.xid, j.tenant, j.journal, {_JOURNAL} FROM journals AS j"
+    f" LEFT JOIN LATERAL (SELECT j.xid, j.tenant, j.journal, {JOURNAL} FROM journals AS j"
     " WHERE (j.xid, j.journal) > (%s::text::xid8, %s::uuid) AND j.xid < h.horizon"
     " ORDER BY j.xid, j.journal LIMIT %s) AS j ON true"
     # The limit keeps this a look-up for each: as a plain join it might read the whole log, every second.
@@ -96,9 +98,11 @@ _OLDEST = (
     f"SELECT coalesce({MICROSECONDS.format('create_time')}, 0) FROM journals AS j"  # noqa: S608
     " WHERE (j.xid, j.journal) > (%s::text::xid8, %s::uuid) ORDER BY j.xid, j.journal LIMIT 1"
 )
+# Each journal's entries are looked up for themselves, as in journal_store.
 _ENTRIES = (
-    "SELECT e.tenant, e.journal::text, e.account, e.sequence, e.currency, e.amount, e.balance_after FROM entries AS e"
-    " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, journal) USING (tenant, journal)"
+    "SELECT e.tenant, e.journal::text, e.account, e.sequence, e.currency, e.amount, e.balance_after"
+    " FROM unnest(%s::text[], %s::uuid[]) AS k(tenant, journal) CROSS JOIN LATERAL"
+    " (SELECT * FROM {entries} AS e WHERE e.tenant = k.tenant AND e.journal = k.journal OFFSET 0) AS e"
     " ORDER BY e.tenant, e.journal, e.leg"
 )
 _STATES = (
@@ -120,7 +124,7 @@ _HEAD = (
 )
 _EXPORT = (
     "SELECT s.position, s.journal::text, s.leaf_hash, j.journal IS NOT NULL,"  # noqa: S608
-    f" {_JOURNAL} FROM sealed_journals AS s LEFT JOIN journals AS j USING (tenant, journal)"
+    f" {JOURNAL} FROM sealed_journals AS s LEFT JOIN {{journals}} AS j USING (tenant, journal)"
     " WHERE s.tenant = %s AND s.position >= %s AND s.position < %s ORDER BY s.position"
 )
 
@@ -151,7 +155,7 @@ async def next_journals(conn: AsyncConnection, after: Cursor, *, limit: int) -> 
     is_moved, server = bool(rows[0][0]), rows[0][1]
     found = [row[2:] for row in rows if row[2] is not None]
     wanted = [row for row in found if not row[-1]]
-    entries = await _entries(conn, [(row[1], row[2]) for row in wanted])
+    entries = await _entries(conn, LEDGER, [(row[1], row[2]) for row in wanted])
     # On a payment's journal nothing is written. What somebody else wrote on one is not sealed, and so is found.
     manual = [(row[1], row[2]) for row in wanted if row[3] == JournalKind.MANUAL]
     metadata = await journal_store.metadata(conn, manual)
@@ -273,27 +277,46 @@ async def exists(conn: AsyncConnection, tenant: str, journal: str) -> bool:
 async def export(
     conn: AsyncConnection, tenant: str, *, start: int, end: int
 ) -> list[tuple[int, str, bytes, JournalContent | None]]:
-    """Positions [start, end) of a log: position, journal, leaf, and what the ledger has under it, None for nothing."""
-    rows = await fetch(conn, _EXPORT, (tenant, start, end))
-    places = [(tenant, row[1]) for row in rows]
-    entries, metadata = await _entries(conn, places), await journal_store.metadata(conn, places)
+    """Positions [start, end) of a log: position, journal, leaf, and what the ledger or the archive has under it, None
+    for nothing. Raises ArchivedPeriodNotAttached."""
+    found = await _export(conn, LEDGER, tenant, start, end)
+    if all(content is not None and content.entries for *_, content in found):
+        return found
+    detached = await places.detached_position(conn, tenant, start=start, end=end)
+    if detached is not None:
+        raise ArchivedPeriodNotAttached(detached[1], f"position {detached[0]} of the log")
+    # Anew, all of it: a journal that is being moved can have been there, and its entries gone a statement later.
+    return await _export(conn, ALL, tenant, start, end)
+
+
+async def _export(
+    conn: AsyncConnection, tables: Tables, tenant: str, start: int, end: int
+) -> list[tuple[int, str, bytes, JournalContent | None]]:
+    rows = await fetch(conn, tables.named(_EXPORT), (tenant, start, end))
+    found = await contents(conn, tables, tenant, [(row[1], row[4:]) for row in rows])
     return [
-        (
-            position,
-            journal,
-            bytes(leaf),
-            _content(tenant, journal, facts, entries, metadata) if is_there else None,
-        )
-        for position, journal, leaf, is_there, *facts in rows
+        (position, journal, bytes(leaf), content if is_there else None)
+        for (position, journal, leaf, is_there, *_), content in zip(rows, found, strict=True)
     ]
 
 
+async def contents(
+    conn: AsyncConnection, tables: Tables, tenant: str, journals: Sequence[tuple[str, Sequence[Any]]]
+) -> list[JournalContent]:
+    """What is sealed of journals, by their ids and what `JOURNAL` gives of each, with their entries of the tables."""
+    wanted = [(tenant, journal) for journal, _ in journals]
+    # Of any journal: what is written on one that had nothing when it was sealed is a change of it.
+    entries, metadata = await _entries(conn, tables, wanted), await journal_store.metadata(conn, wanted)
+    return [_content(tenant, journal, facts, entries, metadata) for journal, facts in journals]
+
+
 async def _entries(
-    conn: AsyncConnection, journals: Sequence[tuple[str, str]]
+    conn: AsyncConnection, tables: Tables, journals: Sequence[tuple[str, str]]
 ) -> Mapping[tuple[str, str], tuple[SealedEntry, ...]]:
     if not journals:
         return {}
-    rows = await fetch(conn, _ENTRIES, ([tenant for tenant, _ in journals], [journal for _, journal in journals]))
+    statement = tables.named(_ENTRIES)
+    rows = await fetch(conn, statement, ([tenant for tenant, _ in journals], [journal for _, journal in journals]))
     found: dict[tuple[str, str], list[SealedEntry]] = {}
     for tenant, journal, *values in rows:
         found.setdefault((tenant, journal), []).append(SealedEntry(*values))

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from pydantic import Field, FilePath, field_validator
 from pydantic_settings import SettingsConfigDict
+from sqlalchemy.engine import URL
 
 from accounts import signing
-from meshkit.settings import ServiceSettings
+from meshkit.settings import ServiceSettings, with_password
 
 
 class Settings(ServiceSettings):
@@ -27,6 +28,29 @@ class Settings(ServiceSettings):
         None, description="PEM file with the Ed25519 key that signs tree heads; without it nothing is sealed."
     )
     seal_seconds: float = Field(1.0, gt=0, description="A tenant's new journals get a signed head this often at most.")
+
+    archiver_database_url: str | None = Field(
+        None, description="The URL of the role that archives; only `archive --before` reads it."
+    )
+    archiver_database_password_file: FilePath | None = Field(
+        None, description="File with the password of the role that archives."
+    )
+
+    @field_validator("archiver_database_url")
+    @classmethod
+    def _an_archivers_database(cls, value: str | None) -> str | None:
+        return cls._a_database_without_a_password(value)
+
+    @field_validator("archiver_database_password_file")
+    @classmethod
+    def _an_archivers_password(cls, value: Path | None) -> Path | None:
+        return cls._a_password(value)
+
+    def archiver_url(self) -> URL:
+        """The database as `archive` sees it. Raises ValueError when it is not set."""
+        if self.archiver_database_url is None:
+            raise ValueError("archive needs archiver_database_url (and archiver_database_password_file)")
+        return with_password(self.archiver_database_url, self.archiver_database_password_file)
 
     @field_validator("sealing_key_file")
     @classmethod

@@ -8,9 +8,12 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accounts import places
+from accounts.archive_errors import ArchivedPeriodNotAttached
+from accounts.entry_store import entries_between
 from accounts.model import Entry
+from accounts.places import ALL, LEDGER
 from accounts.statements import Period, Statement, Totals
-from accounts.store import entries_between
 from meshkit import clock
 from meshkit.database import fetch
 
@@ -26,7 +29,7 @@ _OWNED = (
 _TOTALS = (
     "SELECT count(*) FILTER (WHERE amount > 0), coalesce(sum(amount) FILTER (WHERE amount > 0), 0),"
     " count(*) FILTER (WHERE amount < 0), coalesce(-sum(amount) FILTER (WHERE amount < 0), 0)"
-    " FROM entries WHERE tenant = %s AND account = %s AND sequence > %s AND sequence <= %s"
+    " FROM {entries} WHERE tenant = %s AND account = %s AND sequence > %s AND sequence <= %s"
 )
 
 
@@ -131,10 +134,15 @@ async def entries(conn: AsyncConnection, of: Statement, *, after: int, limit: in
 
 
 async def totals(conn: AsyncConnection, of: Statement) -> Totals:
-    """How many credits and debits a statement has, and their sums."""
-    ((credit_count, credit_sum, debit_count, debit_sum),) = await fetch(
-        conn, _TOTALS, (of.tenant, of.account, of.opening_sequence, of.closing_sequence)
-    )
+    """How many credits and debits a statement has, and their sums. Raises ArchivedPeriodNotAttached."""
+    asked = (of.tenant, of.account, of.opening_sequence, of.closing_sequence)
+    ((credit_count, credit_sum, debit_count, debit_sum),) = await fetch(conn, LEDGER.named(_TOTALS), asked)
+    if credit_count + debit_count < of.closing_sequence - of.opening_sequence:
+        (detached,) = await places.detached_of(conn, [(of.tenant, of.account)])
+        for one in detached:
+            if one.first_sequence <= of.closing_sequence and one.last_sequence > of.opening_sequence:
+                raise ArchivedPeriodNotAttached(one.period, of.name)
+        ((credit_count, credit_sum, debit_count, debit_sum),) = await fetch(conn, ALL.named(_TOTALS), asked)
     return Totals(credit_count, int(credit_sum), debit_count, int(debit_sum))
 
 

@@ -1,6 +1,6 @@
-"""SQL of tenants, customers, accounts and reads of the ledger; takes a connection, gives model objects.
+"""SQL of tenants, customers and accounts; takes a connection, gives model objects.
 
-It opens no transaction and decides nothing; what moves money is in ledger_store.
+It opens no transaction and decides nothing; what moves money is in ledger_store, what was moved in entry_store.
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ from accounts.model import (
     AccountType,
     Balance,
     Customer,
-    Entry,
     Identifier,
-    JournalKind,
     KycState,
     Tenant,
 )
 from meshkit.cipher import Cipher
-from meshkit.database import fetch
 
 _NAME_PURPOSE = "customers.display_name"
 _CUSTOMER = "tenant, customer, display_name, kyc_state, version, create_time, update_time"
@@ -299,36 +296,6 @@ async def balances(conn: AsyncConnection, wanted: Sequence[tuple[str, str, str |
     return found
 
 
-ENTRY = (
-    "e.account, e.journal::text, e.currency, e.amount, e.balance_after, e.sequence, j.kind, j.origin, e.create_time,"
-    " e.effective_time"
-)
-_ENTRIES_BETWEEN = (
-    f"SELECT {ENTRY} FROM entries AS e JOIN journals AS j USING (tenant, journal)"  # noqa: S608 - a constant
-    " WHERE e.tenant = %s AND e.account = %s AND e.sequence > %s AND e.sequence <= %s ORDER BY e.sequence LIMIT %s"
-)
-
-
-async def list_entries(conn: AsyncConnection, tenant: str, account: str, *, before: int, limit: int) -> list[Entry]:
-    """An account's entries, the newest first, with sequences below `before`."""
-    rows = await conn.execute(
-        text(
-            f"SELECT {ENTRY} FROM entries AS e JOIN journals AS j USING (tenant, journal)"  # noqa: S608
-            " WHERE e.tenant = :tenant AND e.account = :account AND e.sequence < :before"
-            " ORDER BY e.sequence DESC LIMIT :limit"
-        ),
-        {"tenant": tenant, "account": account, "before": before, "limit": limit},
-    )
-    return [to_entry(row) for row in rows]
-
-
-async def entries_between(
-    conn: AsyncConnection, tenant: str, account: str, *, after: int, up_to: int, limit: int
-) -> list[Entry]:
-    """An account's entries with sequences above `after`, up to `up_to`, the oldest first."""
-    return [to_entry(row) for row in await fetch(conn, _ENTRIES_BETWEEN, (tenant, account, after, up_to, limit))]
-
-
 async def owned_accounts(conn: AsyncConnection, tenant: str, customer: str, ids: Collection[str]) -> set[str]:
     """Those of the accounts that the customer owns."""
     rows = await conn.execute(
@@ -366,9 +333,3 @@ def _to_account(row: Any) -> Account:
         debit_block_reason=debit_block,
         credit_block_reason=credit_block,
     )
-
-
-def to_entry(row: Any) -> Entry:
-    """An entry of the columns of `ENTRY`."""
-    account, journal_id, currency, amount, after, sequence, kind, origin, created, effective = row
-    return Entry(account, journal_id, currency, amount, after, sequence, JournalKind(kind), origin, created, effective)

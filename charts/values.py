@@ -39,6 +39,8 @@ BY_THE_CHART = frozenset(
 """Settings that the chart itself gives, from its other values."""
 NOT_IN_A_CLUSTER = frozenset({"webhook_allow_loopback", "sandbox_clock_file"})
 """Settings that only suit one machine."""
+OF_A_COMMAND = frozenset({"archiver_database_url", "archiver_database_password_file"})
+"""Settings that a service's pods must not have: a command alone reads them, some times a year, in a pod of its own."""
 
 Schema = dict[str, Any]
 
@@ -123,7 +125,7 @@ def settings_of(service: str) -> dict[str, Schema]:
     """The settings that may be set in a cluster, each as its class declares it."""
     made = {}
     for name, declared in settings_class(service).model_json_schema()["properties"].items():
-        if name in BY_THE_CHART or name in NOT_IN_A_CLUSTER:
+        if name in BY_THE_CHART or name in NOT_IN_A_CLUSTER or name in OF_A_COMMAND:
             continue
         kept = {key: value for key, value in declared.items() if key not in {"title", "default"}}
         if "anyOf" in kept:  # it may be absent

@@ -70,19 +70,30 @@ class LogCheck:
         self, position: int, journal: str, leaf: bytes, content: JournalContent | None, kept: Kept | None = None
     ) -> None:
         """The next journal: the leaf that was kept of it, and what it is now; None for one that is gone."""
-        if self.is_lost:
-            return
-        if position < self.size:
-            self.say(f"position {position}, journals/{journal}, comes after position {self.size - 1}")
-            return
-        if position > self.size and not self._fill(position, kept):
-            self.is_lost = True
+        if not self._comes(position, journal, kept):
             return
         if content is None:
             self.say(f"position {position}, journals/{journal}: the journal is gone")
         elif not _is_leaf(content, leaf):
             self.say(f"position {position}, journals/{journal}: the journal is not what was sealed")
         self._append(leaf, kept)
+
+    def leaf(self, position: int, journal: str, leaf: bytes, kept: Kept | None = None) -> None:
+        """The next journal, of which no more than its leaf is at hand."""
+        if self._comes(position, journal, kept):
+            self._append(leaf, kept)
+
+    def _comes(self, position: int, journal: str, kept: Kept | None) -> bool:
+        """Whether a position can be gone on with."""
+        if self.is_lost:
+            return False
+        if position < self.size:
+            self.say(f"position {position}, journals/{journal}, comes after position {self.size - 1}")
+            return False
+        if position > self.size and not self._fill(position, kept):
+            self.is_lost = True
+            return False
+        return True
 
     def head(self, head: Head) -> None:
         """A head that stands here."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from checker import archive
 from checker.findings import Violation
 from checker.tables import (
     ACCOUNTS,
@@ -36,10 +37,33 @@ from meshkit import clock
 
 # Of a transfer: what is wrong with an exchange may be wrong in both of its currencies.
 _CURRENCY = "CASE WHEN t.rate IS NULL THEN t.currency ELSE '' END"
-_BEFORE = " LEFT JOIN entries AS p ON p.tenant = e.tenant AND p.account = e.account AND p.sequence = e.before"
+# The entry before one of the ledger may be archived, and its period not attached: what is told of that goes for it.
+_BEFORE = (
+    " LEFT JOIN all_entries AS p ON p.tenant = e.tenant AND p.account = e.account AND p.sequence = e.before"
+    " LEFT JOIN archived_spans AS q ON q.tenant = e.tenant AND q.account = e.account AND q.last_sequence = e.before"
+)
+_BALANCE_BEFORE, _TIME_BEFORE = "coalesce(p.balance_after, q.closing)", "coalesce(p.create_time, q.last_time)"
+# Asked last, of the few that are not as they should be.
+_IS_AT_HAND = (
+    "(SELECT count(*) FROM detached_journals AS d WHERE d.tenant = {0}.tenant AND d.journal = {0}.journal) = 0"
+)
 _CAPTURES = (
     "(SELECT sum(c.amount) AS total, sum(c.fee) AS fees FROM transfers AS c WHERE c.tenant = t.tenant"
     " AND c.capture_of = t.id AND c.capture_of <> '' AND c.state IN ('COMPLETED', 'REVERSED'))"
+)
+
+_STATED = "CASE s.{1}_sequence WHEN 0 THEN 0 ELSE {0}.balance_after END"
+_NOT_DETACHED = (
+    "(SELECT count(*) FROM detached_spans AS d WHERE d.tenant = s.tenant AND d.account = s.account"
+    " AND s.{0}_sequence BETWEEN d.first_sequence AND d.last_sequence) = 0"
+)
+_LAST_ENTRY = (
+    "LEFT JOIN LATERAL (SELECT balance_after, sequence FROM entries WHERE tenant = a.tenant AND account = a.account"
+    " ORDER BY sequence DESC LIMIT 1) AS e ON true"
+)
+_LAST_SPAN = (
+    "LEFT JOIN LATERAL (SELECT closing, last_sequence FROM archived_spans WHERE tenant = a.tenant"
+    " AND account = a.account ORDER BY period DESC LIMIT 1) AS s ON true"
 )
 
 
@@ -78,15 +102,16 @@ ON_JOURNALS = (
         "INV-1",
         JOURNALS,
         "SELECT j.tenant, e.currency, 'journals/' || j.journal, ': ' || e.currency || ' sums to ' || sum(e.amount)"
-        " FROM {rows} AS j JOIN entries AS e USING (tenant, journal) GROUP BY j.tenant, j.journal, e.currency"
+        " FROM {rows} AS j JOIN all_entries AS e USING (tenant, journal) GROUP BY j.tenant, j.journal, e.currency"
         " HAVING sum(e.amount) <> 0",
     ),
     Rule(
         "INV-1",
         JOURNALS,
         "SELECT j.tenant, coalesce(e.currency, ''), 'journals/' || j.journal, ' has fewer than two entries'"
-        " FROM {rows} AS j LEFT JOIN LATERAL (SELECT min(currency) AS currency, count(*) AS number FROM entries"
-        " WHERE tenant = j.tenant AND journal = j.journal) AS e ON true WHERE e.number < 2",
+        " FROM {rows} AS j LEFT JOIN LATERAL (SELECT min(currency) AS currency, count(*) AS number"
+        " FROM all_entries WHERE tenant = j.tenant AND journal = j.journal) AS e ON true"
+        f" WHERE e.number < 2 AND {_IS_AT_HAND.format('j')}",
     ),
 )
 
@@ -109,7 +134,7 @@ ON_MANUAL_JOURNALS = (
         "INV-6",
         JOURNALS,
         "SELECT DISTINCT e.tenant, '', 'journals/' || e.journal, ' is not found by what it touches: accounts/'"
-        " || e.account FROM {rows} AS j JOIN entries AS e USING (tenant, journal) WHERE j.kind = 4 AND NOT EXISTS"
+        " || e.account FROM {rows} AS j JOIN all_entries AS e USING (tenant, journal) WHERE j.kind = 4 AND NOT EXISTS"
         " (SELECT 1 FROM journal_accounts AS f WHERE f.tenant = j.tenant AND f.account = e.account"
         " AND f.create_time = j.create_time AND f.journal = j.journal)",
     ),
@@ -117,9 +142,9 @@ ON_MANUAL_JOURNALS = (
         "INV-6",
         JOURNAL_ACCOUNTS,
         "SELECT f.tenant, '', 'journals/' || f.journal, ' is not found by what it touches: accounts/' || f.account"
-        " FROM {rows} AS f WHERE NOT EXISTS (SELECT 1 FROM journals AS j JOIN entries AS e USING (tenant, journal)"
+        " FROM {rows} AS f WHERE NOT EXISTS (SELECT 1 FROM journals AS j JOIN all_entries AS e USING (tenant, journal)"
         " WHERE j.tenant = f.tenant AND j.journal = f.journal AND j.kind = 4 AND j.create_time = f.create_time"
-        " AND e.account = f.account)",
+        f" AND e.account = f.account) AND {_IS_AT_HAND.format('f')}",
     ),
     Rule(
         "INV-6",
@@ -136,7 +161,7 @@ ON_ENTRIES = (
         ENTRIES,
         "SELECT DISTINCT e.tenant, e.currency, 'journals/' || e.journal, ' has entries and does not exist'"
         " FROM {rows} AS e WHERE NOT EXISTS"
-        " (SELECT 1 FROM journals AS j WHERE j.tenant = e.tenant AND j.journal = e.journal)",
+        " (SELECT 1 FROM all_journals AS j WHERE j.tenant = e.tenant AND j.journal = e.journal)",
     ),
     Rule(
         "INV-2",
@@ -152,17 +177,17 @@ ON_ENTRIES = (
         ENTRIES,
         "SELECT e.tenant, e.currency, 'accounts/' || e.account, ': entry ' || e.sequence || ' says ' || e.balance_after"
         " || CASE WHEN e.sequence < 1 THEN ', and comes before the first one'"
-        " WHEN e.sequence > 1 AND p.sequence IS NULL THEN ', and the one before it is gone'"
-        " ELSE ', the sum is ' || coalesce(p.balance_after, 0) + e.amount END"
-        f" FROM {{rows}} AS e{_BEFORE} WHERE e.sequence < 1 OR (e.sequence > 1 AND p.sequence IS NULL)"
-        " OR e.balance_after <> coalesce(p.balance_after, 0) + e.amount",
+        f" WHEN e.sequence > 1 AND {_BALANCE_BEFORE} IS NULL THEN ', and the one before it is gone'"
+        f" ELSE ', the sum is ' || coalesce({_BALANCE_BEFORE}, 0) + e.amount END"
+        f" FROM {{rows}} AS e{_BEFORE} WHERE e.sequence < 1 OR (e.sequence > 1 AND {_BALANCE_BEFORE} IS NULL)"
+        f" OR e.balance_after <> coalesce({_BALANCE_BEFORE}, 0) + e.amount",
     ),
     Rule(
         "INV-2",
         ENTRIES,
         "SELECT e.tenant, e.currency, 'accounts/' || e.account, ': entry ' || e.sequence"
         " || ' was recorded before the one before it'"
-        f" FROM {{rows}} AS e{_BEFORE} WHERE e.create_time < p.create_time",
+        f" FROM {{rows}} AS e{_BEFORE} WHERE e.create_time < {_TIME_BEFORE}",
     ),
     # An entry that a version without times of entries added can be recorded later than its journal: with the entry
     # before, or at the end of a period that was stated. That one was moved to just such a moment cannot be told.
@@ -171,10 +196,10 @@ ON_ENTRIES = (
         ENTRIES,
         "SELECT e.tenant, e.currency, 'accounts/' || e.account, ': entry ' || e.sequence"
         " || ' has other times than its journal'"
-        f" FROM {{rows}} AS e JOIN journals AS j USING (tenant, journal){_BEFORE}"
+        f" FROM {{rows}} AS e JOIN all_journals AS j USING (tenant, journal){_BEFORE}"
         " WHERE e.effective_time <> j.effective_time"
         " OR e.create_time < j.create_time OR (e.create_time > j.create_time"
-        " AND e.create_time IS DISTINCT FROM p.create_time AND NOT EXISTS (SELECT 1 FROM statements AS s"
+        f" AND e.create_time IS DISTINCT FROM {_TIME_BEFORE} AND NOT EXISTS (SELECT 1 FROM statements AS s"
         " WHERE s.tenant = e.tenant AND s.account = e.account AND s.end_time = e.create_time))",
     ),
 )
@@ -184,10 +209,10 @@ ON_ACCOUNTS = (
         "INV-2",
         ACCOUNTS,
         "SELECT a.tenant, a.currency, 'accounts/' || a.account, ': posted ' || a.posted || ' at ' || a.sequence"
-        " || ', entries ' || coalesce(e.balance_after, 0) || ' at ' || coalesce(e.sequence, 0)"
-        " FROM {rows} AS a LEFT JOIN LATERAL (SELECT balance_after, sequence FROM entries WHERE tenant = a.tenant"
-        " AND account = a.account ORDER BY sequence DESC LIMIT 1) AS e ON true"
-        " WHERE a.posted <> coalesce(e.balance_after, 0) OR a.sequence <> coalesce(e.sequence, 0)",
+        " || ', entries ' || coalesce(e.balance_after, s.closing, 0) || ' at '"
+        f" || coalesce(e.sequence, s.last_sequence, 0) FROM {{rows}} AS a {_LAST_ENTRY} {_LAST_SPAN}"
+        " WHERE a.posted <> coalesce(e.balance_after, s.closing, 0)"
+        " OR a.sequence <> coalesce(e.sequence, s.last_sequence, 0)",
     ),
     Rule(
         "INV-3",
@@ -218,6 +243,7 @@ RULES = (
     *ON_MANUAL_JOURNALS,
     *ON_ENTRIES,
     *ON_ACCOUNTS,
+    *(Rule("INV-2", *rule) for rule in archive.RULES),
     Rule(
         "INV-2",
         STATEMENTS,
@@ -225,10 +251,12 @@ RULES = (
         " || ' and ' || s.closing || ' at ' || s.closing_sequence || ', entries say '"
         " || coalesce(o.balance_after::text, 'nothing') || ' and ' || coalesce(c.balance_after::text, 'nothing')"
         " FROM {rows} AS s"
-        " LEFT JOIN entries AS o ON (o.tenant, o.account, o.sequence) = (s.tenant, s.account, s.opening_sequence)"
-        " LEFT JOIN entries AS c ON (c.tenant, c.account, c.sequence) = (s.tenant, s.account, s.closing_sequence)"
-        " WHERE s.opening IS DISTINCT FROM CASE s.opening_sequence WHEN 0 THEN 0 ELSE o.balance_after END"
-        " OR s.closing IS DISTINCT FROM CASE s.closing_sequence WHEN 0 THEN 0 ELSE c.balance_after END",
+        " LEFT JOIN all_entries AS o ON (o.tenant, o.account, o.sequence) = (s.tenant, s.account, s.opening_sequence)"
+        " LEFT JOIN all_entries AS c ON (c.tenant, c.account, c.sequence) = (s.tenant, s.account, s.closing_sequence)"
+        f" WHERE (s.opening IS DISTINCT FROM {_STATED.format('o', 'opening')}"
+        f" AND (o.sequence IS NOT NULL OR {_NOT_DETACHED.format('opening')}))"
+        f" OR (s.closing IS DISTINCT FROM {_STATED.format('c', 'closing')}"
+        f" AND (c.sequence IS NOT NULL OR {_NOT_DETACHED.format('closing')}))",
     ),
     # What waits must be what its account still has: whoever changes that ends it in the same transaction.
     Rule(

@@ -13,6 +13,7 @@ from typing import Any
 from accounts.history import MICROSECONDS, Head, JournalContent, SealedEntry
 from accounts.merkle import Node
 from accounts.signing import VerifyingKeys
+from checker import archive
 from checker.findings import Violation
 from checker.log_check import LogCheck, Report
 from checker.tables import Connection, Rows
@@ -36,10 +37,10 @@ _JOURNALS = (
     "SELECT s.position, s.journal::text, s.leaf_hash, j.journal IS NOT NULL, j.kind, j.origin,"
     f" {MICROSECONDS.format('j.create_time')}, {MICROSECONDS.format('j.effective_time')}"
     " FROM (SELECT tenant, position, journal, leaf_hash FROM sealed_journals WHERE tenant = %s AND position >= %s"
-    " ORDER BY position LIMIT %s) AS s LEFT JOIN journals AS j USING (tenant, journal) ORDER BY s.position"
+    " ORDER BY position LIMIT %s) AS s LEFT JOIN all_journals AS j USING (tenant, journal) ORDER BY s.position"
 )
 _ENTRIES = (
-    "SELECT e.journal::text, e.account, e.sequence, e.currency, e.amount, e.balance_after FROM entries AS e"
+    "SELECT e.journal::text, e.account, e.sequence, e.currency, e.amount, e.balance_after FROM all_entries AS e"
     " JOIN unnest(%s::uuid[]) AS k(journal) USING (journal) WHERE e.tenant = %s ORDER BY e.journal, e.leg"
 )
 _METADATA = (
@@ -130,9 +131,15 @@ class LogWalk:
         upto = _INT64_MAX if self.is_at_end else min(rows[-1][0] + 1, _INT64_MAX)
         kept = _Nodes(self._nodes(accounts, size, upto), log)
         self._heads.take(accounts.execute(_HEADS, (self.tenant, self._heads.size, upto)).fetchall(), self.tenant)
-        for position, journal, leaf, content in _contents(accounts, rows, self.tenant):
+        contents = list(_contents(accounts, rows, self.tenant))
+        lacking = [(self.tenant, journal) for _, journal, _, content in contents if not (content and content.entries)]
+        away = {name.removeprefix("journals/") for _, name in archive.away(accounts, lacking)}
+        for position, journal, leaf, content in contents:
             self._heads.up_to(min(position, log.size))
-            log.journal(position, journal, leaf, content, kept.take)
+            if journal in away:
+                log.leaf(position, journal, leaf, kept.take)
+            else:
+                log.journal(position, journal, leaf, content, kept.take)
             self._heads.up_to(log.size)
         if log.is_lost:
             self.is_at_end = True  # so much is missing that there is no going on

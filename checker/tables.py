@@ -44,18 +44,26 @@ ACCOUNTS = _table(
     "tenant text, account text",
     "tenant account type state currency posted held overdraft_limit minimum_balance sequence",
 )
+# The ledger's, and those of archived periods that are attached: a row is in one of two tables, and may be moved between
+# two slices.
 JOURNALS = _table(
     "accounts",
-    "journals",
+    "all_journals",
     "tenant text, journal uuid",
     "tenant journal kind origin create_time effective_time xid",
 )
 ENTRIES = _table(
     "accounts",
-    "entries",
+    "all_entries",
     "tenant text, account text, sequence bigint",
     "tenant account sequence journal leg currency amount balance_after create_time effective_time",
     derived=(("before", "sequence - 1"),),
+)
+ARCHIVED_SPANS = _table(
+    "accounts",
+    "archived_spans",
+    "tenant text, account text, period smallint",
+    "tenant account period first_sequence last_sequence opening closing first_time last_time is_dated",
 )
 STATEMENTS = _table(
     "accounts",
@@ -143,6 +151,7 @@ SWEPT = (
     ACCOUNTS,
     JOURNALS,
     ENTRIES,
+    ARCHIVED_SPANS,
     STATEMENTS,
     OVERDRAFT_CHANGES,
     JOURNAL_ACCOUNTS,
@@ -162,6 +171,15 @@ SWEPT = (
 
 LOOKED_UP: dict[str, dict[str, tuple[str, ...]]] = {
     "accounts": {
+        # What all_journals and all_entries are made of, and where a period that is not attached is told of.
+        "journals": JOURNALS.columns,
+        "entries": ENTRIES.columns,
+        "archived_journals": ("period", *JOURNALS.columns),
+        "archived_entries": ("period", *ENTRIES.columns),
+        "archived_periods": ("tenant", "period", "first_position", "last_position"),
+        "attached_periods": ("period",),
+        "detached_spans": ("tenant", "account", "first_sequence", "last_sequence"),
+        "detached_journals": ("tenant", "journal", "position"),
         "audit": ("tenant", "action", "resource"),
         "ledger_freezes": ("tenant", "currency", "state"),
         "holds": ("tenant", "hold", "account", "currency", "amount", "state", "origin"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from checker import archive
 from checker.findings import Violation
 from checker.tables import Connection, Rows
 from meshkit import clock
@@ -48,7 +49,7 @@ _NAMED = (
     " FROM transfers AS t JOIN unnest(%s::text[], %s::text[]) AS k(tenant, id) USING (tenant, id)"
 )
 _JOURNALS = (
-    "SELECT j.tenant, 'journals/' || j.journal, j.origin FROM journals AS j"
+    "SELECT j.tenant, 'journals/' || j.journal, j.origin FROM all_journals AS j"
     " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, journal) USING (tenant, journal)"
 )
 _ORIGINS = (
@@ -56,7 +57,7 @@ _ORIGINS = (
 )
 # The first two legs are payer's and payee's.
 _LEGS = (
-    "SELECT e.tenant, 'journals/' || e.journal, 'accounts/' || e.account, e.amount FROM entries AS e"
+    "SELECT e.tenant, 'journals/' || e.journal, 'accounts/' || e.account, e.amount FROM all_entries AS e"
     " JOIN unnest(%s::text[], %s::uuid[]) AS k(tenant, journal) USING (tenant, journal) WHERE e.leg >= 2 ORDER BY e.leg"
 )
 _HOLDS = (
@@ -189,9 +190,14 @@ def _journals(accounts: Connection, moved: Sequence[Transfer]) -> tuple[int, lis
     legs: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for tenant, journal, account, amount in accounts.execute(_LEGS, columns):
         legs.setdefault((tenant, journal), []).append((account, amount))
+    away = archive.away(
+        accounts, [(tenant, id_) for tenant, id_ in named if (tenant, f"journals/{id_}") not in origins]
+    )
     with_legs, suspects = 0, []
     for transfer in moved:
         place = transfer.tenant, transfer.journal
+        if place in away:
+            continue
         if origins.get(place) != transfer.name:
             sentence = f" is {transfer.state}: journals [], expected {[transfer.journal]}"
             suspects.append(transfer.violation("INV-6", sentence))

@@ -30,7 +30,8 @@ events = typer.Typer(help="Events told again, and those that a consumer gave up.
 export = typer.Typer(help="Copies of what an auditor keeps.", no_args_is_help=True)
 _GROUPS = {"tenants": tenants, "watchlist": watchlist, "rules": rules, "limits": limits, "events": events}
 _MORE = {"export": export, "clock": clock_command.app, "bank": bank.app, "deploy": deploy_cli.deploy}
-for _name, _group in {**_GROUPS, **_MORE, "reconcile": reconcile_cli.app, "ledger": ledger.app}.items():
+_MORE |= {"reconcile": reconcile_cli.app, "ledger": ledger.app}
+for _name, _group in {**_GROUPS, **_MORE}.items():
     app.add_typer(_group, name=_name)
 
 

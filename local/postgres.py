@@ -204,6 +204,18 @@ class Postgres:
                     )
                 )
 
+    def create_archiver(self, database: str) -> str:
+        """The role that moves old periods of a migrated database of accounts into the archive; gives its name. Safe to
+        repeat."""
+        role = f"{database}_archiver"
+        with psycopg.connect(self.admin_dsn(database), autocommit=True) as connection:
+            self._role(connection, role)
+            connection.execute(
+                sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(database), sql.Identifier(role))
+            )
+            connection.execute("SELECT archive_grant(%s)", (role,))
+        return role
+
     def _role(self, connection: psycopg.Connection[tuple[object, ...]], role: str) -> None:
         password = self.password_file(role).read_text()
         # The verifier, not the password: a statement that fails stands in the server's log.

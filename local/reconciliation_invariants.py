@@ -19,8 +19,9 @@ RECONCILIATION: tuple[tuple[str, str, str], ...] = (
             " || r.bank_closing + l.balance || ', what is open and resolved to '"
             " || r.bank_opening + r.ledger_opening + coalesce(x.explained, 0)"
             f" FROM reconciliations AS r LEFT JOIN ({_EXPLAINED}) AS x USING (tenant, account)"
-            " CROSS JOIN LATERAL (SELECT coalesce((SELECT e.balance_after FROM entries AS e WHERE e.tenant = r.tenant"
-            " AND e.account = r.account AND e.sequence = r.ledger_sequence), 0) AS balance) AS l"
+            " CROSS JOIN LATERAL (SELECT CASE r.ledger_sequence WHEN 0 THEN 0 ELSE (SELECT e.balance_after"
+            " FROM all_steps AS e WHERE e.tenant = r.tenant AND e.account = r.account"
+            " AND e.sequence = r.ledger_sequence) END AS balance) AS l"
             " WHERE r.bank_closing + l.balance"
             " <> r.bank_opening + r.ledger_opening + coalesce(x.explained, 0)"
         ),
@@ -57,11 +58,13 @@ RECONCILIATION: tuple[tuple[str, str, str], ...] = (
         (
             "SELECT coalesce(e.tenant, i.tenant) || '/accounts/' || coalesce(e.account, i.account) || ': entry '"
             " || coalesce(e.sequence, i.number) || ' of ' || coalesce(e.amount::text, 'nothing') || ' is an item of '"
-            " || coalesce(i.amount::text, 'nothing') FROM (SELECT e.* FROM entries AS e JOIN reconciliations AS r"
+            " || coalesce(i.amount::text, 'nothing') FROM (SELECT e.* FROM all_entries AS e JOIN reconciliations AS r"
             " USING (tenant, account) WHERE e.sequence > r.opening_sequence AND e.sequence <= r.ledger_sequence) AS e"
             " FULL JOIN (SELECT * FROM reconciliation_items WHERE side = 1) AS i"
             " ON (i.tenant, i.account, i.number) = (e.tenant, e.account, e.sequence)"
-            " WHERE (e.amount, e.journal) IS DISTINCT FROM (i.amount, i.journal)"
+            " WHERE (e.amount, e.journal) IS DISTINCT FROM (i.amount, i.journal) AND (e.tenant IS NOT NULL"
+            " OR NOT EXISTS (SELECT 1 FROM detached_spans AS d WHERE (d.tenant, d.account) = (i.tenant, i.account)"
+            " AND i.number BETWEEN d.first_sequence AND d.last_sequence))"
         ),
     ),
     (

@@ -37,7 +37,7 @@ from checker.tables import (
     all_of,
 )
 from checker.texts import printable
-from local import sandbox
+from local import sandbox, verify_archive
 from local.binaries import find
 from local.postgres import Postgres
 from local.reconciliation_invariants import EVENTS, RECONCILIATION
@@ -99,10 +99,11 @@ def verify_databases(
     findings = {name: Finding(name, claim) for name, claim in CLAIMS.items()}
     connections = {service: _connect(url) for service, url in urls.items()}
     try:
+        verify_archive.hold(connections["accounts"])
         for rule in RULES:
             violations = rule.violations(connections[rule.table.service], all_of(rule.table), ahead)
             findings[rule.invariant].add(0, _lines(violations))
-        for name, service, text in RECONCILIATION:
+        for name, service, text in (*verify_archive.ARCHIVE, *RECONCILIATION):
             findings[name].add(0, [str(row[0]) for row in connections[service].execute(text)])
         for name, table, condition in _COUNTED:
             statement = f"SELECT count(*) FROM {table.name} WHERE {condition}"  # noqa: S608 - constants

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -24,8 +25,14 @@ _SCHEMA_SECONDS = 0.5
 _SCHEMA_TIMEOUT_SECONDS = 5.0
 
 
-def run[S: ServiceSettings](settings_class: type[S], build: lifecycle.Build[S]) -> None:
-    """The whole main program of a service. Exits with 2 on wrong arguments or settings."""
+def run[S: ServiceSettings](
+    settings_class: type[S],
+    build: lifecycle.Build[S],
+    commands: Mapping[str, Callable[[Sequence[str]], None]] | None = None,
+) -> None:
+    """The whole main program of a service; `commands` are its own, given what follows their names. Exits with 2 on
+    wrong arguments or settings."""
+    own = commands or {}
     match sys.argv[1:]:
         case []:
             serve(load(settings_class), build)
@@ -38,8 +45,11 @@ def run[S: ServiceSettings](settings_class: type[S], build: lifecycle.Build[S]) 
             period = _moment(start), _moment(end)
             count = asyncio.run(replay(load(settings_class), *period, again_for[0] if again_for else ""))
             sys.stdout.write(f"{count} events published again\n")
+        case [name, *rest] if name in own:
+            own[name](rest)
         case _:
-            sys.stderr.write(f"usage: python -m {settings_class.service} {_USAGE}\n")
+            more = "".join(f" | {name} …" for name in own)
+            sys.stderr.write(f"usage: python -m {settings_class.service} {_USAGE.replace(']]', f']{more}]')}\n")
             raise SystemExit(2)
 
 

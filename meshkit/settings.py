@@ -142,13 +142,13 @@ class ServiceSettings(ProcessSettings):
 
     def runtime_url(self) -> URL:
         """The database as the running service sees it."""
-        return _with_password(self.database_url, self.database_password_file)
+        return with_password(self.database_url, self.database_password_file)
 
     def owner_url(self) -> URL:
         """The database as `migrate` sees it. Raises ValueError when it is not set."""
         if self.owner_database_url is None:
             raise ValueError("migrate needs owner_database_url (and owner_database_password_file)")
-        return _with_password(self.owner_database_url, self.owner_database_password_file)
+        return with_password(self.owner_database_url, self.owner_database_password_file)
 
     def role(self) -> str:
         """The role that migrations grant to."""
@@ -165,7 +165,8 @@ def _is_local(url: URL) -> bool:
     )
 
 
-def _with_password(url: str, password_file: Path | None) -> URL:
+def with_password(url: str, password_file: Path | None) -> URL:
+    """A database's URL with the password in a file, if there is one."""
     parsed = make_url(url).set(drivername="postgresql+psycopg")
     if password_file is None:
         return parsed

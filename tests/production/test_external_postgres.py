@@ -6,16 +6,19 @@ import http.client
 import json
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from florin.transactions.v1 import transfer_pb2
+from local import binaries
 from local.state import SERVICES
-from tests.production.conftest import Server
+from tests.production.conftest import ADMINISTRATOR, Server
 from tests.support import mesh as whole
 from tests.support import programs
 from tests.support.mesh import Mesh
+from tests.support.pages import blocks
 from tests.support.parts import wait_until
 from tests.support.programs import program
 
@@ -81,6 +84,35 @@ def test_migrating_again_changes_nothing(external: Mesh, server: Server) -> None
     """The command may be run by every release, and by several at once."""
     done = run(external, "accounts", "migrate", **server.environment())
     assert done.returncode == 0, done.stderr
+
+
+def test_old_periods_are_archived_by_the_role_that_the_page_makes(external: Mesh, server: Server) -> None:
+    """With its SQL, run by the administrator; over verified TLS, as that role and no other."""
+    (statements,) = blocks("docs/production.md", "sql", section="The role that archives")
+    password = server.password_file("accounts_archiver")
+    command = [binaries.find().postgres_bin / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1"]
+    command += [f"-varchiver_password={password.read_text()}"]
+    command += ["-d", server.dsn("accounts", ADMINISTRATOR, server.password_file(ADMINISTRATOR))]
+    made = subprocess.run(command, input=statements, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    told = {
+        **server.environment(),
+        "ACCOUNTS_ARCHIVER_DATABASE_URL": server.url("accounts", "archiver"),
+        "ACCOUNTS_ARCHIVER_DATABASE_PASSWORD_FILE": str(password),
+    }
+    external.account(funds=5_00)
+
+    def is_archived() -> bool:
+        now = datetime.now(UTC).isoformat()
+        done = run(external, "accounts", "archive", "--before", now, "--share", "1", **told)
+        assert done.returncode == 0, done.stderr
+        return server.ask("accounts", "SELECT count(*) FROM journals") == [(0,)]
+
+    wait_until(is_archived, 30)
+    assert server.ask("accounts", "SELECT DISTINCT subject FROM audit WHERE action = 'archive_journals'") == [
+        ("accounts_archiver",)
+    ]
+    server.ask("accounts", "DROP OWNED BY accounts_archiver; DROP ROLE accounts_archiver")
 
 
 @pytest.mark.parametrize(

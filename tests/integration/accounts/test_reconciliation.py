@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from accounts import reconciliation_matching, store
+from accounts import entry_store, reconciliation_matching, store
 from accounts.model import AccountType, Identifier
 from accounts.reconciliation_worker import Reconciler
 from florin.accounts.v1 import reconciliation_pb2 as model
@@ -138,7 +138,7 @@ async def test_our_own_camt053_of_the_other_side_leaves_nothing_open(desk: Desk)
         await desk.post(amount)
     entries = await desk.ledger.db.run(
         desk.ledger.tenant,
-        lambda conn: store.entries_between(conn, desk.ledger.tenant, "nostro", after=0, up_to=9, limit=9),
+        lambda conn: entry_store.entries_between(conn, desk.ledger.tenant, "nostro", after=0, up_to=9, limit=9),
     )
     answer = await desk.send(mirrored(entries, day=TODAY))
     assert (answer.already_imported, answer.bank_statement.entry_count) == (False, 5)

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from accounts import posting, store
+from accounts import entry_store, posting
 from accounts.app import build
 from accounts.book import Release
 from accounts.model import AccountType, Balance, Entry
@@ -147,13 +147,13 @@ async def test_what_comes_to_an_account_is_read_once_for_all_of_its_streams(
 ) -> None:
     """An account that many follow and that never rests would cost the payments their connections and their time."""
     reads: list[tuple[int, int]] = []
-    entries_between = store.entries_between
+    entries_between = entry_store.entries_between
 
     async def counted(*args: Any, after: int, up_to: int, limit: int) -> list[Entry]:
         reads.append((after, up_to))
         return await entries_between(*args, after=after, up_to=up_to, limit=limit)
 
-    monkeypatch.setattr(store, "entries_between", counted)
+    monkeypatch.setattr(entry_store, "entries_between", counted)
     await funded(service, db)
     async with contextlib.AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(following(service)) for _ in range(10)]

@@ -28,7 +28,7 @@ def plan(bank: Bank, table: Table, text: str) -> list[str]:
 
 
 def _greatest(type_: str) -> Any:
-    return {"text": "~", "bigint": 2**62, "uuid": "f" * 32, "date": "2999-01-01"}[type_]
+    return {"text": "~", "bigint": 2**62, "uuid": "f" * 32, "date": "2999-01-01", "smallint": 2**15 - 1}[type_]
 
 
 @pytest.mark.parametrize(
