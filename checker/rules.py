@@ -26,7 +26,6 @@ from checker.tables import (
     RAIL_EXCEPTIONS,
     SCHEDULE_RUNS,
     SCHEDULES,
-    STATEMENTS,
     TRANSFERS,
     WITHDRAWALS,
     Connection,
@@ -52,11 +51,6 @@ _CAPTURES = (
     " AND c.capture_of = t.id AND c.capture_of <> '' AND c.state IN ('COMPLETED', 'REVERSED'))"
 )
 
-_STATED = "CASE s.{1}_sequence WHEN 0 THEN 0 ELSE {0}.balance_after END"
-_NOT_DETACHED = (
-    "(SELECT count(*) FROM detached_spans AS d WHERE d.tenant = s.tenant AND d.account = s.account"
-    " AND s.{0}_sequence BETWEEN d.first_sequence AND d.last_sequence) = 0"
-)
 _LAST_ENTRY = (
     "LEFT JOIN LATERAL (SELECT balance_after, sequence FROM entries WHERE tenant = a.tenant AND account = a.account"
     " ORDER BY sequence DESC LIMIT 1) AS e ON true"
@@ -244,20 +238,6 @@ RULES = (
     *ON_ENTRIES,
     *ON_ACCOUNTS,
     *(Rule("INV-2", *rule) for rule in archive.RULES),
-    Rule(
-        "INV-2",
-        STATEMENTS,
-        "SELECT s.tenant, s.currency, 'statements/' || s.statement, ': ' || s.opening || ' at ' || s.opening_sequence"
-        " || ' and ' || s.closing || ' at ' || s.closing_sequence || ', entries say '"
-        " || coalesce(o.balance_after::text, 'nothing') || ' and ' || coalesce(c.balance_after::text, 'nothing')"
-        " FROM {rows} AS s"
-        " LEFT JOIN all_entries AS o ON (o.tenant, o.account, o.sequence) = (s.tenant, s.account, s.opening_sequence)"
-        " LEFT JOIN all_entries AS c ON (c.tenant, c.account, c.sequence) = (s.tenant, s.account, s.closing_sequence)"
-        f" WHERE (s.opening IS DISTINCT FROM {_STATED.format('o', 'opening')}"
-        f" AND (o.sequence IS NOT NULL OR {_NOT_DETACHED.format('opening')}))"
-        f" OR (s.closing IS DISTINCT FROM {_STATED.format('c', 'closing')}"
-        f" AND (c.sequence IS NOT NULL OR {_NOT_DETACHED.format('closing')}))",
-    ),
     # What waits must be what its account still has: whoever changes that ends it in the same transaction.
     Rule(
         "INV-3",
