@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.support.charts import ROOT, SERVICES
 
-EVERY = (*SERVICES, "operator", "edge")
+EVERY = (*SERVICES, "checker", "operator", "edge")
 
 
 @dataclass(frozen=True, slots=True)
