@@ -209,3 +209,11 @@ def test_the_dockerfile_keeps_to_what_it_promises() -> None:
     shipped = {"${PYTHON_IMAGE}", "${ENVOY_IMAGE}", "service"}
     assert stages["service"] == "operator"
     assert shipped <= set(stages)
+
+
+def test_what_is_copied_into_an_image_is_sent_to_its_builder() -> None:
+    """The list of what builders get is short on purpose, and has all that the Dockerfile names."""
+    copied = re.findall(r"^COPY (?!--from)(?:--\S+ )?(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.M)
+    wanted = {Path(part).parts[0] for line in copied for part in line.split()}
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert wanted <= sent
