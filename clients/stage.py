@@ -27,6 +27,7 @@ SERVICES = {
     "AccountService": "accounts",
     "AuditService": "audit",
     "BalanceService": "balances",
+    "FreezeService": "freezes",
     "JournalService": "journals",
     "OverdraftService": "overdrafts",
     "ReconciliationService": "reconciliation",
