@@ -108,6 +108,10 @@ faults: setup ## Everything killed, stopped and taken away under load (FLORIN_SE
 bench: setup ## How fast it is and what it costs, beside what it stands on: one table (QUICK=1: a minute)
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
+.PHONY: scaling
+scaling: setup ## What a payment costs each part and keeps, and what replicas with a bounded CPU make of it (root, Linux)
+	@$(BIN)/python -m bench.scaling
+
 .PHONY: lint
 lint: setup ## Style, types, and the direction of imports
 	@$(BIN)/ruff format --check .

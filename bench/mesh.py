@@ -92,14 +92,17 @@ class Mesh:
 
 
 @asynccontextmanager
-async def running(state: State) -> AsyncIterator[Mesh]:
-    """A mesh in a state folder, on a free port, from its start on; stopped at the end. Raises BenchError."""
+async def running(state: State, *options: str) -> AsyncIterator[Mesh]:
+    """A mesh in a state folder, on a free port, with more options of `florin up`, from its start on; stopped after it.
+
+    Raises BenchError.
+    """
     log = state.logs / "supervisor.log"
     state.description.unlink(missing_ok=True)
     started = time.monotonic()
     with log.open("wb") as output:
         supervisor = subprocess.Popen(
-            [FLORIN, "up", "--port", "0", "--state", str(state.root)],
+            [FLORIN, "up", "--port", "0", "--state", str(state.root), *options],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
