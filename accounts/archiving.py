@@ -193,7 +193,7 @@ async def detach(db: Database, period: int) -> None:
 async def _change(db: Database, work: Callable[[AsyncConnection], Awaitable[None]]) -> None:
     try:
         await db.run(ALL_TENANTS, work, long=True)
-    except (psycopg.errors.NoDataFound, psycopg.errors.ObjectInUse) as error:
+    except _REFUSED as error:
         raise ArchiveRefused(error.diag.message_primary or str(error)) from None
     except Contention:
         raise ArchiveRefused(

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,7 +13,6 @@ from florin.accounts.v1 import freeze_service_pb2 as pb
 from florin.accounts.v1 import freeze_service_pb2_grpc as pb_grpc
 from meshkit import idempotency, identity, pages
 from meshkit.database import Database
-from meshkit.errors import PageTokenInvalid
 
 
 class FreezeService(pb_grpc.FreezeServiceServicer):
@@ -51,7 +49,7 @@ class FreezeService(pb_grpc.FreezeServiceServicer):
         """Lists freezes, the newest first."""
         call, size = identity.current(), pages.size(request.page_size)
         filter_text = f"{call.tenant}\0{int(request.state)}"
-        before = _id_in(pages.decode("ledgerFreezes", filter_text, request.page_token, [str]))
+        before = pages.id_in(pages.decode("ledgerFreezes", filter_text, request.page_token, [str]))
 
         async def work(conn: AsyncConnection) -> pb.ListLedgerFreezesResponse:
             found = await freeze_store.list_freezes(
@@ -70,7 +68,7 @@ class FreezeService(pb_grpc.FreezeServiceServicer):
         """Lists what a freeze is for."""
         call, size = identity.current(), pages.size(request.page_size)
         filter_text = f"{call.tenant}\0{request.parent}"
-        after = _id_in(pages.decode("ledgerFindings", filter_text, request.page_token, [str]))
+        after = pages.id_in(pages.decode("ledgerFindings", filter_text, request.page_token, [str]))
 
         async def work(conn: AsyncConnection) -> pb.ListLedgerFindingsResponse:
             freeze = await freeze_operations.get_ledger_freeze(conn, call, request.parent)
@@ -98,13 +96,3 @@ class FreezeService(pb_grpc.FreezeServiceServicer):
             return pb.UnfreezeLedgerResponse(ledger_freeze=messages.ledger_freeze(ended))
 
         return await idempotency.answer(self._db, call, pb.UnfreezeLedgerResponse, work)
-
-
-def _id_in(key: list[str | int] | None) -> str:
-    """The id in a page token; empty for the first page. Raises PageTokenInvalid when a made-up token has none."""
-    if key is None:
-        return ""
-    try:
-        return str(uuid.UUID(str(key[0])))
-    except ValueError:
-        raise PageTokenInvalid from None

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,7 +13,6 @@ from florin.accounts.v1 import overdraft_service_pb2 as pb
 from florin.accounts.v1 import overdraft_service_pb2_grpc as pb_grpc
 from meshkit import idempotency, identity, money, pages
 from meshkit.database import Database
-from meshkit.errors import PageTokenInvalid
 
 
 class OverdraftService(pb_grpc.OverdraftServiceServicer):
@@ -90,7 +88,7 @@ class OverdraftService(pb_grpc.OverdraftServiceServicer):
         """Lists raises, the newest first."""
         call, size = identity.current(), pages.size(request.page_size)
         filter_text = f"{call.tenant}\0{request.account}\0{int(request.state)}"
-        before = _before(pages.decode("overdraftChanges", filter_text, request.page_token, [str]))
+        before = pages.id_in(pages.decode("overdraftChanges", filter_text, request.page_token, [str]))
 
         async def work(conn: AsyncConnection) -> pb.ListOverdraftChangesResponse:
             found = await overdraft_store.list_changes(
@@ -137,13 +135,3 @@ class OverdraftService(pb_grpc.OverdraftServiceServicer):
             return pb.RejectOverdraftChangeResponse(overdraft_change=messages.overdraft_change(change))
 
         return await idempotency.answer(self._db, call, pb.RejectOverdraftChangeResponse, work)
-
-
-def _before(key: list[str | int] | None) -> str:
-    """The id in a page token; empty for the first page. Raises PageTokenInvalid when a made-up token has none."""
-    if key is None:
-        return ""
-    try:
-        return str(uuid.UUID(str(key[0])))
-    except ValueError:
-        raise PageTokenInvalid from None

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -182,7 +181,7 @@ class ReconciliationService(pb_grpc.ReconciliationServiceServicer):
         """Lists the matches of an account, the newest first."""
         call, size = identity.current(), pages.size(request.page_size)
         filter_text = f"{call.tenant}\0{request.account}\0{int(request.state)}"
-        before = _before(pages.decode("itemMatches", filter_text, request.page_token, [str]))
+        before = pages.id_in(pages.decode("itemMatches", filter_text, request.page_token, [str]))
 
         async def work(conn: AsyncConnection) -> pb.ListItemMatchesResponse:
             account = await reconciliation_operations.known_account(conn, call, request.account)
@@ -233,15 +232,5 @@ def _place(key: list[str | int] | None) -> tuple[Side, int] | None:
         return None
     try:
         return Side(int(key[0])), int(key[1])
-    except ValueError:
-        raise PageTokenInvalid from None
-
-
-def _before(key: list[str | int] | None) -> str:
-    """The id in a page token; empty for the first page. Raises PageTokenInvalid when a made-up token has none."""
-    if key is None:
-        return ""
-    try:
-        return str(uuid.UUID(str(key[0])))
     except ValueError:
         raise PageTokenInvalid from None

@@ -101,6 +101,11 @@ class Service:
         """Without its package."""
         return self.name.rsplit(".", 1)[1]
 
+    @property
+    def file(self) -> str:
+        """Where it is declared, for example "florin/accounts/v1/account_service.proto"."""
+        return str(self.methods[0].descriptor.containing_service.file.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -7,11 +7,9 @@ process and of its connections' backends is the same whoever else is busy.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable
 from pathlib import Path
 
 import psycopg
@@ -27,7 +25,6 @@ from local.state import open_state
 
 _ACCOUNTS = 40
 _SECONDS, _REST_SECONDS, _QUIET_SECONDS = 25.0, 10.0, 120.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 async def measure() -> None:
@@ -53,29 +50,22 @@ async def _rest() -> Tally:
 
 async def _span(mesh: Mesh, name: str, work: Awaitable[Tally]) -> None:
     backends = _backends(mesh)
-    pids = {mesh.description["processes"][CHECKER], *backends}
-    before, own, began = meters.read(mesh.roots()), _cpu_seconds(pids), time.monotonic()
+    roots = {**mesh.roots(), **{f"backend-{pid}": pid for pid in backends}}
+    before = meters.read(roots)
     tally = await work
-    own, spent, took = _cpu_seconds(pids) - own, meters.read(mesh.roots()).since(before), time.monotonic() - began
+    spent = meters.read(roots).since(before)
+    own = spent.groups[CHECKER] + sum(spent.groups[f"backend-{pid}"] for pid in backends)
     if _backends(mesh) != backends:
         raise BenchError("the checker lost a connection meanwhile; what it cost cannot be told")
     share = own / max(sum(spent.groups.values()), 0.001)
     rate = f", {tally.per_second:.0f} transfers a second" if tally.items else ""
-    sys.stdout.write(f"{name}: {share:.1%} of the mesh's CPU time, {own / took:.4f} cores{rate}\n")
+    sys.stdout.write(f"{name}: {share:.1%} of the mesh's CPU time, {own / spent.seconds:.4f} cores{rate}\n")
 
 
 def _backends(mesh: Mesh) -> set[int]:
     with psycopg.connect(mesh.postgres().admin_dsn("postgres")) as connection:
         found = connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'florin-checker'")
         return {int(row[0]) for row in found}
-
-
-def _cpu_seconds(pids: Collection[int]) -> float:
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])  # in user mode, in the kernel
-    return ticks / _TICKS
 
 
 if __name__ == "__main__":

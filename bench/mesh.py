@@ -57,6 +57,13 @@ class Mesh:
         """The mesh's database server."""
         return Postgres(self.state, binaries.find())
 
+    def streams(self, query: str = "") -> dict[str, Any]:
+        """What the broker tells of its streams."""
+        address = f"http://127.0.0.1:{self.description['ports']['nats_monitor']}/jsz{query}"
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
     async def until_quiet(self, seconds: float) -> float:
         """Waits until every event was published and consumed; the seconds that took. Raises BenchError."""
         started = time.monotonic()
@@ -83,9 +90,7 @@ class Mesh:
         return False
 
     def _consumers_wait(self) -> bool:
-        address = f"http://127.0.0.1:{self.description['ports']['nats_monitor']}/jsz?consumers=true"
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            found = json.load(answer)
+        found = self.streams("?consumers=true")
         streams = [stream for account in found["account_details"] for stream in account.get("stream_detail") or ()]
         consumers = [consumer for stream in streams for consumer in stream.get("consumer_detail") or ()]
         return any(consumer["num_pending"] + consumer["num_ack_pending"] for consumer in consumers)

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -101,9 +99,7 @@ def _stored(mesh: Mesh) -> dict[str, int]:
         with psycopg.connect(mesh.postgres().admin_dsn(service)) as connection:
             row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
             sizes[service] = int(row[0]) if row else 0
-    address = f"http://127.0.0.1:{mesh.description['ports']['nats_monitor']}/jsz"
-    with urllib.request.urlopen(address, timeout=5) as answer:
-        return {**sizes, "streams": int(json.load(answer)["bytes"])}
+    return {**sizes, "streams": int(mesh.streams()["bytes"])}
 
 
 def _wal(mesh: Mesh) -> int:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from checker.findings import Violation
 from florin.accounts.v1 import ledger_service_pb2 as pb
 from florin.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
-from meshkit import channels
+from meshkit import channels, clock
 
 _FINDINGS_MAX = 100  # of one call, by contract
 _OBJECT_MAX, _SENTENCE_MAX = 200, 500
@@ -43,14 +42,12 @@ class AccountsClient:
 def _request(
     tenant: str, currency: str, violations: Sequence[Violation], found_time: datetime, ended_freezes: int
 ) -> pb.FreezeLedgerRequest:
-    found = Timestamp()
-    found.FromDatetime(found_time)
     findings = [
         pb.FreezeLedgerRequest.Finding(
             invariant=violation.invariant,
             object=violation.object[:_OBJECT_MAX],
             sentence=violation.sentence.removeprefix(":").strip()[:_SENTENCE_MAX],
-            found_time=found,
+            found_time=clock.timestamp(found_time),
         )
         for violation in violations
     ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from pathlib import Path
 
 from artifacts.contract import version
 from clients import stage
-from clients.toolchains import cached, need, run
+from clients.toolchains import cache, cached, need, run
 
 _ADVICE = "Maven and Java 17 or newer (Debian: apt-get install maven openjdk-17-jdk-headless)"
 _PLATFORMS = {
@@ -23,8 +22,7 @@ _POM = stage.ROOT / "clients" / "java" / "pom.xml"
 
 def maven(*words: str) -> list[str]:
     """Maven's command line; what it fetches is kept in the cache."""
-    root = Path(os.environ.get("FLORIN_CACHE") or Path.home() / ".cache" / "florin")
-    return [need("mvn", _ADVICE), "--batch-mode", "--quiet", f"-Dmaven.repo.local={root / 'maven'}", *words]
+    return [need("mvn", _ADVICE), "--batch-mode", "--quiet", f"-Dmaven.repo.local={cache() / 'maven'}", *words]
 
 
 def lay_out() -> Path:
@@ -72,8 +70,7 @@ def _services() -> str:
     made = []
     for service, attribute in stage.services():
         package, _, name = service.name.rpartition(".")
-        first, *rest = attribute.split("_")
-        field = first + "".join(word.capitalize() for word in rest)
+        field = stage.camel(attribute)
         lines.append(f"  /** {service.name}. */")
         lines.append(f"  public final {package}.{name}Grpc.{name}BlockingStub {field};")
         made.append(f"    {field} = {package}.{name}Grpc.newBlockingStub(channel);")

@@ -54,9 +54,9 @@ def _services() -> str:
     ]
     fields, made = [], []
     for service, attribute in stage.services():
-        file = str(service.methods[0].descriptor.containing_service.file.name).removesuffix(".proto")
+        file = service.file.removesuffix(".proto")
         lines.append(f'import {{ {service.short_name} }} from "./gen/{file}_pb.js";')
-        name = _camel(attribute)
+        name = stage.camel(attribute)
         fields.append(f"  /** {service.name} */\n  readonly {name}: Client<typeof {service.short_name}>;")
         made.append(f"    this.{name} = createClient({service.short_name}, transport);")
     lines += ["", "/** A client of each public service. */", "export class Services {", *fields]
@@ -75,8 +75,3 @@ def _tables(folder: Path) -> str:
         entries = "".join(f'  "{name}": {number},\n' for name, number in rows)
         text += f"\n/** {comment} */\nexport const {constant}: Readonly<Record<string, number>> = {{\n{entries}}};\n"
     return text
-
-
-def _camel(attribute: str) -> str:
-    first, *rest = attribute.split("_")
-    return first + "".join(word.capitalize() for word in rest)

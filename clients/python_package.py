@@ -78,5 +78,4 @@ def _services() -> str:
 
 def _module(service: Service) -> str:
     """The module of a service's stub: "transfer_service_pb2_grpc"."""
-    file = str(service.methods[0].descriptor.containing_service.file.name)
-    return file.removesuffix(".proto").rsplit("/", 1)[1] + "_pb2_grpc"
+    return service.file.removesuffix(".proto").rsplit("/", 1)[1] + "_pb2_grpc"

@@ -127,6 +127,12 @@ def services() -> list[tuple[contract.Service, str]]:
     return [(service, SERVICES[service.short_name]) for service in contract.load().services]
 
 
+def camel(attribute: str) -> str:
+    """ "payment_files" → "paymentFiles"."""
+    first, *rest = attribute.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
 def _is_known_by_its_key(method: contract.Method) -> bool:
     """Whether a copy of a request is known as one: it changes nothing, or a client gives it, or its items, a key."""
     if method.policy.rate == policy_pb2.RATE_READ or method.has_request_id:

@@ -18,9 +18,14 @@ class ToolMissing(Exception):
     """A program is not on PATH; the sentence says how to get it."""
 
 
+def cache() -> Path:
+    """Where downloads are kept."""
+    return Path(os.environ.get("FLORIN_CACHE") or Path.home() / ".cache" / "florin")
+
+
 def cached(name: str, lock: Path, fill: Callable[[Path], None]) -> Path:
     """A folder of the cache that `fill` filled once for this lock file; made beside its place and then moved there."""
-    root = Path(os.environ.get("FLORIN_CACHE") or Path.home() / ".cache" / "florin") / "clients"
+    root = cache() / "clients"
     place = root / f"{name}-{sha256(lock.read_bytes()).hexdigest()[:16]}"
     if not place.exists():
         root.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import uuid
 from collections.abc import Sequence
 
 from meshkit.errors import PageTokenInvalid
@@ -46,6 +47,16 @@ def decode(kind: str, filter_text: str, token: str, shape: Sequence[type] | None
     if shape is not None and [type(part) for part in key] != list(shape):
         raise PageTokenInvalid
     return key
+
+
+def id_in(key: Sequence[str | int] | None) -> str:
+    """The UUID in what `decode` gave; empty for the first page. Raises PageTokenInvalid for a made-up token without."""
+    if key is None:
+        return ""
+    try:
+        return str(uuid.UUID(str(key[0])))
+    except ValueError:
+        raise PageTokenInvalid from None
 
 
 def _storable(part: object) -> bool:

@@ -167,9 +167,15 @@ BEGIN
 END
 $$
 """
+# `florin verify` holds this lock, shared: its snapshot would show the catalogue of then, and the rows of now.
+_ALONE = """
+    IF NOT pg_try_advisory_xact_lock(hashtext('archive_attached'), 0) THEN
+        RAISE EXCEPTION 'florin verify reads the archive, or another changes it; run this again when that has ended'
+            USING ERRCODE = 'object_in_use';
+    END IF;
+""".strip()
 # For the owner: what is detached is a pair of tables to be dumped, and restored to be attached again. Whoever waits for
 # a lock here has those behind it wait who read the archive: not for long, and less than until a deadlock is looked for.
-# `florin verify` holds the advisory lock, shared: its snapshot would show the catalogue of then, and the rows of now.
 _DETACH = """
 CREATE FUNCTION archive_detach(wanted smallint) RETURNS void LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp SET lock_timeout = '500ms' AS $$
@@ -177,10 +183,7 @@ DECLARE
     parent text;
     part text;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtext('archive_attached'), 0) THEN
-        RAISE EXCEPTION 'florin verify reads the archive, or another changes it; run this again when that has ended'
-            USING ERRCODE = 'object_in_use';
-    END IF;
+    {alone}
     PERFORM set_config('florin.tenants', '*', true);
     IF NOT archive_attached(wanted) THEN
         RAISE EXCEPTION 'the archive has no period % that is attached', wanted USING ERRCODE = 'no_data_found';
@@ -207,10 +210,7 @@ DECLARE
     parent text;
     part text;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtext('archive_attached'), 0) THEN
-        RAISE EXCEPTION 'florin verify reads the archive, or another changes it; run this again when that has ended'
-            USING ERRCODE = 'object_in_use';
-    END IF;
+    {alone}
     FOREACH parent IN ARRAY ARRAY['archived_journals', 'archived_entries'] LOOP
         part := parent || '_' || wanted;
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', part);
@@ -259,7 +259,7 @@ def upgrade() -> None:
     # A function that acts with its owner's rights must find no table but the owner's under a name.
     schema = op.get_bind().execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one()
     for function in (_OPEN, _DETACH, _ATTACH, _GRANT):
-        op.execute(function.format(schema=schema, policy=TENANT_POLICY))
+        op.execute(function.format(schema=schema, policy=TENANT_POLICY, alone=_ALONE))
     for signature in _OWNERS_ALONE:
         op.execute(f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC")
 

@@ -14,7 +14,7 @@ from florin.notifications.v1 import notification_service_pb2
 from florin_client.client import OPTIONS, credentials
 from florin_client.errors import refusal
 from florin_client.pages import items_async as items
-from florin_client.sending import ENDED_SECONDS, PATIENCE_SECONDS, Patience, deadlines, may_help, with_keys
+from florin_client.sending import ENDED_SECONDS, PATIENCE_SECONDS, Patience, deadlines, may_go_on, may_help, with_keys
 from florin_client.services import AsyncServices
 
 __all__ = ["Client", "items"]
@@ -80,8 +80,7 @@ class Client(AsyncServices):
                 await asyncio.sleep(ENDED_SECONDS)
             except grpc.RpcError as error:
                 refused = refusal(error)
-                again = may_help(refused) or refused.reason == "TOKEN_INVALID"
-                pause = patience.pause(refused) if again else None
+                pause = patience.pause(refused) if may_go_on(refused) else None
                 if pause is None:
                     raise refused from None
                 await asyncio.sleep(pause)

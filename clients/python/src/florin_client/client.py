@@ -12,7 +12,7 @@ import grpc
 from florin.accounts.v1 import balance_service_pb2
 from florin.notifications.v1 import notification_service_pb2
 from florin_client.errors import Refused, refusal
-from florin_client.sending import ENDED_SECONDS, PATIENCE_SECONDS, Patience, deadlines, may_help, with_keys
+from florin_client.sending import ENDED_SECONDS, PATIENCE_SECONDS, Patience, deadlines, may_go_on, may_help, with_keys
 from florin_client.services import Services
 
 OPTIONS = (
@@ -62,16 +62,9 @@ class Client(Services):
         Raises Refused, when asking again does not help.
         """
         request = balance_service_pb2.WatchAccountRequest(name=name, after_sequence=after_sequence)
-        patience = Patience(self._patience_seconds)
-        while True:
-            try:
-                for change in self.balances.WatchAccount(request):
-                    yield change
-                    request.after_sequence = change.sequence
-                    patience = Patience(self._patience_seconds)
-                time.sleep(ENDED_SECONDS)
-            except Refused as refused:
-                self._wait(patience, refused)
+        for change in self._for_ever(lambda: self.balances.WatchAccount(request)):
+            yield change
+            request.after_sequence = change.sequence
 
     def events(
         self, event_types: Sequence[str] = (), *, resume_token: str = ""
@@ -81,23 +74,23 @@ class Client(Services):
         Whoever keeps `event.resume_token` can go on another day.
         """
         request = notification_service_pb2.StreamEventsRequest(event_types=event_types, resume_token=resume_token)
+        for answer in self._for_ever(lambda: self.notifications.StreamEvents(request)):
+            yield answer
+            request.resume_token = answer.event.resume_token
+
+    def _for_ever(self, begin: Callable[[], Any]) -> Iterator[Any]:
         patience = Patience(self._patience_seconds)
         while True:
             try:
-                for answer in self.notifications.StreamEvents(request):
+                for answer in begin():
                     yield answer
-                    request.resume_token = answer.event.resume_token
                     patience = Patience(self._patience_seconds)
                 time.sleep(ENDED_SECONDS)
             except Refused as refused:
-                self._wait(patience, refused)
-
-    @staticmethod
-    def _wait(patience: Patience, refused: Refused) -> None:
-        pause = patience.pause(refused) if may_help(refused) or refused.reason == "TOKEN_INVALID" else None
-        if pause is None:
-            raise refused
-        time.sleep(pause)
+                pause = patience.pause(refused) if may_go_on(refused) else None
+                if pause is None:
+                    raise
+                time.sleep(pause)
 
 
 def credentials(ca: Path | bytes | None) -> grpc.ChannelCredentials:

@@ -51,6 +51,11 @@ def may_help(refused: Refused) -> bool:
     return refused.reason in _AGAIN
 
 
+def may_go_on(refused: Refused) -> bool:
+    """Whether a stream that broke may be opened again: also with another token, where the one before ended."""
+    return may_help(refused) or refused.reason == "TOKEN_INVALID"
+
+
 def with_keys[M: Message](request: M) -> M:
     """The request with a request_id, its own or one made up here; each item of a batch gets one too."""
     made: Any = type(request)()
